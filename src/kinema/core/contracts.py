@@ -1,0 +1,89 @@
+"""The nouns that several layers share, free of torch: what a model can do, what a file remembers, what a run reports.
+
+Axis letters, package-wide: B batch, C channels, T latent frames, Y and X latent rows and columns, F pixel
+frames, H W pixels, N tokens, L text tokens, D width, K prompts. Tensor names may carry them: `x_BCTYX`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+RECORD_SCHEMA = 1
+
+Phase = Literal["load", "text", "encode", "denoise", "decode", "write"]
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """One event of a long run.
+
+    Attributes:
+        phase: what is being done.
+        step: how many steps of this phase are finished, 0 to `steps`.
+        steps: how many there are.
+        sigma: the noise level in 0..1 after this step, while denoising.
+        clean: the current guess of the clean latents `[B, C, T, Y, X]`, while denoising; for previews.
+    """
+
+    phase: Phase
+    step: int
+    steps: int
+    sigma: float | None = None
+    clean: Any = field(default=None, compare=False, repr=False)
+
+
+OnProgress = Callable[[Progress], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What a file remembers of its making; enough to make it again.
+
+    Attributes:
+        shot: the resolved shot (seed drawn, defaults filled), JSON values only.
+        model: identity of the weights: `id`, `revision`, `files` (name -> sha256).
+        versions: kinema, torch and python versions, and the schema of this record.
+    """
+
+    shot: Mapping[str, Any]
+    model: Mapping[str, Any] = field(default_factory=dict)
+    versions: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> str:
+        """One compact line of JSON."""
+        return json.dumps({"kinema": RECORD_SCHEMA, **asdict(self)}, ensure_ascii=False, separators=(",", ":"))
+
+    @staticmethod
+    def from_json(text: str) -> Record:
+        """Read what `to_json` wrote; `ValueError` when it is not a kinema record."""
+        data = json.loads(text)
+        if not isinstance(data, dict) or "kinema" not in data or not isinstance(data.get("shot"), dict):
+            raise ValueError("not a kinema record")
+        return Record(data["shot"], data.get("model") or {}, data.get("versions") or {})
+
+
+@dataclass(frozen=True, slots=True)
+class Stride:
+    """How many pixels, and pixel frames, one latent covers.
+
+    A causal video VAE codes the first frame alone and then groups of `time` frames:
+    `T = 1 + (F - 1) / time`.
+    """
+
+    time: int
+    space: int
+
+    def latent_frames(self, frames: int) -> int:
+        """Latent frames of a clip of `frames` pixel frames (1 + a multiple of `time`)."""
+        return 1 + (frames - 1) // self.time
+
+    def pixel_frames(self, latent_frames: int) -> int:
+        """Pixel frames of a clip of `latent_frames` latent frames."""
+        return 1 + (latent_frames - 1) * self.time
+
+    def group_of(self, frame: int) -> int:
+        """The latent frame that pixel frame `frame` lands in."""
+        return 0 if frame == 0 else 1 + (frame - 1) // self.time

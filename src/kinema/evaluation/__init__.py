@@ -1,0 +1,1 @@
+"""Measuring what a model does: metrics and the judges of the embedded model's clips."""

@@ -1,0 +1,1 @@
+"""From a shot to frames: plan, conditioning, render."""
