@@ -1,0 +1,147 @@
+"""The pieces that transformers over video tokens are made of: attention, rotary positions, feed-forward, embeddings.
+
+Parameter names equal those of diffusers' Wan classes, so that its checkpoints and LoRAs load without a table.
+
+Letters used here beside the package's: H heads, E width of a head, P tokens per latent frame.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+
+def rotary_table(head_width: int, grid_TYX: tuple[int, int, int], *, first: int = 0, theta: float = 10_000.0) -> Tensor:
+    """Rotation angles of every token, `[T * Y * X, E / 2]`, for three-dimensional rotary positions.
+
+    The head is shared out as in Wan: `2 * (E // 6)` channels each for rows and columns, the rest for time.
+
+    Args:
+        head_width: E, even.
+        grid_TYX: tokens along time, rows and columns.
+        first: temporal position of the first latent frame.
+        theta: base of the geometric series of frequencies.
+    """
+    side = 2 * (head_width // 6)
+    widths = (head_width - 2 * side, side, side)
+    angles = []
+    for axis, (width, length) in enumerate(zip(widths, grid_TYX, strict=True)):
+        frequency = theta ** -(torch.arange(0, width, 2, dtype=torch.float64) / width)
+        position = torch.arange(length, dtype=torch.float64) + (first if axis == 0 else 0)
+        shape = [1, 1, 1, -1]
+        shape[axis] = length
+        angles.append(torch.outer(position, frequency).view(shape).expand(*grid_TYX, -1))
+    return rearrange(torch.cat(angles, dim=-1), "T Y X E -> (T Y X) E").float()
+
+
+def rotate(x_BHNE: Tensor, cos_NE: Tensor, sin_NE: Tensor) -> Tensor:
+    """Turn neighbouring channel pairs by their token's angles (`cos` and `sin` are `[N, E / 2]`)."""
+    even, odd = x_BHNE.float().unflatten(-1, (-1, 2)).unbind(-1)
+    turned = torch.stack((even * cos_NE - odd * sin_NE, even * sin_NE + odd * cos_NE), dim=-1)
+    return turned.flatten(-2).type_as(x_BHNE)
+
+
+def attend(q_BHNE: Tensor, k_BHLE: Tensor, v_BHLE: Tensor, bias_BL: Tensor | None = None) -> Tensor:
+    """Softmax attention; `bias_BL` is added to the logits of each key (log of its weight, -inf to hide it)."""
+    mask = None if bias_BL is None else bias_BL[:, None, None, :].type_as(q_BHNE)
+    return F.scaled_dot_product_attention(q_BHNE, k_BHLE, v_BHLE, attn_mask=mask)
+
+
+def sinusoids(timestep: Tensor, width: int) -> Tensor:
+    """Cosines, then sines, of `timestep` (0..1000) at `width / 2` frequencies from 1 down to 1/10000; adds an axis."""
+    frequency = torch.exp(-math.log(10_000.0) / (width // 2) * torch.arange(width // 2, device=timestep.device))
+    angle = timestep.float()[..., None] * frequency
+    return torch.cat((angle.cos(), angle.sin()), dim=-1)
+
+
+class Embedder(nn.Module):
+    """Two linear layers with an activation between: time, text and pooled-text embedders."""
+
+    def __init__(self, width_in: int, width: int, *, activation: str) -> None:
+        super().__init__()
+        self.linear_1 = nn.Linear(width_in, width)
+        self.linear_2 = nn.Linear(width, width)
+        self.activation: nn.Module = {"silu": nn.SiLU(), "gelu_tanh": nn.GELU(approximate="tanh")}[activation]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[..., width_in] -> [..., width]`."""
+        out: Tensor = self.linear_2(self.activation(self.linear_1(x)))
+        return out
+
+
+class _Projection(nn.Module):
+    """A linear layer followed by GELU; a module of its own for the sake of the parameter names."""
+
+    def __init__(self, width_in: int, width: int, approximate: str) -> None:
+        super().__init__()
+        self.proj = nn.Linear(width_in, width)
+        self.approximate = approximate
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.gelu(self.proj(x), approximate=self.approximate)
+
+
+class FeedForward(nn.Module):
+    """`Linear - GELU - Linear`, in the layout `net.0.proj`, `net.2`."""
+
+    def __init__(self, width_in: int, hidden: int, width: int, *, approximate: str = "tanh") -> None:
+        super().__init__()
+        self.net = nn.ModuleList([_Projection(width_in, hidden, approximate), nn.Identity(), nn.Linear(hidden, width)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[..., width_in] -> [..., width]`."""
+        for layer in self.net:
+            x = layer(x)
+        return x
+
+
+class Attention(nn.Module):
+    """Multi-head attention with RMS-normalised queries and keys (over all heads together).
+
+    `keys_values` and `forward` are separate, so that keys and values of a text are computed once per clip.
+    """
+
+    def __init__(self, width: int, heads: int, *, eps: float, image_width: int | None = None) -> None:
+        super().__init__()
+        self.heads = heads
+        self.to_q = nn.Linear(width, width)
+        self.to_k = nn.Linear(width, width)
+        self.to_v = nn.Linear(width, width)
+        self.to_out = nn.ModuleList([nn.Linear(width, width), nn.Identity()])
+        self.norm_q = nn.RMSNorm(width, eps=eps)
+        self.norm_k = nn.RMSNorm(width, eps=eps)
+        if image_width is not None:
+            self.add_k_proj = nn.Linear(image_width, width)
+            self.add_v_proj = nn.Linear(image_width, width)
+            self.norm_added_k = nn.RMSNorm(width, eps=eps)
+
+    def split(self, x_BND: Tensor) -> Tensor:
+        """Give every head its share of the channels."""
+        return rearrange(x_BND, "B N (H E) -> B H N E", H=self.heads)
+
+    def queries(self, x_BND: Tensor) -> Tensor:
+        """`[B, H, N, E]`."""
+        return self.split(self.norm_q(self.to_q(x_BND)))
+
+    def keys_values(self, context_BLD: Tensor) -> tuple[Tensor, Tensor]:
+        """Two times `[B, H, L, E]`."""
+        return self.split(self.norm_k(self.to_k(context_BLD))), self.split(self.to_v(context_BLD))
+
+    def image_keys_values(self, image_BND: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values of image tokens, which have projections of their own."""
+        return self.split(self.norm_added_k(self.add_k_proj(image_BND))), self.split(self.add_v_proj(image_BND))
+
+    def merge(self, heads_BHNE: Tensor) -> Tensor:
+        """Join the heads and project back to the width."""
+        out: Tensor = self.to_out[0](rearrange(heads_BHNE, "B H N E -> B N (H E)"))
+        return out
+
+    def forward(self, x_BND: Tensor, cos_NE: Tensor, sin_NE: Tensor) -> Tensor:
+        """Self-attention with rotary positions."""
+        k_BHNE, v_BHNE = self.keys_values(x_BND)
+        q_BHNE = rotate(self.queries(x_BND), cos_NE, sin_NE)
+        return self.merge(attend(q_BHNE, rotate(k_BHNE, cos_NE, sin_NE), v_BHNE))
