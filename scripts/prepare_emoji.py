@@ -1,0 +1,237 @@
+"""Animated emoji as training sprites: decoded, merged, resampled in time and space, packed into one folder.
+
+Input: unpacked npm packages `@lobehub/fluent-emoji-anim-1` to `-4` (MIT; Microsoft's Fluent emoji, MIT) and
+`en/data.json` of `emojibase-data` (MIT). Output: `frames.npy`, uint8 premultiplied RGBA `[N, H, W, 4]`, and
+`sprites.json` with each sprite's words and place in that table.
+
+    python scripts/prepare_emoji.py --packages p1 p2 p3 p4 --names en/data.json --out data/emoji-64
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+SKIN_TONES = {"1f3fb", "1f3fc", "1f3fd", "1f3fe", "1f3ff"}
+MAN, WOMAN, PERSON, JOINER = "1f468", "1f469", "1f9d1", "200d"
+GENDER_SIGNS = {"2640", "2642"}
+KISS, HEART, HANDSHAKE, FAMILY = "1f48f", "1f491", "1f9d1-200d-1f91d-200d-1f9d1", "1f46a"
+GROUPS = {0: "smileys", 1: "people", 3: "animals", 4: "food", 5: "travel", 6: "activities", 7: "objects"}
+GROUPS |= {8: "symbols", 9: "flags"}
+NOUN_GROUPS = {"animals", "food", "travel", "activities", "objects"}
+NOUN = re.compile(r"[a-z]{3,}([^s]|ss|us)")  # one word in the singular, as far as its letters can tell
+SELECTED_GROUPS = ("animals", "smileys", "travel", "food", "objects")
+FIRST_CHOICES = ("rooster", "penguin", "snowman", "cat", "cat face", "rocket", "fox", "dog", "dog face")
+
+
+@dataclass(frozen=True)
+class Source:
+    """One emoji before decoding."""
+
+    path: Path
+    code: str
+    name: str
+    tags: list[str]
+    group: str
+
+
+def main() -> None:
+    args = parse_args()
+    names = json.loads(args.names.read_text(encoding="utf-8"))
+    sources = find_sources(args.packages, names)
+    if args.select != "all":
+        sources = select(sources, int(args.select))
+    clips = {source.code: decode(source.path, args.size, args.fps, args.frames) for source in sources}
+    sources = without_twins(sources, clips)
+    write(args.out, sources, clips, args, package_versions([*args.packages, package_root(args.names)]))
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--packages", type=Path, nargs="+", required=True, metavar="DIR")
+    parser.add_argument("--names", type=Path, required=True, help="en/data.json of emojibase-data")
+    parser.add_argument("--out", type=Path, required=True, help="folder to write")
+    parser.add_argument("--size", type=int, default=64, help="pixels")
+    parser.add_argument("--fps", type=float, default=8.0)
+    parser.add_argument("--frames", type=int, default=24, help="most frames of one loop")
+    parser.add_argument("--select", default="200", help="number of animated emoji, or 'all'")
+    return parser.parse_args()
+
+
+def find_sources(packages: Sequence[Path], names: Sequence[dict[str, Any]]) -> list[Source]:
+    """Every distinct emoji, in the order of its code: no skin tones, people merged across gender and hair."""
+    by_code = {plain(str(entry["hexcode"])): entry for entry in names}
+    shared = Counter(tag for entry in names for tag in entry.get("tags", []))
+    found: dict[str, Source] = {}
+    for path in sorted((p for root in packages for p in root.glob("assets/*.webp")), key=lambda p: p.stem):
+        code, entry = path.stem, by_code.get(plain(path.stem))
+        if entry is None or SKIN_TONES & set(code.split("-")) or "group" not in entry:
+            continue
+        key = merged_code(code)
+        if key not in found or plain(code) == key:
+            tags = synonyms(entry, shared)
+            group = GROUPS.get(entry["group"], "other")
+            found[key] = Source(path, code, clean_name(entry["label"]), tags, group)
+    distinct: dict[str, Source] = {}
+    for source in sorted(found.values(), key=lambda source: source.code):
+        distinct.setdefault(source.name, source)
+    return list(distinct.values())
+
+
+def plain(code: str) -> str:
+    """The code points in lower case without variation selectors and leading zeros."""
+    return "-".join(part.lstrip("0") for part in code.lower().split("-") if part != "fe0f")
+
+
+def merged_code(code: str) -> str:
+    """One code for all variants of a person that differ in gender or hair only."""
+    parts = plain(code).split("-")
+    people = sum(part in {MAN, WOMAN, PERSON, "1f466", "1f467", "1f9d2"} for part in parts)
+    if people > 1:
+        signs = {"1f48b": KISS, "2764": HEART, "1f91d": HANDSHAKE}
+        return next((couple for sign, couple in signs.items() if sign in parts), FAMILY)
+    if JOINER in parts and parts[0] in {MAN, WOMAN}:
+        parts[0] = PERSON
+    if parts[-1] in GENDER_SIGNS and len(parts) > 1:
+        parts = parts[:-2]
+    return "-".join(parts)
+
+
+def clean_name(label: str) -> str:
+    """The label in lower case, its qualifier turned into words: "flag: Italy" is "flag of italy"."""
+    name = label.lower().translate(str.maketrans("’", "'", '“”"'))
+    head, colon, rest = name.partition(": ")
+    if not colon:
+        return name
+    if head == "flag":
+        return f"flag of {rest}"
+    return f"{head} {rest}" if head == "keycap" else f"{head} with {rest.replace(', ', ' and ')}"
+
+
+def synonyms(entry: dict[str, Any], shared: Counter[str]) -> list[str]:
+    """Tags that no other emoji has and that can stand for a thing; those of a face are moods."""
+    if GROUPS.get(entry["group"]) not in NOUN_GROUPS:
+        return []
+    name_words = set(clean_name(entry["label"]).split())
+    tags = [tag.lower() for tag in entry.get("tags", []) if shared[tag] == 1]
+    return [tag for tag in tags if tag not in name_words and NOUN.fullmatch(tag)]
+
+
+def select(sources: Iterable[Source], count: int) -> list[Source]:
+    """`count` animated emoji: the first choices, then one of each group in turn, by the hash of their names.
+
+    A larger count keeps all that a smaller one chose. Clock faces stay out: they differ in two hands only.
+    """
+    pool = [s for s in sources if s.group in SELECTED_GROUPS and not is_clock(s) and is_animated(s.path)]
+    first = sorted((s for s in pool if s.name in FIRST_CHOICES), key=lambda s: FIRST_CHOICES.index(s.name))
+    queues = [
+        sorted((s for s in pool if s.group == group and s not in first), key=name_hash)
+        for group in SELECTED_GROUPS
+    ]
+    turns = [source for turn in zip_longest(*queues) for source in turn if source is not None]
+    chosen = (first + turns)[:count]
+    if len(chosen) < count:
+        raise SystemExit(f"--select {count} asks for more than the {len(chosen)} animated emoji there are")
+    return sorted(chosen, key=lambda source: source.code)
+
+
+def is_clock(source: Source) -> bool:
+    return "o'clock" in source.name or source.name.endswith("-thirty")
+
+
+def is_animated(path: Path) -> bool:
+    with Image.open(path) as image:
+        return bool(getattr(image, "is_animated", False))
+
+
+def name_hash(source: Source) -> bytes:
+    return hashlib.sha256(source.name.encode()).digest()
+
+
+def decode(path: Path, size: int, fps: float, most: int) -> NDArray[np.uint8]:
+    """One loop as premultiplied RGBA `[F, size, size, 4]`.
+
+    The loop is sampled evenly, so that it closes; one longer than `most` frames plays faster.
+    """
+    with Image.open(path) as image:
+        total = getattr(image, "n_frames", 1)
+        ends = np.cumsum([duration(image, i) for i in range(total)]) if total > 1 else np.array([1.0])
+        count = min(most, max(2, round(ends[-1] * fps / 1000))) if total > 1 else 1
+        # The first frame that ends after the sampled moment is the one on show.
+        wanted = np.searchsorted(ends, np.arange(count) * ends[-1] / count, side="right")
+        frames = [resized(image, int(i), size) for i in wanted]
+    clip = np.stack(frames)
+    return clip[:1] if (clip == clip[:1]).all() else clip
+
+
+def duration(image: Image.Image, index: int) -> float:
+    """Milliseconds that frame `index` stays on show; Pillow knows only after loading it."""
+    image.seek(index)
+    image.load()
+    return float(image.info.get("duration") or 42)
+
+
+def resized(image: Image.Image, index: int, size: int) -> NDArray[np.uint8]:
+    """Frame `index`, premultiplied before it is resized: transparent pixels must not lend their colour."""
+    image.seek(index)
+    premultiplied = image.convert("RGBA").convert("RGBa")
+    return np.asarray(premultiplied.resize((size, size), Image.Resampling.BOX), dtype=np.uint8)
+
+
+def without_twins(sources: Iterable[Source], clips: dict[str, NDArray[np.uint8]]) -> list[Source]:
+    """Only the first of the emoji whose pictures are equal, such as some flags."""
+    seen: dict[bytes, Source] = {}
+    for source in sources:
+        seen.setdefault(hashlib.sha256(clips[source.code].tobytes()).digest(), source)
+    return list(seen.values())
+
+
+def package_root(path: Path) -> Path:
+    return next(parent for parent in path.resolve().parents if (parent / "package.json").is_file())
+
+
+def package_versions(roots: Iterable[Path]) -> list[dict[str, str]]:
+    manifests = [json.loads((root / "package.json").read_text(encoding="utf-8")) for root in roots]
+    return [{key: manifest[key] for key in ("name", "version", "license")} for manifest in manifests]
+
+
+def write(
+    out: Path,
+    sources: Sequence[Source],
+    clips: dict[str, NDArray[np.uint8]],
+    args: argparse.Namespace,
+    packages: list[dict[str, str]],
+) -> None:
+    frames = np.concatenate([clips[source.code] for source in sources])
+    offset, sprites = 0, []
+    for source in sources:
+        count = len(clips[source.code])
+        words = {"name": source.name, "tags": source.tags, "group": source.group, "code_points": source.code}
+        sprites.append({**words, "animated": count > 1, "offset": offset, "frames": count})
+        offset += count
+    index = {"size": args.size, "fps": args.fps, "packages": packages, "sprites": sprites}
+    digest = hashlib.sha256(frames.tobytes() + json.dumps(index, sort_keys=True).encode()).hexdigest()
+    out.mkdir(parents=True, exist_ok=True)
+    np.save(out / "frames.npy", frames)
+    text = json.dumps({"sha256": digest, **index}, ensure_ascii=False, indent=1)
+    (out / "sprites.json").write_text(text + "\n", encoding="utf-8")
+    animated = sum(sprite["animated"] for sprite in sprites)
+    print(f"{out}: {len(sprites)} sprites, {animated} animated, {len(frames)} frames, sha256 {digest[:12]}")
+
+
+if __name__ == "__main__":
+    main()
