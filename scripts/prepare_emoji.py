@@ -226,7 +226,10 @@ def write(
     index = {"size": args.size, "fps": args.fps, "packages": packages, "sprites": sprites}
     digest = hashlib.sha256(frames.tobytes() + json.dumps(index, sort_keys=True).encode()).hexdigest()
     out.mkdir(parents=True, exist_ok=True)
-    np.save(out / "frames.npy", frames)
+    part = out / "frames.npy.part"
+    with part.open("wb") as file:
+        np.save(file, frames)
+    part.replace(out / "frames.npy")  # a run that has the old table mapped keeps it
     text = json.dumps({"sha256": digest, **index}, ensure_ascii=False, indent=1)
     (out / "sprites.json").write_text(text + "\n", encoding="utf-8")
     animated = sum(sprite["animated"] for sprite in sprites)
