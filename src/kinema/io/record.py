@@ -1,0 +1,214 @@
+"""The record that a file carries: what was asked, with which weights and versions; enough to make it again.
+
+MP4, MOV, WebM and MKV hold its JSON under the key `kinema` and again as `comment`, which survives
+re-muxing and which file managers show; PNG in iTXt; JPEG and WebP in XMP; GIF as a comment; `name.json`
+beside the file when a sidecar was asked for. PNG, JPEG and WebP stills also carry the one-paragraph
+`parameters` that image galleries read. A record read from a file is untrusted input: JSON only, at most 4
+MiB.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from kinema.core.contracts import Record
+from kinema.core.errors import MediaError
+from kinema.io import containers, ffmpeg
+from kinema.io.sniff import demuxers, open_regular, sniff
+
+
+def read_record(path: str | Path) -> Record | None:
+    """The record inside a media file, or in its sidecar `name.json`; None when neither holds one.
+
+    Raises:
+        MediaError: `path` is missing or no regular file (a folder of frames is read from its first frame).
+    """
+    path = Path(path)
+    if path.is_dir():
+        stills = sorted(path.glob("*.png"))
+        return read_record(stills[0]) if stills else None
+    with open_regular(path) as file:
+        head = file.read(4096)
+    texts = [path.read_text("utf-8", "replace")] if _is_small_json(path) else _embedded(path, sniff(head))
+    for text in [*texts, *_sidecar(path)]:
+        if (record := parse_record(text)) is not None:
+            return record
+    return None
+
+
+def parse_record(text: str) -> Record | None:
+    """The record in a JSON text; None when the text is too long, is not JSON or is something else's JSON."""
+    if len(text) > containers.LIMIT:
+        return None
+    try:
+        return Record.from_json(text)
+    except (ValueError, TypeError, RecursionError):
+        return None
+
+
+def record_text(record: Record, *, ascii_only: bool = False) -> str:
+    """The record's JSON, encodable as UTF-8; `MediaError` above the 4 MiB that readers accept."""
+    text = record.to_json()
+    if ascii_only or not _is_utf8(text):  # a lone surrogate in a prompt: escaped, it survives
+        text = json.dumps(json.loads(text), separators=(",", ":"))
+    if len(text.encode()) > containers.LIMIT:
+        raise MediaError(
+            f"the record has {len(text.encode())} bytes; files carry at most {containers.LIMIT}."
+        )
+    return text
+
+
+def title(record: Record) -> str:
+    """The first 120 characters of the prompt, on one line."""
+    return " ".join(_printable(_prompt(record.shot)).split())[:120]
+
+
+def parameters(record: Record) -> str:
+    """The paragraph that image galleries read: prompt, negative prompt, `Steps: 20, Sampler: euler, ...`."""
+    shot = record.shot
+    size = (shot["width"], shot["height"]) if {"width", "height"} <= shot.keys() else shot.get("size")
+    fields = {
+        "Steps": shot.get("steps"),
+        "Sampler": shot.get("solver"),
+        "CFG scale": shot.get("guidance"),
+        "Seed": shot.get("seed"),
+        "Size": "x".join(str(side) for side in size) if isinstance(size, list | tuple) else size,
+        "Model": record.model.get("id"),
+        "Version": f"kinema {record.versions['kinema']}" if "kinema" in record.versions else "kinema",
+    }
+    negative = _first_text(shot.get("negative"))
+    lines = [_prompt(shot), f"Negative prompt: {negative}" if negative else ""]
+    lines.append(", ".join(f"{key}: {value}" for key, value in fields.items() if value is not None))
+    return _printable("\n".join(line for line in lines if line))
+
+
+def ffmetadata(record: Record) -> bytes:
+    """The record as the text file that ffmpeg takes metadata from; free of the length limit of arguments."""
+    text = record_text(record)
+    tags = {"kinema": text, "comment": text, "title": title(record)}
+    lines = [f"{key}={_escape(value)}\n" for key, value in tags.items() if value]
+    return (";FFMETADATA1\n" + "".join(lines)).encode()
+
+
+def sidecar_path(path: Path) -> Path:
+    """Where the sidecar of a file lies: the same name with the suffix `.json`."""
+    return path.with_suffix(".json")
+
+
+def _embedded(path: Path, kind: str | None) -> list[str]:
+    if kind is None:
+        return []
+    if kind in ("png", "gif", "webp", "jpeg"):
+        with open_regular(path) as file:
+            return _still_texts(file, kind)
+    if demuxers(kind) is None:
+        return []
+    return _container_texts(path, kind)
+
+
+def _still_texts(file: Any, kind: str) -> list[str]:
+    if kind == "png":
+        found = [containers.png_text(file, "kinema")]
+    elif kind == "gif":
+        return list(containers.gif_comments(file))
+    elif kind == "webp":
+        found = [containers.xmp_text(containers.webp_xmp(file) or b"")]
+    else:
+        found = [containers.xmp_text(packet) for packet in containers.jpeg_xmp(file)]
+    return [text for text in found if text is not None]
+
+
+def _container_texts(path: Path, kind: str) -> list[str]:
+    """The `kinema` and `comment` tags of a video container, through ffmpeg's own metadata text."""
+    source = [
+        "-protocol_whitelist",
+        "file,pipe",
+        "-format_whitelist",
+        str(demuxers(kind)),
+        "-i",
+        ffmpeg.url(path),
+    ]
+    result = ffmpeg.run([*source, "-f", "ffmetadata", "pipe:1"], limit=4 * containers.LIMIT, seconds=60)
+    tags = parse_ffmetadata(result.output.decode("utf-8", "replace"))
+    return [tags[key] for key in ("kinema", "comment") if key in tags]
+
+
+def parse_ffmetadata(text: str) -> dict[str, str]:
+    """Global tags of an FFMETADATA text, keys in lower case (Matroska writes them in upper case)."""
+    tags: dict[str, str] = {}
+    for line in _unescaped_lines(text):
+        if line.startswith("["):  # a chapter or a stream begins; the file's own tags are over
+            break
+        key, mark, value = _split(line)
+        if mark:
+            tags.setdefault(key.lower(), value)
+    return tags
+
+
+def _unescaped_lines(text: str) -> list[str]:
+    """Lines, where a backslash before a newline continues the line."""
+    lines, start, at = [], 0, 0
+    while (at := text.find("\n", at)) >= 0:
+        slashes = len(text[start:at]) - len(text[start:at].rstrip("\\"))
+        if slashes % 2 == 0:
+            lines.append(text[start:at])
+            start = at + 1
+        at += 1
+    return [*lines, text[start:]]
+
+
+def _split(line: str) -> tuple[str, bool, str]:
+    """Key and value at the first `=` that no backslash protects, both unescaped."""
+    out: list[str] = []
+    key: str | None = None
+    at = 0
+    while at < len(line):
+        if line[at] == "\\" and at + 1 < len(line):
+            at += 1
+            out.append(line[at])
+        elif line[at] == "=" and key is None:
+            key, out = "".join(out), []
+        else:
+            out.append(line[at])
+        at += 1
+    return (key or "", key is not None, "".join(out))
+
+
+def _escape(value: str) -> str:
+    return "".join("\\" + sign if sign in "=;#\\\n" else sign for sign in value)
+
+
+def _sidecar(path: Path) -> list[str]:
+    beside = sidecar_path(path)
+    return [beside.read_text("utf-8", "replace")] if beside != path and _is_small_json(beside) else []
+
+
+def _is_small_json(path: Path) -> bool:
+    return path.suffix.lower() == ".json" and path.is_file() and path.stat().st_size <= 4 * containers.LIMIT
+
+
+def _prompt(shot: Mapping[str, Any]) -> str:
+    return _first_text(shot.get("prompt") or shot.get("prompts"))
+
+
+def _first_text(value: object) -> str:
+    """A prompt's own text, or the first text of a prompt track."""
+    while isinstance(value, Mapping | list | tuple) and value:
+        value = next(iter(value.values())) if isinstance(value, Mapping) else value[0]
+    return value if isinstance(value, str) else ""
+
+
+def _printable(text: str) -> str:
+    """`text` with what UTF-8 cannot hold replaced and NUL dropped."""
+    return text.encode("utf-8", "replace").decode().replace("\0", "")
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
