@@ -24,6 +24,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from kinema.core.errors import ModelError
+from kinema.models.uninitialised import Uninitialised
 
 SCALE_SUFFIX = "_scale"
 
@@ -161,7 +162,7 @@ class MiniLM(nn.Module):
                     f"{path} is missing; a text encoder folder holds config.json and model.safetensors."
                 )
         config = MiniLMConfig.from_dict(json.loads(config_path.read_text("utf-8")))
-        with torch.device("meta"):
+        with Uninitialised():
             model = MiniLM(config)
         try:
             model.load_state_dict(unpack(load_file(weights_path)), assign=True)
