@@ -14,6 +14,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+QUERY_BLOCK = 256
+
 
 def rotary_table(head_width: int, grid_TYX: tuple[int, int, int], *, first: int = 0, theta: float = 10_000.0) -> Tensor:
     """Rotation angles of every token, `[T * Y * X, E / 2]`, for three-dimensional rotary positions.
@@ -48,7 +50,24 @@ def rotate(x_BHNE: Tensor, cos_NE: Tensor, sin_NE: Tensor) -> Tensor:
 def attend(q_BHNE: Tensor, k_BHLE: Tensor, v_BHLE: Tensor, bias_BL: Tensor | None = None) -> Tensor:
     """Softmax attention; `bias_BL` is added to the logits of each key (log of its weight, -inf to hide it)."""
     mask = None if bias_BL is None else bias_BL[:, None, None, :].type_as(q_BHNE)
+    if q_BHNE.device.type == "cpu" and q_BHNE.dtype == torch.bfloat16:
+        return _attend_in_blocks(q_BHNE, k_BHLE, v_BHLE, mask)
     return F.scaled_dot_product_attention(q_BHNE, k_BHLE, v_BHLE, attn_mask=mask)
+
+
+def _attend_in_blocks(q_BHNE: Tensor, k_BHLE: Tensor, v_BHLE: Tensor, mask: Tensor | None) -> Tensor:
+    """The same by plain products, a block of queries at a time.
+
+    torch's fused CPU kernel does not use bf16 dot products: forward and backward of 64 tokens take it 36 ms where
+    this takes 8 (32 samples, 8 heads of 32, one core).
+    """
+    scale, keys_BHEL = q_BHNE.shape[-1] ** -0.5, k_BHLE.transpose(-1, -2)
+    blocks = []
+    for q in q_BHNE.split(QUERY_BLOCK, dim=2):
+        logits = torch.matmul(q * scale, keys_BHEL).float()
+        logits = logits if mask is None else logits + mask
+        blocks.append(torch.matmul(logits.softmax(dim=-1).type_as(v_BHLE), v_BHLE))
+    return blocks[0] if len(blocks) == 1 else torch.cat(blocks, dim=2)
 
 
 def sinusoids(timestep: Tensor, width: int) -> Tensor:

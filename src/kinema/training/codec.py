@@ -2,13 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 from einops import rearrange
 from torch import Tensor
 
-from kinema.models.codec import PatchCodec
+from kinema.core.runtime import generator
+from kinema.models.codec import DecoderState, PatchCodec
+from kinema.training.loop import Log, OptimiserSettings, Trainer
+
+CHECKPOINT = "decoder.safetensors"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DecoderSettings:
+    """How the decoder is trained: loss = L1 + square L2 + edges L1(space gradients) + change L1(time differences).
+
+    Attributes:
+        steps: length of the run; the schedule depends on it.
+        batch: clips a step.
+        frames: pixel frames of a clip, 1 + a multiple of the codec's group.
+        noise: largest standard deviation of the noise on a clip's latents, which makes up for a transformer's errors.
+        square: weight of the squared error.
+        edges: weight of the differences between neighbouring pixels.
+        change: weight of the differences between neighbouring frames.
+        every: steps between checkpoints.
+        optimiser: rates, schedule and averaging.
+    """
+
+    steps: int = 2400
+    batch: int = 8
+    frames: int = 9
+    noise: float = 0.08
+    square: float = 5.0
+    edges: float = 0.5
+    change: float = 0.25
+    every: int = 100
+    optimiser: OptimiserSettings = field(default_factory=lambda: OptimiserSettings(rate=1.5e-3))
 
 
 class _Moments:
@@ -78,3 +112,103 @@ def vary(frames_BCFHW: Tensor, generator: torch.Generator) -> Tensor:
         clip = clip.transpose(2, 3) if turned and clip.shape[2] == clip.shape[3] else clip
         clips.append(clip.flip(1) if backwards else clip)
     return torch.stack(clips)
+
+
+def reconstruction_loss(frames_BCFHW: Tensor, target_BCFHW: Tensor, settings: DecoderSettings) -> Tensor:
+    """The decoder's loss between its frames and the true ones: a scalar."""
+    error = frames_BCFHW - target_BCFHW
+    # Differences are linear, so the difference of the frames' edges is the edge of their difference.
+    edges = error.diff(dim=3).abs().mean() + error.diff(dim=4).abs().mean()
+    loss = error.abs().mean() + settings.square * error.square().mean() + settings.edges * edges
+    if error.shape[2] > 1:
+        loss = loss + settings.change * error.diff(dim=2).abs().mean()
+    return loss
+
+
+def noisy_latents(codec: PatchCodec, frames_BCFHW: Tensor, noise: float, rng: torch.Generator) -> Tensor:
+    """The clips' latents, each clip with noise of its own level: mostly little, at most `noise`."""
+    with torch.no_grad():
+        latents_BCTYX = codec.encode(frames_BCFHW)
+    level_B = noise * torch.rand(latents_BCTYX.shape[0], generator=rng).square()
+    e = torch.randn(latents_BCTYX.shape, generator=rng).to(latents_BCTYX)
+    return latents_BCTYX + level_B.to(latents_BCTYX).view(-1, 1, 1, 1, 1) * e
+
+
+def decode_open(codec: PatchCodec, latents_BCTYX: Tensor) -> Tensor:
+    """Frames of a whole clip before they are clamped to -1..1, so that gradients reach every pixel."""
+    state: DecoderState | None = None
+    parts = []
+    for index, latent_BCYX in enumerate(latents_BCTYX.unbind(dim=2)):
+        frames, state = codec.decode_step(latent_BCYX, state, lone=index == 0)
+        parts.append(frames)
+    return torch.cat(parts, dim=2)
+
+
+def train_decoder(
+    codec: PatchCodec,
+    draw: Callable[[int], Tensor],
+    settings: DecoderSettings,
+    folder: Path,
+    *,
+    seed: int = 0,
+    minutes: float = float("inf"),
+) -> bool:
+    """Train the decoder with the encoder frozen; the codec ends with the averaged weights.
+
+    Resumes from `folder/decoder.safetensors` when it exists, bit for bit: batch i comes from `draw(i)`, noise i from a
+    generator named by (seed, i), and the checkpoint holds weights, averages and moments.
+
+    Args:
+        codec: its decoder is trained in place.
+        draw: batch number i of clips `[B, 3, F, H, W]` in -1..1.
+        settings: the recipe.
+        folder: for the checkpoint and `metrics.jsonl`.
+        seed: names the noise.
+        minutes: stop, resumably, after this long.
+
+    Returns:
+        Whether all steps are done.
+    """
+    log = Log(folder)
+    decoder = codec.decoder.requires_grad_(True).train()
+    trainer = Trainer(decoder, (), settings.optimiser, steps=settings.steps)
+    checkpoint, began, losses = folder / CHECKPOINT, time.monotonic(), list[float]()
+    if checkpoint.exists():
+        trainer.load(checkpoint)
+    device = codec.projection.centre.device
+    while trainer.step < settings.steps and time.monotonic() - began < 60 * minutes:
+        frames_BCFHW = draw(trainer.step).to(device)
+        rng = generator(seed, f"decoder/{trainer.step}")
+        latents_BCTYX = noisy_latents(codec, frames_BCFHW, settings.noise, rng)
+        loss = reconstruction_loss(decode_open(codec, latents_BCTYX), frames_BCFHW, settings)
+        losses.append(float(loss.detach()))
+        trainer.update(loss)
+        if trainer.step % 20 == 0:
+            log.write(step=trainer.step, loss=sum(losses) / len(losses), seconds=time.monotonic() - began)
+            losses.clear()
+        if trainer.step % settings.every == 0:
+            trainer.save(checkpoint)
+    trainer.save(checkpoint)
+    decoder.load_state_dict(trainer.average)
+    decoder.requires_grad_(False).eval()
+    return trainer.step >= settings.steps
+
+
+@torch.no_grad()
+def fidelity(codec: PatchCodec, clips: Iterable[Tensor], *, linear: bool = False) -> tuple[float, float]:
+    """PSNR in dB (peak 1, frames in 0..1) of the first frames and of all later ones, errors pooled over the clips.
+
+    Args:
+        codec: what encodes and decodes.
+        clips: batches `[B, 3, F, H, W]` in -1..1 with F > 1.
+        linear: without the learned decoder.
+    """
+    first, later = [], []
+    for frames_BCFHW in clips:
+        latents_BCTYX = codec.encode(frames_BCFHW)
+        decoded_BCFHW = (codec.linear_decode if linear else codec.decode)(latents_BCTYX)
+        error_BF = ((decoded_BCFHW - frames_BCFHW) / 2).square().mean(dim=(1, 3, 4))
+        first.append(error_BF[:, 0].mean())
+        later.append(error_BF[:, 1:].mean())
+    pooled = [torch.stack(errors).mean().clamp_min(1e-10) for errors in (first, later)]
+    return float(-10 * pooled[0].log10()), float(-10 * pooled[1].log10())

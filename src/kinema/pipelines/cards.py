@@ -1,0 +1,235 @@
+"""What a checkpoint is and can do, known from its configuration files alone: no torch, no weights.
+
+A card is read before anything heavy, so that a mode which a checkpoint cannot do is refused by name in a moment.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from kinema.core.contracts import Stride
+from kinema.core.errors import ModelError, unknown_name
+
+EMBEDDED = "embedded"
+EMBEDDED_FOLDER = Path(__file__).resolve().parents[1] / "assets" / "embedded"
+
+Mechanism = Literal["levels", "channels", "none"]
+Mode = Literal["text", "image", "first", "last", "keyframes", "strength", "video", "extend"]
+
+MODES: dict[Mode, str] = {
+    "text": "text to video",
+    "image": "a single image",
+    "first": "image to video (a held first frame)",
+    "last": "first and last frame",
+    "keyframes": "held frames anywhere",
+    "strength": "keyframes below full strength",
+    "video": "video to video",
+    "extend": "extension of a clip",
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Defaults:
+    """What a shot gets where it says nothing.
+
+    Attributes:
+        width, height: pixels.
+        frames: pixel frames.
+        fps: frames per second, as a fraction's text.
+        steps, solver, grid, shift, guidance: of the sampler.
+    """
+
+    width: int
+    height: int
+    frames: int
+    fps: str
+    steps: int
+    solver: str
+    grid: str
+    shift: float
+    guidance: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelCard:
+    """A checkpoint as its configuration describes it.
+
+    Attributes:
+        id: what the user called it.
+        folder: where its files are.
+        family: which loader reads it.
+        stride: pixels and pixel frames per latent.
+        multiple: sizes must be multiples of this many pixels (latent stride times patch).
+        latent_channels: of the noise.
+        mechanism: how held frames are told to the model: noise levels, extra channels, or not at all.
+        modes: what it can do.
+        defaults: what a shot gets where it says nothing.
+        transformer: the transformer's configuration, for cost estimates.
+    """
+
+    id: str
+    folder: Path
+    family: Literal["embedded", "wan"]
+    stride: Stride
+    multiple: int
+    latent_channels: int
+    mechanism: Mechanism
+    modes: frozenset[Mode]
+    defaults: Defaults
+    transformer: Mapping[str, Any] = field(repr=False)
+
+    def require(self, mode: Mode) -> None:
+        """Refuse a mode that this checkpoint cannot do, naming what can."""
+        if mode not in self.modes:
+            able = "; ".join(MODES[m] for m in MODES if m in self.modes)
+            raise ModelError(
+                f"model {self.id!r} cannot do {MODES[mode]}; it does: {able}. {ALTERNATIVES[mode]}"
+            )
+
+
+ALTERNATIVES: dict[Mode, str] = {
+    "text": "Use --model embedded, a Wan T2V or a Wan 2.2 TI2V checkpoint.",
+    "image": "Use --model embedded or a Wan T2V checkpoint.",
+    "first": "Use --model embedded, a Wan I2V or a Wan 2.2 TI2V checkpoint.",
+    "last": "Use --model embedded or a Wan FLF2V checkpoint.",
+    "keyframes": "Use --model embedded or a Wan 2.2 TI2V checkpoint.",
+    "strength": "Use strength 1, or --model embedded.",
+    "video": "Use --model embedded or a Wan T2V checkpoint.",
+    "extend": "Use --model embedded or a Wan 2.2 TI2V checkpoint.",
+}
+
+
+def read_card(model: str, *, local_files_only: bool = False) -> ModelCard:
+    """The card of `embedded`, of a folder, or of a hub id (whose configuration files alone are fetched).
+
+    Raises:
+        ModelError: nothing is there, a file is missing or damaged, or the checkpoint is of a kind that kinema
+            does not run.
+    """
+    if model == EMBEDDED:
+        return _embedded(EMBEDDED, EMBEDDED_FOLDER)
+    folder = Path(model).expanduser()
+    if not folder.is_dir():
+        folder = _from_hub(model, local_files_only=local_files_only, patterns=["*.json", "*/*.json", "tokenizer/*"])
+    index = read_json(folder / "model_index.json")
+    kind = index.get("_class_name")
+    if kind == "KinemaPipeline":
+        return _embedded(model, folder)
+    if kind in ("WanPipeline", "WanImageToVideoPipeline"):
+        return _wan(model, folder, index)
+    raise ModelError(
+        f"model {model!r} is a {kind!r}; kinema runs 'KinemaPipeline', 'WanPipeline' and 'WanImageToVideoPipeline' "
+        "folders in diffusers layout."
+    )
+
+
+def local_folder(card: ModelCard, *, local_files_only: bool = False) -> Path:
+    """The folder with the weights; a hub id is downloaded (resumably) now."""
+    if card.id == EMBEDDED or Path(card.id).expanduser().is_dir():
+        return card.folder
+    return _from_hub(card.id, local_files_only=local_files_only, patterns=["*.json", "*/*.json", "*/*.safetensors", "*/*.model", "*/*.txt"])
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file of a checkpoint."""
+    try:
+        if path.stat().st_size > 64 << 20:
+            raise ModelError(f"{path} is larger than 64 MB, which no configuration file is.")
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ModelError(f"{path} is missing; a model folder in diffusers layout has it. Check the path.") from None
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path} cannot be read as JSON ({error}); get it again.") from None
+    if not isinstance(data, dict):
+        raise ModelError(f"{path} holds no JSON object; get it again.")
+    return data
+
+
+def _from_hub(model: str, *, local_files_only: bool, patterns: list[str]) -> Path:
+    if model.count("/") != 1 or model.startswith((".", "/", "~")):
+        if "/" not in model and "\\" not in model:
+            raise unknown_name("model", model, [EMBEDDED])
+        raise ModelError(f"model {model!r} is not a folder; give a folder, a hub id (owner/name) or 'embedded'.")
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(model, allow_patterns=patterns, local_files_only=local_files_only))
+    except Exception as error:  # the hub's client has many error classes; all mean that it is not here
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ModelError(f"model {model!r} is neither a folder nor to be had from the hub: {reason[:200]}") from None
+
+
+def _embedded(name: str, folder: Path) -> ModelCard:
+    index = read_json(folder / "model_index.json")
+    vae = read_json(folder / "vae" / "config.json")
+    transformer = read_json(folder / "transformer" / "config.json")
+    stride = Stride(time=vae["time"], space=vae["patch"])
+    return ModelCard(
+        id=name,
+        folder=folder,
+        family="embedded",
+        stride=stride,
+        multiple=stride.space * transformer["patch_size"][1],
+        latent_channels=transformer["out_channels"],
+        mechanism="levels",
+        modes=frozenset(MODES),
+        defaults=Defaults(**index["defaults"]),
+        transformer=transformer,
+    )
+
+
+def _wan(name: str, folder: Path, index: Mapping[str, Any]) -> ModelCard:
+    transformer = read_json(folder / "transformer" / "config.json")
+    vae = read_json(folder / "vae" / "config.json")
+    if index.get("transformer_2", [None])[0] is not None:
+        raise ModelError(
+            f"model {name!r} has two experts (transformer and transformer_2), which kinema does not run yet; use Wan "
+            "2.1, or Wan 2.2 TI2V-5B."
+        )
+    residual = bool(vae.get("is_residual"))
+    stride = Stride(time=vae.get("scale_factor_temporal", 4), space=vae.get("scale_factor_spatial", 8))
+    mechanism, modes = _wan_modes(transformer, bool(index.get("expand_timesteps")))
+    return ModelCard(
+        id=name,
+        folder=folder,
+        family="wan",
+        stride=stride,
+        multiple=stride.space * transformer.get("patch_size", [1, 2, 2])[1],
+        latent_channels=vae.get("z_dim", 16),
+        mechanism=mechanism,
+        modes=modes,
+        defaults=_wan_defaults(folder, residual),
+        transformer=transformer,
+    )
+
+
+def _wan_modes(transformer: Mapping[str, Any], per_token_time: bool) -> tuple[Mechanism, frozenset[Mode]]:
+    if transformer.get("in_channels", 16) == 36:
+        modes: set[Mode] = {"first"}
+        if transformer.get("pos_embed_seq_len"):
+            modes = {"first", "last"}
+        return "channels", frozenset(modes)
+    if per_token_time:
+        return "levels", frozenset({"text", "image", "first", "last", "keyframes", "strength", "video", "extend"})
+    return "none", frozenset({"text", "image", "video"})
+
+
+def _wan_defaults(folder: Path, residual: bool) -> Defaults:
+    scheduler = folder / "scheduler" / "scheduler_config.json"
+    shift = read_json(scheduler).get("flow_shift", 3.0) if scheduler.is_file() else 3.0
+    width, height, frames, fps = (1280, 704, 121, "24") if residual else (832, 480, 81, "16")
+    return Defaults(
+        width=width,
+        height=height,
+        frames=frames,
+        fps=fps,
+        steps=50,
+        solver="unipc",
+        grid="diffusers",
+        shift=float(shift),
+        guidance=5.0,
+    )

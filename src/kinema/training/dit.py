@@ -1,0 +1,122 @@
+"""Training of the video transformer by flow matching, with a noise level of its own for every latent frame.
+
+A batch is made in one of a few ways, drawn by fixed odds: all frames share one level (text to video); every frame has
+its own (https://arxiv.org/abs/2407.01392); some frames are held clean and their loss is left out (the first: image to
+video; first and last: keyframes; a clean start inside a clip: extension). The levels are logit-normal
+(https://arxiv.org/abs/2403.03206), shifted towards noise: `t -> s t / (1 + (s - 1) t)`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from kinema.core.runtime import generator
+from kinema.diffusion.flow import noisy, velocity
+from kinema.models.dit import Conditioning, VideoDiT
+from kinema.models.text import TextStates
+
+Held = Literal["none", "independent", "first", "ends", "continue"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ObjectiveSettings:
+    """How batches are noised.
+
+    Attributes:
+        shift: of the training noise levels; above 1 there is more noise.
+        text_dropout: share of captions replaced by the empty prompt, for guidance.
+        odds: relative frequency of each way to hold frames; "none" alone when clips have one frame.
+        spread: standard deviation of the logit-normal levels.
+    """
+
+    shift: float = 1.0
+    text_dropout: float = 0.1
+    spread: float = 1.0
+    odds: Mapping[Held, float] = field(default_factory=lambda: {"none": 1.0})
+
+
+@dataclass(frozen=True, slots=True)
+class Noising:
+    """Levels and the share of each frame in the loss, `[B, T]` both."""
+
+    sigma_BT: Tensor
+    counted_BT: Tensor
+
+
+def draw_held(settings: ObjectiveSettings, rng: torch.Generator) -> Held:
+    """One way to hold frames, by the odds."""
+    ways = list(settings.odds)
+    odds = torch.tensor([settings.odds[way] for way in ways])
+    return ways[int(torch.multinomial(odds, 1, generator=rng))]
+
+
+def draw_levels(held: Held, batch: int, frames: int, settings: ObjectiveSettings, rng: torch.Generator) -> Noising:
+    """Noise levels for a batch; held frames are at 0 and do not count."""
+    columns = frames if held == "independent" else 1
+    level = torch.sigmoid(settings.spread * torch.randn(batch, columns, generator=rng)).expand(batch, frames)
+    sigma_BT = settings.shift * level / (1 + (settings.shift - 1) * level)
+    counted_BT = torch.ones(batch, frames)
+    if held in ("first", "ends", "continue"):
+        counted_BT[:, 0] = 0
+    if held == "ends":
+        counted_BT[:, -1] = 0
+    if held == "continue" and frames > 3:
+        counted_BT[:, 1] = (torch.rand(batch, generator=rng) < 0.5).float()
+    return Noising(sigma_BT * counted_BT, counted_BT)
+
+
+class TextSource(Protocol):
+    """Captions to token states; cached by whoever implements it."""
+
+    def __call__(self, captions: Sequence[str]) -> TextStates:
+        """States of each caption, in order."""
+
+
+def conditioning(states: TextStates) -> Conditioning:
+    """One prompt per sample."""
+    states_KLD, bias_KL = states.for_attention()
+    return Conditioning(
+        states_BKLD=states_KLD[:, None],
+        bias_BKL=None if bias_KL is None else bias_KL[:, None],
+        pooled_BKD=None if states.pooled_KD is None else states.pooled_KD[:, None],
+    )
+
+
+def objective(
+    model: VideoDiT,
+    latents_BCTYX: Tensor,
+    captions: Sequence[str],
+    text: TextSource,
+    settings: ObjectiveSettings,
+    *,
+    held: Held,
+    rng: torch.Generator,
+) -> Tensor:
+    """Mean squared error of the velocity over the frames that count."""
+    B, T = latents_BCTYX.shape[0], latents_BCTYX.shape[2]
+    levels = draw_levels(held, B, T, settings, rng)
+    dropped = torch.rand(B, generator=rng) < settings.text_dropout
+    states = text(["" if drop else caption for drop, caption in zip(dropped, captions, strict=True)])
+    noise = torch.randn(latents_BCTYX.shape, generator=rng)
+    device = latents_BCTYX.device
+    sigma_BT, noise = levels.sigma_BT.to(device), noise.to(device)
+    x_BCTYX = noisy(latents_BCTYX, noise, sigma_BT)
+    v_BCTYX = model(x_BCTYX, 1000 * sigma_BT, model.prepare(conditioning(states)))
+    error_BT = (v_BCTYX.float() - velocity(latents_BCTYX, noise)).square().mean(dim=(1, 3, 4))
+    counted = levels.counted_BT.to(device)
+    return (error_BT * counted).sum() / counted.sum()
+
+
+def matrices(model: VideoDiT) -> list[str]:
+    """The parameters for Muon: every matrix inside a block."""
+    return [n for n, p in model.named_parameters() if n.startswith("blocks.") and p.ndim == 2]
+
+
+def step_generator(seed: int, step: int) -> torch.Generator:
+    """The randomness of one step, the same whether or not the run was interrupted before it."""
+    return generator(seed, f"train/step {step}")

@@ -1,0 +1,150 @@
+"""What every training run needs: two optimisers under one schedule, averaged weights, and checkpoints that resume bit for bit.
+
+A checkpoint is one safetensors file: weights, averages, optimiser moments and, in its header, the step. Data and noise
+are drawn from generators named by (seed, step), so nothing else has to be kept.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from kinema.core.errors import ModelError
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OptimiserSettings:
+    """Rates of the two optimisers and the shape of their schedule.
+
+    Attributes:
+        matrix_rate: peak rate of Muon, which moves the matrices inside the blocks.
+        rate: peak rate of AdamW, which moves everything else.
+        warmup: steps of linear rise.
+        decay: share of all steps, at the end, over which the rates fall linearly to a hundredth.
+        average: decay of the averaged weights.
+        clip: largest norm of the gradient.
+    """
+
+    matrix_rate: float = 2e-2
+    rate: float = 1e-3
+    warmup: int = 50
+    decay: float = 0.4
+    average: float = 0.999
+    clip: float = 1.0
+
+    def factor(self, step: int, steps: int) -> float:
+        """The share of the peak rate to use at `step` of `steps`."""
+        rise = min(1.0, (step + 1) / max(1, self.warmup))
+        left = (steps - step) / max(1.0, self.decay * steps)
+        return rise * max(0.01, min(1.0, left))
+
+
+def optimisers(model: nn.Module, matrices: Iterable[str], settings: OptimiserSettings) -> list[torch.optim.Optimizer]:
+    """Muon (https://kellerjordan.github.io/posts/muon) for the parameters named in `matrices`, AdamW for the rest."""
+    chosen = set(matrices)
+    muon = [p for name, p in model.named_parameters() if name in chosen]
+    rest = [p for name, p in model.named_parameters() if name not in chosen]
+    found: list[torch.optim.Optimizer] = [
+        torch.optim.AdamW(rest, lr=settings.rate, betas=(0.9, 0.99), weight_decay=0.0)
+    ]
+    if muon:
+        found.append(torch.optim.Muon(muon, lr=settings.matrix_rate, weight_decay=0.0))
+    return found
+
+
+class Trainer:
+    """A model, its optimisers and its average, moved one step at a time.
+
+    Args:
+        model: trained in place.
+        matrices: names of the parameters for Muon.
+        settings: rates and schedule.
+        steps: length of the whole run; the schedule depends on it.
+    """
+
+    def __init__(
+        self, model: nn.Module, matrices: Iterable[str], settings: OptimiserSettings, *, steps: int
+    ) -> None:
+        self.model, self.settings, self.steps, self.step = model, settings, steps, 0
+        self.optimisers = optimisers(model, matrices, settings)
+        self.peaks = [group["lr"] for opt in self.optimisers for group in opt.param_groups]
+        self.average = {name: p.detach().clone() for name, p in model.named_parameters()}
+
+    def update(self, loss: Tensor) -> float:
+        """Back-propagate and move; returns the norm of the gradient before clipping."""
+        factor = self.settings.factor(self.step, self.steps)
+        groups = [group for opt in self.optimisers for group in opt.param_groups]
+        for group, peak in zip(groups, self.peaks, strict=True):
+            group["lr"] = peak * factor
+        loss.backward()
+        norm = float(nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip))
+        for optimiser in self.optimisers:
+            optimiser.step()
+            optimiser.zero_grad(set_to_none=True)
+        self.step += 1
+        decay = min(self.settings.average, (1 + self.step) / (10 + self.step))
+        with torch.no_grad():
+            for name, p in self.model.named_parameters():
+                self.average[name].lerp_(p, 1 - decay)
+        return norm
+
+    def save(self, path: Path) -> None:
+        """Write everything that `load` needs, under a temporary name first."""
+        tensors = {f"model/{k}": v for k, v in self.model.state_dict().items()}
+        tensors |= {f"average/{k}": v for k, v in self.average.items()}
+        tensors |= dict(self._moments())
+        part = path.with_suffix(".part")
+        save_file({k: v.contiguous() for k, v in tensors.items()}, part, {"state": json.dumps({"step": self.step})})
+        os.replace(part, path)
+
+    def load(self, path: Path, *, moments: bool = True) -> None:
+        """Go on from a checkpoint; without `moments`, only its averaged weights are taken, for a new run."""
+        with safe_open(path, "pt") as file:
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            state = json.loads(file.metadata()["state"])
+        prefix = "model/" if moments else "average/"
+        weights = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+        missing, unexpected = self.model.load_state_dict(weights, strict=moments)
+        if unexpected:
+            raise ModelError(f"{path} does not fit this model: {len(unexpected)} unknown weights, {unexpected[0]!r} first.")
+        for name, p in self.model.named_parameters():
+            self.average[name].copy_(tensors.get(f"average/{name}", p.detach()))
+        if moments:
+            self.step = state["step"]
+            self._restore(tensors)
+
+    def _moments(self) -> Iterator[tuple[str, Tensor]]:
+        for i, optimiser in enumerate(self.optimisers):
+            for index, values in optimiser.state_dict()["state"].items():
+                for key, value in values.items():
+                    yield f"moment/{i}/{index}/{key}", value
+
+    def _restore(self, tensors: dict[str, Tensor]) -> None:
+        for i, optimiser in enumerate(self.optimisers):
+            state: dict[int, dict[str, Tensor]] = {}
+            for key, value in tensors.items():
+                if key.startswith(f"moment/{i}/"):
+                    _, _, index, name = key.split("/")
+                    state.setdefault(int(index), {})[name] = value
+            optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
+
+
+class Log:
+    """One line of JSON per report, appended to `metrics.jsonl`, so that curves can be drawn from any run."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.path = folder / "metrics.jsonl"
+
+    def write(self, **values: float | int | str) -> None:
+        """Append one report."""
+        with self.path.open("a") as file:
+            file.write(json.dumps(values) + "\n")
