@@ -1,0 +1,164 @@
+"""Weights on disk and modules in memory: safetensors only, every tensor accounted for, never held twice.
+
+    config = read_config(folder)
+    with bare():                                     # built on the meta device: no numbers, no memory
+        model = Model(Config.from_mapping(config))
+    load_into(model, load_state(folder, dtype=dtype, device=device), folder)
+
+Folders follow diffusers: `config.json` beside `<stem>.safetensors`, or beside `<stem>.safetensors.index.json`
+and the shards that it lists.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from kinema.core.errors import ModelError
+from kinema.models.pretrained import require_files, require_safetensors
+from kinema.models.uninitialised import Uninitialised
+
+STEM = "diffusion_pytorch_model"
+SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+@contextmanager
+def bare() -> Iterator[None]:
+    """Modules built inside have shapes but no memory; `load_into` gives them their tensors."""
+    with torch.device("meta"), Uninitialised():
+        yield
+
+
+def read_config(folder: str | Path) -> dict[str, Any]:
+    """The mapping in `config.json`; `ModelError` when it is missing or is not a JSON object."""
+    folder = _existing(folder)
+    require_files(folder, "config.json")
+    return _read_object(folder / "config.json")
+
+
+def load_state(
+    folder: str | Path,
+    stem: str = STEM,
+    *,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str = "cpu",
+) -> dict[str, Tensor]:
+    """All tensors of a component, from one file or from shards.
+
+    Args:
+        folder: where the files lie.
+        stem: their name before `.safetensors`.
+        dtype: floating tensors are converted to it one by one while reading; None leaves them as stored.
+        device: where the tensors go.
+
+    Raises:
+        ModelError: no such file, a shard is missing, a file is damaged, or the weights are pickles.
+    """
+    state: dict[str, Tensor] = {}
+    for path in _weight_files(_existing(folder), stem):
+        try:
+            with safe_open(path, framework="pt", device=str(device)) as file:
+                for name in file.keys():  # noqa: SIM118 - the file is no mapping
+                    tensor = file.get_tensor(name)
+                    state[name] = tensor.to(dtype) if dtype and tensor.is_floating_point() else tensor
+        except (SafetensorError, OSError) as error:
+            raise ModelError(f"{path} is damaged or not safetensors ({error}); fetch it again.") from None
+    return state
+
+
+def load_into(module: nn.Module, state: Mapping[str, Tensor], origin: str | Path) -> None:
+    """Give `module` the tensors of `state` without copying them: exactly its names, exactly its shapes.
+
+    Raises:
+        ModelError: tensors are missing, unexpected or of other shapes; the first three of each are named.
+    """
+    wanted = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+    missing = sorted(wanted.keys() - state.keys())
+    unexpected = sorted(state.keys() - wanted.keys())
+    shapes = [
+        f"{name} {tuple(state[name].shape)} instead of {shape}"
+        for name, shape in sorted(wanted.items())
+        if name in state and tuple(state[name].shape) != shape
+    ]
+    found = {"missing": missing, "unexpected": unexpected, "of another shape": shapes}
+    faults = [_first_three(kind, names) for kind, names in found.items() if names]
+    if faults:
+        raise ModelError(
+            f"{origin} does not hold a {type(module).__name__} of its config: {'; '.join(faults)}; "
+            "check that config.json and weights belong together, or fetch the folder again."
+        )
+    module.load_state_dict(dict(state), strict=True, assign=True)
+    tensors = [*module.named_parameters(), *module.named_buffers()]
+    assert not any(t.is_meta for _, t in tensors), (
+        "a buffer outside the state dict was built on the meta device"
+    )
+
+
+def file_hashes(folder: str | Path) -> dict[str, str]:
+    """sha256 of every weight and config file under `folder`, by path relative to it (sorted, with `/`).
+
+    The hub's cache stores large files under their sha256 and links to them; that name is taken as it is, so
+    that 28 GB need not be read to say which model made a clip.
+    """
+    folder = _existing(folder)
+    paths = sorted(p for p in folder.rglob("*") if p.suffix in {".safetensors", ".json"} and p.is_file())
+    return {path.relative_to(folder).as_posix(): _sha256(path) for path in paths}
+
+
+def _existing(folder: str | Path) -> Path:
+    path = Path(folder)
+    if not path.is_dir():
+        raise ModelError(f"{path} is not a folder; pass a component folder in diffusers' layout.")
+    return path
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path} is not readable JSON ({error}); fetch it again.") from None
+    if not isinstance(data, dict):
+        raise ModelError(f"{path} holds a JSON {type(data).__name__}, not an object; fetch it again.")
+    return data
+
+
+def _weight_files(folder: Path, stem: str) -> list[Path]:
+    """The files that hold a component, a single one first of all; all of them exist."""
+    single, index = folder / f"{stem}.safetensors", folder / f"{stem}.safetensors.index.json"
+    if single.is_file():
+        return [single]
+    if not index.is_file():
+        require_safetensors(folder)  # the better message when there are only pickles
+        require_files(folder, single.name)
+    shards = _read_object(index).get("weight_map")
+    if not isinstance(shards, dict) or not shards or not all(_is_file_name(s) for s in shards.values()):
+        raise ModelError(f"{index} has no weight_map from tensors to files beside it; fetch it again.")
+    names = sorted(set(shards.values()))
+    require_files(folder, *names)
+    return [folder / name for name in names]
+
+
+def _is_file_name(name: object) -> bool:
+    """A safetensors file in the same folder; an index must not point anywhere else."""
+    return isinstance(name, str) and name.endswith(".safetensors") and not set("/\\") & set(name)
+
+
+def _first_three(kind: str, names: list[str]) -> str:
+    return f"{len(names)} {kind} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
+
+
+def _sha256(path: Path) -> str:
+    target = path.resolve()
+    if path.is_symlink() and target.parent.name == "blobs" and SHA256.fullmatch(target.name):
+        return target.name
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
