@@ -1,6 +1,10 @@
 """Train the embedded model's codec: first its linear encoder, which is then frozen, then its decoder.
 
 python scripts/train_codec.py linear --data data/emoji-64 --data data/emoji-64-all --out data/codec-linear
+    python scripts/train_codec.py decoder --data data/emoji-64 --data data/emoji-64-all \\
+        --start data/codec-linear --out data/codec-v0
+
+The decoder's run resumes from RUN/decoder.safetensors when that exists.
 """
 
 from __future__ import annotations
@@ -11,27 +15,33 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 from torch import Tensor
 
+from kinema.core.errors import ModelError
 from kinema.core.runtime import generator
 from kinema.models.codec import PatchCodec, PatchCodecConfig
 from kinema.training.captions import Grammar
-from kinema.training.codec import fit_linear, vary
+from kinema.training.codec import DecoderSettings, fidelity, fit_linear, train_decoder, vary
 from kinema.training.data import ClipSource, SpriteBank
+from kinema.training.loop import OptimiserSettings
 
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("stage", choices=["linear"])
+    parser.add_argument("stage", choices=["linear", "decoder"])
     parser.add_argument("--config", type=Path, default=Path("configs/embedded-v0-codec.yaml"))
     parser.add_argument(
         "--data", type=Path, action="append", required=True, help="folder from prepare_emoji.py; repeatable"
     )
+    parser.add_argument("--start", type=Path, help="decoder: the folder of the fitted linear codec")
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--run", type=Path, default=Path("runs/codec"), help="decoder: checkpoint and curves")
+    parser.add_argument(
+        "--minutes", type=float, default=1e9, help="decoder: stop (resumably) after this long"
+    )
     return parser.parse_args()
 
 
@@ -75,11 +85,30 @@ def fit(args: argparse.Namespace, config: dict[str, Any]) -> None:
     print(f"{args.out}  {patches} patches, encoder {codec.encoder_sha256()}")
 
 
+def train(args: argparse.Namespace, config: dict[str, Any]) -> None:
+    """Train the decoder beside the frozen encoder, then print how well held-out clips come back."""
+    section = dict(config["decoder"])
+    settings = DecoderSettings(optimiser=OptimiserSettings(**section.pop("optimiser")), **section)
+    codec = PatchCodec.from_folder(args.start)
+    encoder = codec.encoder_sha256()
+    if encoder != config["encoder_sha256"]:
+        raise ModelError(
+            f"{args.start}: encoder {encoder[:12]} is not the config's; fit it with this config."
+        )
+    clips = Clips(args.data, config, frames=settings.frames, batch=settings.batch, name="decoder")
+    done = train_decoder(codec, clips.draw, settings, args.run, seed=config["seed"], minutes=args.minutes)
+    codec.save(args.out)
+    check = Clips(args.data, config, frames=17, batch=8, name="check")
+    for linear in (True, False):
+        first, later = fidelity(codec, map(check.draw, range(12)), linear=linear)
+        print(f"{'linear' if linear else 'decoder'}: first {first:.2f} dB, later {later:.2f} dB")
+    print(f"{args.out}  finished={done}, encoder {codec.encoder_sha256()}")
+
+
 def main() -> None:
     args = arguments()
     config = yaml.safe_load(args.config.read_text())
-    torch.manual_seed(config["seed"])
-    fit(args, config)
+    (fit if args.stage == "linear" else train)(args, config)
 
 
 if __name__ == "__main__":

@@ -5,8 +5,8 @@ frames. With p_f the patch of frame f, m their mean over the group and d_f = p_f
 
     [ s_i <u_i, m - c> , t_j <w_j, (d_1 .. d_4)> ]        i < mean_channels, j < deviation_channels
 
-where u and w are principal axes fitted to data. For a single frame every d_f is zero, so an image is a clip of
-one latent frame. The scales keep the data's natural spectrum: a channel's standard deviation is
+where u and w are principal axes fitted to data. For a single frame every d_f is zero, so an image is a
+clip of one latent frame. The scales keep the data's natural spectrum: a channel's standard deviation is
 `const * std_i ** spectrum`, not 1. The decoder is the inverse of these projections plus a small network
 that learns what they lose; it sees the current latent frame and, through one remembered map per block,
 the earlier ones.
@@ -32,6 +32,7 @@ from kinema.core.contracts import Stride
 from kinema.core.errors import ConfigError, GeometryError, ModelError
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
+MISSED = 0.05  # about what the linear codec misses (rms, frames in -1..1); the decoder works in this unit
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,7 @@ class PatchCodecConfig:
         spectrum: 0 whitens the channels, 1 keeps the data's own standard deviations.
         width: channels of the decoder's blocks at the latent grid.
         blocks: number of those blocks.
-        fine: channels of the decoder at full size.
+        fine: channels of the decoder's features at full size.
     """
 
     patch: int = 8
@@ -56,7 +57,7 @@ class PatchCodecConfig:
     spectrum: float = 0.6
     width: int = 192
     blocks: int = 3
-    fine: int = 12
+    fine: int = 8
 
     def __post_init__(self) -> None:
         sizes = {k: v for k, v in asdict(self).items() if k != "spectrum"}
@@ -67,8 +68,8 @@ class PatchCodecConfig:
                 )
         if self.mean_channels > self.pixels or self.deviation_channels > (self.time - 1) * self.pixels:
             raise ConfigError(
-                f"mean_channels={self.mean_channels}, deviation_channels={self.deviation_channels} exceed what "
-                f"a patch holds; at most {self.pixels} and {(self.time - 1) * self.pixels}."
+                f"mean_channels={self.mean_channels}, deviation_channels={self.deviation_channels} exceed "
+                f"what a patch holds; at most {self.pixels} and {(self.time - 1) * self.pixels}."
             )
 
     @property
@@ -79,7 +80,7 @@ class PatchCodecConfig:
 
 @dataclass(frozen=True, slots=True)
 class DecoderState:
-    """What the decoder remembers of earlier latent frames: per block, the last input of its time mix `[B, D, Y, X]`."""
+    """The decoder's memory of earlier latent frames: per block, the last input of its mix `[B, D, Y, X]`."""
 
     past: tuple[Tensor, ...]
 
@@ -121,7 +122,7 @@ class PatchProjection(nn.Module):
         std = torch.cat([mean_std, deviation_std]).double().clamp_min(1e-4)
         natural = std**self.config.spectrum
         scale = natural / std / natural.square().mean().sqrt()
-        mean_scale, deviation_scale = scale.split([self.config.mean_channels, self.config.deviation_channels])
+        mean_scale, deviation_scale = scale.tensor_split([self.config.mean_channels])
         new = {
             "centre": centre,
             "mean_basis": mean_basis,
@@ -143,90 +144,119 @@ class PatchProjection(nn.Module):
         else:
             deviations = rearrange(patches - mean.unsqueeze(3), "b y x f d -> b y x (f d)")
             deviation = deviations @ self.deviation_basis * self.deviation_scale
-        return rearrange(torch.cat([latent, deviation], dim=-1), "b y x c -> b c y x").contiguous()
+        both: Tensor = rearrange(torch.cat([latent, deviation], dim=-1), "b y x c -> b c y x")
+        return both.contiguous()
 
     def inverse(self, latent_BCYX: Tensor, frames: int) -> Tensor:
         """One latent frame as `frames` (1 or `time`) frames `[B, 3, f, H, W]`, not clamped."""
         c = self.config
         both = rearrange(latent_BCYX, "b c y x -> b y x c")
-        mean, deviation = both.split([c.mean_channels, c.deviation_channels], dim=-1)
+        mean, deviation = both.tensor_split([c.mean_channels], dim=-1)
         patches = ((mean / self.mean_scale) @ self.mean_basis.T + self.centre).unsqueeze(3)
         if frames > 1:
             deviations = (deviation / self.deviation_scale) @ self.deviation_basis.T
             patches = patches + rearrange(deviations, "b y x (f d) -> b y x f d", f=frames)
-        return rearrange(patches, "b y x f (c p q) -> b c f (y p) (x q)", p=c.patch, q=c.patch)
+        frames_BCfHW: Tensor = rearrange(
+            patches, "b y x f (c p q) -> b c f (y p) (x q)", p=c.patch, q=c.patch
+        )
+        return frames_BCfHW
+
+
+class ChannelNorm(nn.Module):
+    """n(x) = gain * x / rms(x) over the channels of each position; sees neither time nor space."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.ones(width, 1, 1))
+
+    def forward(self, x_BDYX: Tensor) -> Tensor:
+        """`[B, D, Y, X]` in, the same out."""
+        return self.gain * x_BDYX * torch.rsqrt(x_BDYX.square().mean(dim=1, keepdim=True) + 1e-6)
 
 
 class CausalBlock(nn.Module):
     """Residual block at the latent grid that mixes each latent frame with the one before it.
 
-    y = x + W_2 silu(W_1 silu(M [n(x), past])),  n(x) = gain * x / rms(x) over channels.
+    y = x + W_2 silu(W_1 silu(M [n(x), past])), where past is n(x) of the latent frame before.
     """
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.gain = nn.Parameter(torch.ones(width, 1, 1))
+        self.norm = ChannelNorm(width)
         self.mix = nn.Conv2d(2 * width, width, 1)
         self.inner = nn.Conv2d(width, width, 3, padding=1)
         self.outer = nn.Conv2d(width, width, 3, padding=1)
 
     def forward(self, x_BDYX: Tensor, past_BDYX: Tensor | None) -> tuple[Tensor, Tensor]:
-        """The block's output, and what the next latent frame needs as its past; no past is a past of zeros."""
-        now = self.gain * x_BDYX * torch.rsqrt(x_BDYX.square().mean(dim=1, keepdim=True) + 1e-6)
+        """The block's output, and what the next latent frame needs as its past; None is a past of zeros."""
+        now = self.norm(x_BDYX)
         past = torch.zeros_like(now) if past_BDYX is None else past_BDYX
         y = F.silu(self.mix(torch.cat([now, past], dim=1)))
         return x_BDYX + self.outer(F.silu(self.inner(y))), now
 
 
 class DetailDecoder(nn.Module):
-    """The learned part: what is missing from the linear reconstruction of one latent frame."""
+    """The learned part: what is missing from the linear reconstruction of one latent frame.
+
+    Blocks at the latent grid see the patches around; `patches` then corrects each patch, and two layers at
+    full size smooth the seams between patches. Both corrections are zero before training.
+    """
 
     def __init__(self, config: PatchCodecConfig) -> None:
         super().__init__()
         self.config = config
+        area = config.time * config.patch**2
         self.enter = nn.Conv2d(config.mean_channels + config.deviation_channels, config.width, 3, padding=1)
         self.blocks = nn.ModuleList(CausalBlock(config.width) for _ in range(config.blocks))
-        self.spread = nn.Conv2d(config.width, config.time * config.fine * config.patch**2, 1)
+        self.norm = ChannelNorm(config.width)
+        self.patches = nn.Conv2d(config.width, area * 3, 1)
+        self.features = nn.Conv2d(config.width, area * config.fine, 1)
         self.smooth = nn.Conv2d(config.fine + 3, 2 * config.fine, 3, padding=1)
         self.leave = nn.Conv2d(2 * config.fine, 3, 3, padding=1)
 
     def initialise(self, generator: torch.Generator) -> None:
-        """Draw all weights from `generator`; the last layer starts at zero, so the linear codec is the start."""
+        """Draw all weights from `generator`; the corrections are zero: the start is the linear codec."""
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_uniform_(module.weight, nonlinearity="relu", generator=generator)
+                nn.init.kaiming_uniform_(module.weight, nonlinearity="linear", generator=generator)
                 nn.init.zeros_(module.bias)  # type: ignore[arg-type]
-        for block in self.blocks:  # residual branches start small, so that depth does not raise the variance
-            block.outer.weight.data.mul_(0.1)
+        for module in self.modules():
+            if isinstance(module, CausalBlock):  # small branches: depth does not raise the variance
+                module.outer.weight.data.mul_(0.1)
+        nn.init.zeros_(self.patches.weight)
         nn.init.zeros_(self.leave.weight)
 
     def forward(
         self, latent_BCYX: Tensor, rough_BCfHW: Tensor, state: DecoderState | None
     ) -> tuple[Tensor, DecoderState]:
-        """The frames `[B, 3, f, H, W]` that improve on `rough_BCfHW`, and the state for the next latent frame."""
-        frames, p = rough_BCfHW.shape[2], self.config.patch
-        x = self.enter(latent_BCYX)
+        """Frames `[B, 3, f, H, W]` that improve on `rough_BCfHW`, and the state for the next latent frame."""
+        x_BDYX = self.enter(latent_BCYX)
         past: list[Tensor] = []
         for i, block in enumerate(self.blocks):
-            x, tap = block(x, state.past[i] if state else None)
-            past.append(tap)
-        fine = rearrange(
-            self.spread(F.silu(x)), "b (f c p q) y x -> b f c (y p) (x q)", f=self.config.time, p=p, q=p
-        )
-        # A lone first frame uses the last slot, the one whose neighbour in time is the next group.
-        fine = rearrange(fine[:, -frames:], "b f c h w -> (b f) c h w")
+            x_BDYX, tap_BDYX = block(x_BDYX, state.past[i] if state else None)
+            past.append(tap_BDYX)
+        return self._full_size(F.silu(self.norm(x_BDYX)), rough_BCfHW), DecoderState(tuple(past))
+
+    def _full_size(self, x_BDYX: Tensor, rough_BCfHW: Tensor) -> Tensor:
+        frames, time, p = rough_BCfHW.shape[2], self.config.time, self.config.patch
+        grid = torch.cat([self.patches(x_BDYX), self.features(x_BDYX)], dim=1)
+        full = rearrange(grid, "b (c f p q) y x -> b f c (y p) (x q)", f=time, p=p, q=p)
+        # A lone first frame takes the last of the group's slots.
+        full = rearrange(full[:, time - frames :], "b f c h w -> (b f) c h w")
         rough = rearrange(rough_BCfHW, "b c f h w -> (b f) c h w")
-        detail = self.leave(F.silu(self.smooth(torch.cat([fine, rough.to(fine.dtype)], dim=1))))
-        detail = rearrange(detail, "(b f) c h w -> b c f h w", f=frames)
-        return rough_BCfHW + detail, DecoderState(tuple(past))
+        better = rough + MISSED * full[:, :3]
+        seams = self.leave(F.silu(self.smooth(torch.cat([better, full[:, 3:]], dim=1))))
+        frames_BCfHW: Tensor = rearrange(better + MISSED * seams, "(b f) c h w -> b c f h w", f=frames)
+        return frames_BCfHW
 
 
 class PatchCodec(nn.Module):
     """Causal video VAE: linear frozen encoder, learned decoder, exact streaming.
 
-    Frames are `[B, 3, F, H, W]` in -1..1 with H and W multiples of `stride.space`; latents `[B, C, T, H / 8, W / 8]`
-    have a mean channel variance of about 1. With `first=True` (a clip from its beginning) F = 1 + 4 (T - 1);
-    with `first=False` (the continuation of a clip) every latent frame stands for 4 frames, F = 4 T.
+    Frames are `[B, 3, F, H, W]` in -1..1 with H and W multiples of the patch (8); latents
+    `[B, C, T, H / 8, W / 8]` have a mean channel variance of about 1. With `first=True` (a clip from its
+    beginning) F = 1 + 4 (T - 1); with `first=False` (the continuation of a clip) every latent frame stands
+    for 4 frames, F = 4 T.
     """
 
     def __init__(self, config: PatchCodecConfig | None = None, *, seed: int = 0) -> None:
@@ -243,7 +273,7 @@ class PatchCodec(nn.Module):
         self._check(frames_BCFHW, first)
         frames = frames_BCFHW.to(self.projection.centre.dtype)
         heads = [frames[:, :, :1]] if first else []
-        groups = frames[:, :, len(heads) :].split(self.config.time, dim=2)
+        groups = torch.split(frames[:, :, len(heads) :], self.config.time, dim=2)
         # Each group is projected by itself: an image and the first frame of a clip then get the same bits.
         latents = [self.projection(group) for group in (*heads, *groups) if group.shape[2]]
         return torch.stack(latents, dim=2)
@@ -257,7 +287,7 @@ class PatchCodec(nn.Module):
     def stream(
         self, latents_BCTYX: Tensor, *, first: bool = True, state: DecoderState | None = None
     ) -> Iterator[Tensor]:
-        """Frames of one latent frame after the other: 1 for a clip's first, `time` for the others; in -1..1."""
+        """Frames of one latent frame after the other: 1 for a clip's first, `time` for others; in -1..1."""
         for index, latent_BCYX in enumerate(latents_BCTYX.unbind(dim=2)):
             lone = first and index == 0
             frames, state = self.decode_step(latent_BCYX, state, lone=lone)
@@ -282,7 +312,7 @@ class PatchCodec(nn.Module):
         return frames, state
 
     def linear_decode(self, latents_BCTYX: Tensor, *, first: bool = True) -> Tensor:
-        """The reconstruction without the learned decoder: cheap previews, and the decoder's starting point."""
+        """Frames without the learned decoder: cheap previews, and the decoder's starting point."""
         steps = [
             self.projection.inverse(z, 1 if first and i == 0 else self.config.time)
             for i, z in enumerate(latents_BCTYX.unbind(dim=2))
@@ -316,7 +346,7 @@ class PatchCodec(nn.Module):
 
     @classmethod
     def from_folder(cls, folder: str | Path) -> PatchCodec:
-        """Read what `save` wrote, in float32 and evaluation mode; `ModelError` when it is missing or damaged."""
+        """Read what `save` wrote, in float32, for evaluation; `ModelError` when it is missing or damaged."""
         folder = Path(folder)
         config = _read_config(folder / CONFIG)
         codec = cls(config)
@@ -335,27 +365,30 @@ class PatchCodec(nn.Module):
         if height % patch or width % patch:
             raise GeometryError(
                 f"{width}x{height} is not a multiple of {patch}; "
-                f"the nearest size is {round(width / patch) * patch}x{round(height / patch) * patch}."
+                f"the nearest size is {_nearest(width, patch)}x{_nearest(height, patch)}."
             )
-        rest = frames - 1 if first else frames
-        if rest % time or frames < 1:
-            rule = f"1 + a multiple of {time}" if first else f"a multiple of {time}"
-            low = max(rest - rest % time, 0) + int(first)
+        head = int(first)
+        if frames < 1 or (frames - head) % time:
+            rule = f"1 + a multiple of {time}" if first else f"a positive multiple of {time}"
+            low = max(frames - (frames - head) % time, 1 if first else time)
             raise GeometryError(
-                f"frames={frames} is not {rule}; the nearest lengths are {low or time} and {low + time}."
+                f"frames={frames} is not {rule}; the nearest lengths are {low} and {low + time}."
             )
+
+
+def _nearest(length: int, patch: int) -> int:
+    return max(1, round(length / patch)) * patch
 
 
 def _read_config(path: Path) -> PatchCodecConfig:
     try:
-        data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        data: Any = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        raise ModelError(
-            f"{path}: no readable codec config; pass a folder that PatchCodec.save wrote."
-        ) from None
+        raise ModelError(f"{path}: no readable codec config; pass a folder of PatchCodec.save.") from None
     fields = PatchCodecConfig.__dataclass_fields__
-    if data.get("_class_name") != PatchCodec.__name__:
+    kind = data.get("_class_name") if isinstance(data, dict) else None
+    if kind != PatchCodec.__name__:
         raise ModelError(
-            f"{path}: holds {data.get('_class_name')!r}, not a PatchCodec; pass a codec's folder."
+            f"{path}: holds {kind!r}, not a PatchCodec; pass a folder that PatchCodec.save wrote."
         )
     return PatchCodecConfig(**{k: v for k, v in data.items() if k in fields})

@@ -20,13 +20,14 @@ CHECKPOINT = "decoder.safetensors"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DecoderSettings:
-    """How the decoder is trained: loss = L1 + square L2 + edges L1(space gradients) + change L1(time differences).
+    """How the decoder is trained: loss = L1 + square L2 + edges L1(d/dx, d/dy) + change L1(d/dt).
 
     Attributes:
         steps: length of the run; the schedule depends on it.
         batch: clips a step.
         frames: pixel frames of a clip, 1 + a multiple of the codec's group.
-        noise: largest standard deviation of the noise on a clip's latents, which makes up for a transformer's errors.
+        noise: largest standard deviation of the noise on a clip's latents, to stand in for a transformer's
+            errors.
         square: weight of the squared error.
         edges: weight of the differences between neighbouring pixels.
         change: weight of the differences between neighbouring frames.
@@ -59,12 +60,12 @@ class _Moments:
         self.outer += (rows.T @ rows).double()
 
     def axes(self, keep: int, *, centred: bool) -> tuple[Tensor, Tensor, Tensor]:
-        """Centre (zero when not `centred`), the `keep` largest principal axes `[width, keep]`, deviations along them."""
+        """Centre (zero unless `centred`), `keep` principal axes `[width, keep]`, deviations along them."""
         centre = self.total / self.count if centred else torch.zeros_like(self.total)
         covariance = self.outer / self.count - torch.outer(centre, centre)
         values, vectors = torch.linalg.eigh(covariance)
         values, vectors = values.flip(0)[:keep], vectors.flip(1)[:, :keep]
-        # An axis has no sign of its own: the largest entry is positive, so that every machine fits the same one.
+        # An axis has no sign of its own: the largest entry is made positive on every machine.
         sign = vectors.gather(0, vectors.abs().argmax(dim=0, keepdim=True)).sign()
         return centre, vectors * sign, values.clamp_min(0).sqrt()
 
@@ -155,8 +156,8 @@ def train_decoder(
 ) -> bool:
     """Train the decoder with the encoder frozen; the codec ends with the averaged weights.
 
-    Resumes from `folder/decoder.safetensors` when it exists, bit for bit: batch i comes from `draw(i)`, noise i from a
-    generator named by (seed, i), and the checkpoint holds weights, averages and moments.
+    Resumes from `folder/decoder.safetensors` when it exists, bit for bit: batch i comes from `draw(i)`, noise
+    i from a generator named by (seed, i), and the checkpoint holds weights, averages and moments.
 
     Args:
         codec: its decoder is trained in place.
@@ -196,7 +197,7 @@ def train_decoder(
 
 @torch.no_grad()
 def fidelity(codec: PatchCodec, clips: Iterable[Tensor], *, linear: bool = False) -> tuple[float, float]:
-    """PSNR in dB (peak 1, frames in 0..1) of the first frames and of all later ones, errors pooled over the clips.
+    """PSNR in dB (frames in 0..1) of the first frames and of all later ones, errors pooled over the clips.
 
     Args:
         codec: what encodes and decodes.
