@@ -11,6 +11,7 @@ import functools
 import os
 import subprocess
 import tempfile
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO
@@ -53,17 +54,19 @@ def run(
     with tempfile.TemporaryFile() as log:
         process = _start(command(arguments, loglevel=loglevel), log, stdout=subprocess.PIPE)
         assert process.stdout is not None
+        late = threading.Event()
+        alarm = threading.Timer(seconds, _expire, (process, late))
+        alarm.start()
         try:
             output = process.stdout.read(limit)
             if len(output) == limit:
                 process.kill()
-            process.wait(timeout=seconds)
-        except subprocess.TimeoutExpired:
-            raise MediaError(
-                f"ffmpeg gave no answer within {seconds:.0f} s; the file may be damaged."
-            ) from None
+            process.wait()
         finally:
+            alarm.cancel()
             _stop(process)
+        if late.is_set():
+            raise MediaError(f"ffmpeg gave no answer within {seconds:.0f} s; the file may be damaged.")
         return Result(process.returncode, output, _text(log))
 
 
@@ -182,6 +185,11 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
                 pipe.close()
             except OSError:  # what was still buffered for a dead reader is of no use to anyone
                 continue
+
+
+def _expire(process: subprocess.Popen[bytes], late: threading.Event) -> None:
+    late.set()
+    process.kill()
 
 
 def _text(log: IO[bytes]) -> str:

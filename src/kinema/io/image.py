@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import io
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -44,21 +46,30 @@ def read_image(path: str | Path) -> np.ndarray:
         MediaError: the file is missing, no picture, damaged, truncated, above 100 megapixels or 500 MB.
     """
     path = Path(path)
-    with open_regular(path, limit=MAX_BYTES_IMAGE) as file:
+    with (
+        open_regular(path, limit=MAX_BYTES_IMAGE) as file,
+        decoding(path),
+        Image.open(file, formats=FORMATS) as image,
+    ):
+        _check_pixels(path, image.size)
+        return _pixels(image)
+
+
+@contextmanager
+def decoding(path: Path) -> Iterator[None]:
+    """Whatever Pillow's decoders raise about a damaged file becomes one line; they raise almost anything."""
+    with warnings.catch_warnings():
+        # Pillow warns of bombs below our own limit, which is checked before any pixel is decoded.
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         try:
-            with warnings.catch_warnings():
-                # Pillow's own bomb warning is below our limit, which is checked before any pixel is decoded.
-                warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-                with Image.open(file, formats=FORMATS) as image:
-                    _check_pixels(path, image.size)
-                    return _pixels(image)
-        except MediaError:
+            yield
+        except (MediaError, GeneratorExit):
             raise
         except UnidentifiedImageError:
             raise MediaError(
                 f"cannot read {str(path)!r}: it is no picture; give PNG, JPEG, WebP or the like."
             ) from None
-        except Exception as error:  # damaged files make Pillow's decoders raise almost anything
+        except Exception as error:
             reason = " ".join(str(error).split())[:200] or type(error).__name__
             raise MediaError(f"cannot read {str(path)!r}: {reason}; the file may be damaged.") from None
 

@@ -1,0 +1,98 @@
+"""A clip: frames, their rate, and the record of how they were made."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypedDict, Unpack
+
+import numpy as np
+
+from kinema.core.contracts import Record
+from kinema.core.errors import MediaError
+from kinema.io.formats import Quality
+from kinema.io.video_read import open_video
+from kinema.io.video_write import FrameRate, OnNote, parse_fps, write_video
+
+
+class SaveOptions(TypedDict, total=False):
+    """What `Clip.save` passes on to `write_video`."""
+
+    overwrite: bool
+    sidecar: bool
+    quality: Quality
+    codec: str | None
+    on_note: OnNote | None
+
+
+@dataclass(eq=False)
+class Clip:
+    """Frames in memory, or a stream of frames that can be drawn once.
+
+    Attributes:
+        frames: uint8 `[F, H, W, 3 or 4]`, or an iterable of uint8 `[H, W, 3 or 4]`.
+        fps: frames per second; anything that `parse_fps` takes, a Fraction afterwards.
+        record: what the file will remember; None for clips that kinema did not make.
+        latents: the latents behind the frames, when they were kept.
+        count: number of frames; needed for a stream, else taken from the array.
+        size: (width, height); needed for a stream, else taken from the array.
+    """
+
+    frames: np.ndarray | Iterable[np.ndarray]
+    fps: FrameRate
+    record: Record | None = None
+    latents: Any = field(default=None, repr=False)
+    count: int | None = None
+    size: tuple[int, int] | None = None
+    _drawn: bool = field(default=False, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self.fps = parse_fps(self.fps)
+        if isinstance(self.frames, np.ndarray):
+            self._take_array(self.frames)
+
+    @staticmethod
+    def open(path: str | Path) -> Clip:
+        """A clip on disk as a stream of RGB frames, with its record."""
+        from kinema.io.record import read_record
+
+        reader = open_video(path)
+        return Clip(reader, reader.fps, read_record(path), count=reader.frames, size=reader.size)
+
+    def __len__(self) -> int:
+        if self.count is None:
+            raise MediaError("the length of this stream of frames is not known; draw it with array() first.")
+        return self.count
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        """The frames in order; of a one-pass stream, once."""
+        if isinstance(self.frames, Iterator):
+            if self._drawn:
+                raise MediaError(
+                    "the frames of this stream were drawn already; call array() first to keep them."
+                )
+            self._drawn = True
+        return iter(self.frames)
+
+    def array(self) -> np.ndarray:
+        """All frames, uint8 `[F, H, W, 3 or 4]`; a stream is drawn and kept."""
+        if not isinstance(self.frames, np.ndarray):
+            frames = list(self)
+            if not frames:
+                raise MediaError("the clip has no frames.")
+            self._take_array(np.stack(frames))
+        assert isinstance(self.frames, np.ndarray)
+        return self.frames
+
+    def save(self, path: str | Path, **options: Unpack[SaveOptions]) -> Path:
+        """Write the clip; see `write_video` for formats, options and errors."""
+        return write_video(path, self, fps=self.fps, size=self.size, record=self.record, **options)
+
+    def _take_array(self, frames: np.ndarray) -> None:
+        if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] not in (3, 4) or 0 in frames.shape:
+            found = f"{frames.dtype} {list(frames.shape)}"
+            raise MediaError(f"frames are {found}; a clip is a uint8 array [F, H, W, 3] or [F, H, W, 4].")
+        self.frames = frames
+        self.count = len(frames)
+        self.size = (frames.shape[2], frames.shape[1])

@@ -1,0 +1,144 @@
+"""Clips that are pictures: animated GIF, WebP and PNG, a still as a clip of one frame, a folder of stills.
+
+Transparency is laid on black, since a clip's frames are RGB.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from fractions import Fraction
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageSequence
+
+from kinema.core.errors import MediaError
+from kinema.io.image import FORMATS, MAX_PIXELS, decoding, flatten, read_image
+from kinema.io.reader import VideoReader
+from kinema.io.sniff import MAX_BYTES_IMAGE, open_regular
+
+FRAME_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+_MAX_FRAMES = 100_000
+_DEFAULT_MS = 100  # what browsers make of a frame that names no duration
+
+
+class AnimationReader(VideoReader):
+    """An animated GIF, WebP or PNG."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with self._open() as image:
+            self.size = image.size
+            step = 10 if image.format == "GIF" else 1
+        self.fps = _whole_rate(self._durations, step)
+
+    @property
+    def times(self) -> np.ndarray:
+        """Start of every frame in seconds."""
+        return np.concatenate([[0.0], np.cumsum(self._durations)[:-1]]) / 1000
+
+    @property
+    def duration(self) -> float:
+        """Seconds in all."""
+        return sum(self._durations) / 1000
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        with self._open() as image:
+            for index, picture in enumerate(ImageSequence.Iterator(image)):
+                yield self._one_size(flatten(np.asarray(picture.convert("RGBA"))), index)
+
+    @cached_property
+    def _durations(self) -> list[float]:
+        durations: list[float] = []
+        with self._open() as image:
+            if (count := getattr(image, "n_frames", 1)) > _MAX_FRAMES:
+                raise MediaError(f"{str(self.path)!r} has {count} frames; the limit is {_MAX_FRAMES}.")
+            for picture in ImageSequence.Iterator(image):
+                picture.load()
+                durations.append(float(picture.info.get("duration") or _DEFAULT_MS))
+        return durations
+
+    @contextmanager
+    def _open(self) -> Iterator[Image.Image]:
+        with open_regular(self.path, limit=MAX_BYTES_IMAGE) as file, decoding(self.path):
+            image = Image.open(file, formats=("GIF", "WEBP", "PNG"))
+            if image.width * image.height > MAX_PIXELS:
+                raise MediaError(f"{str(self.path)!r} is {image.width}x{image.height}; above 100 megapixels.")
+            yield image
+
+
+class StillsReader(VideoReader):
+    """Still pictures, one frame each."""
+
+    def __init__(self, path: Path, files: list[Path], fps: Fraction) -> None:
+        self.path = path
+        self.fps = fps
+        self._files = files
+        height, width = read_image(files[0]).shape[:2]
+        self.size = (width, height)
+
+    @staticmethod
+    def of_folder(path: Path, fps: Fraction) -> StillsReader:
+        """The stills of a folder, in the order of the numbers in their names."""
+        entries = [
+            entry for entry in path.iterdir() if entry.suffix.lower() in FRAME_SUFFIXES and entry.is_file()
+        ]
+        if not entries:
+            raise MediaError(
+                f"the folder {str(path)!r} holds no pictures; give a video or a folder of frames."
+            )
+        return StillsReader(path, sorted(entries, key=_natural), fps)
+
+    @property
+    def times(self) -> np.ndarray:
+        """Start of every frame in seconds."""
+        return np.arange(len(self._files)) / float(self.fps)
+
+    @property
+    def duration(self) -> float:
+        """Seconds in all."""
+        return len(self._files) / float(self.fps)
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        for index in range(len(self._files)):
+            yield self._frame(index)
+
+    def read(self, indices: Sequence[int]) -> np.ndarray:
+        """The frames with these indices, `[N, H, W, 3]`; only those files are opened."""
+        wanted = self._checked(indices)
+        width, height = self.size
+        return np.array([self._frame(index) for index in wanted], np.uint8).reshape(-1, height, width, 3)
+
+    def _frame(self, index: int) -> np.ndarray:
+        return self._one_size(flatten(read_image(self._files[index])), index)
+
+
+def open_pictures(path: Path, still_fps: Fraction) -> VideoReader:
+    """The reader of a picture file or a folder of stills."""
+    if path.is_dir():
+        return StillsReader.of_folder(path, still_fps)
+    with (
+        open_regular(path, limit=MAX_BYTES_IMAGE) as file,
+        decoding(path),
+        Image.open(file, formats=FORMATS) as image,
+    ):
+        moving = image.format in ("GIF", "WEBP", "PNG") and getattr(image, "is_animated", False)
+    return AnimationReader(path) if moving else StillsReader(path, [path], still_fps)
+
+
+def _whole_rate(durations: list[float], step: int) -> Fraction:
+    """Frames per second; a whole number when the file's time step of `step` milliseconds allows one."""
+    total, count = sum(durations), len(durations)
+    whole = round(1000 * count / total)
+    if whole and abs(1000 * count / whole - total) <= step:
+        return Fraction(whole)
+    return Fraction(1000 * count, round(total)).limit_denominator(1001)
+
+
+def _natural(path: Path) -> list[tuple[int, str]]:
+    """A sort key in which `frame2` stands before `frame10`."""
+    parts = re.split(r"(\d+)", path.name)
+    return [(int(part), "") if index % 2 else (-1, part) for index, part in enumerate(parts)]

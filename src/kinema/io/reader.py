@@ -1,0 +1,122 @@
+"""What every source of frames offers, and picking frames from it at another rate.
+
+Output frame k of a clip resampled to r frames per second shows the source frame whose start is nearest to
+k / r.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+
+from kinema.core.errors import MediaError
+
+MAX_FRAMES = 1_000_000
+
+
+class VideoReader(ABC):
+    """A clip on disk; iterating yields its frames, uint8 `[H, W, 3]` RGB, in order, as often as wanted.
+
+    Attributes:
+        path: the file or folder.
+        size: (width, height) of the frames, after rotation.
+        fps: the nominal rate; for a variable rate the mean.
+    """
+
+    path: Path
+    size: tuple[int, int]
+    fps: Fraction
+
+    @property
+    def frames(self) -> int:
+        """How many frames there are."""
+        return len(self.times)
+
+    @property
+    @abstractmethod
+    def times(self) -> np.ndarray:
+        """Start of every frame in seconds, float64 `[F]`, the first at 0."""
+
+    @property
+    @abstractmethod
+    def duration(self) -> float:
+        """Seconds from the start of the first frame to the end of the last."""
+
+    @abstractmethod
+    def __iter__(self) -> Iterator[np.ndarray]: ...
+
+    def __len__(self) -> int:
+        return self.frames
+
+    def read(self, indices: Sequence[int]) -> np.ndarray:
+        """The frames with these indices, in the order asked for: uint8 `[N, H, W, 3]`.
+
+        Raises:
+            MediaError: an index is not in 0..frames-1, or the file is damaged.
+        """
+        wanted = self._checked(indices)
+        found: dict[int, np.ndarray] = {}
+        last = max(wanted, default=-1)
+        for index, frame in enumerate(self):
+            if index in wanted:
+                found[index] = frame
+            if index >= last:
+                break
+        width, height = self.size
+        out = np.empty((len(wanted), height, width, 3), np.uint8)
+        for row, index in enumerate(wanted):
+            out[row] = found[index]
+        return out
+
+    def _checked(self, indices: Sequence[int]) -> list[int]:
+        wanted = [int(index) for index in indices]
+        for index in wanted:
+            if not 0 <= index < self.frames:
+                raise MediaError(
+                    f"{str(self.path)!r} has no frame {index}; it has frames 0 to {self.frames - 1}."
+                )
+        return wanted
+
+    def _one_size(self, frame: np.ndarray, index: int) -> np.ndarray:
+        """The frame, after a check that it has the clip's size."""
+        if frame.shape[1::-1] != self.size:
+            found = f"{frame.shape[1]}x{frame.shape[0]}"
+            wanted = f"{self.size[0]}x{self.size[1]}"
+            raise MediaError(
+                f"frame {index} of {str(self.path)!r} is {found}, the first {wanted}; make all one size."
+            )
+        return frame
+
+
+def resample(reader: VideoReader, fps: Fraction) -> Iterator[np.ndarray]:
+    """The clip at another rate, by repeating and leaving out frames; its duration stays.
+
+    One pass over the reader, one frame held at a time.
+    """
+    counts = np.bincount(nearest_frames(reader.times, reader.duration, fps), minlength=reader.frames)
+    for frame, count in zip(reader, counts, strict=False):
+        for _ in range(count):
+            yield frame
+
+
+def nearest_frames(times: np.ndarray, duration: float, fps: Fraction) -> np.ndarray:
+    """For each output frame, the index of the source frame that starts nearest to it (the earlier on a tie).
+
+    Args:
+        times: start of every source frame in seconds, rising, float64 `[F]`.
+        duration: seconds from the first start to the last end.
+        fps: output frames per second.
+
+    Returns:
+        int64 `[max(1, round(duration * fps))]`, never falling.
+    """
+    count = max(1, round(duration * float(fps)))
+    if count > MAX_FRAMES:
+        raise MediaError(f"{duration:.0f} s at {fps} fps are {count} frames; the limit is {MAX_FRAMES}.")
+    wanted = np.arange(count) / float(fps)
+    borders = (times[1:] + times[:-1]) / 2 + 1e-6  # containers round times to as little as a microsecond
+    return np.searchsorted(borders, wanted, side="left")
