@@ -1,0 +1,223 @@
+"""Checked, frozen settings whose errors are one line: the value, the rule, the way out.
+
+`Settings` is a pydantic model; what pydantic finds wrong reaches the user as a `ConfigError`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+
+from kinema.core.errors import ConfigError, unknown_name
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing wrong: where (`("keyframes", 0, "strength")`), and a line for the user that starts with it."""
+
+    location: tuple[str | int, ...]
+    message: str
+
+
+class Settings(BaseModel):
+    """Base of what a user writes: frozen, unknown names refused, NaN and infinity refused, `True` is not 1.
+
+    The constructor raises `ConfigError`; so do `make` and `from_mapping`.
+    """
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        allow_inf_nan=False,
+        validate_default=False,
+        use_attribute_docstrings=False,
+    )
+
+    spoken: ClassVar[Mapping[str, str]] = {}
+    """Names that other tools use for our fields, for the hint in the error."""
+
+    def __init__(self, /, **fields: Any) -> None:
+        try:
+            super().__init__(**fields)
+        except ValidationError as error:
+            raise ConfigError(_summary(error, type(self), fields)) from error
+
+    @classmethod
+    def make(cls, **fields: Any) -> Self:
+        """The same as the constructor."""
+        return cls(**fields)
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any]) -> Self:
+        """From parsed YAML or JSON, or a record; `ConfigError` when it is not a mapping of known names."""
+        if not isinstance(values, Mapping):
+            raise ConfigError(f"{str(values)[:40]!r} is not a mapping of names to values.")
+        for name in values:
+            if not isinstance(name, str):
+                raise unknown_name("setting", name, cls.names())
+        return cls(**values)
+
+    @classmethod
+    def problems(cls, values: Mapping[str, Any]) -> tuple[Problem, ...]:
+        """Everything that is wrong with `values`, for a form that marks its fields; empty when all is well."""
+        try:
+            cls.from_mapping(values)
+        except ConfigError as error:
+            if isinstance(error.__cause__, ValidationError):
+                return tuple(_problems(error.__cause__, cls, values))
+            return (Problem((), str(error)),)
+        return ()
+
+    @classmethod
+    def names(cls) -> list[str]:
+        """The names a user may write."""
+        return list(cls.model_fields)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_booleans(cls, values: Any) -> Any:
+        """Pydantic reads `True` as 1; a user who writes it has mistaken one setting for another."""
+        if isinstance(values, Mapping):
+            for name, value in values.items():
+                field = cls.model_fields.get(name)
+                if isinstance(value, bool) and field is not None and field.annotation is not bool:
+                    raise ConfigError(f"{name}={value} is not a number or a text.")
+        return values
+
+    def with_(self, **changes: Any) -> Self:
+        """A checked copy with `changes`; what was never given stays ungiven."""
+        return type(self)(**{**self.given(), **changes})
+
+    def given(self) -> dict[str, Any]:
+        """The fields that were set, defaults left out, as Python values."""
+        return {
+            name: getattr(self, name) for name in type(self).model_fields if name in self.model_fields_set
+        }
+
+    def to_mapping(self, *, all_fields: bool = False) -> dict[str, Any]:
+        """JSON values that `from_mapping` reads back to an equal object.
+
+        Args:
+            all_fields: also those that have their default value.
+        """
+        return self.model_dump(mode="json", exclude_defaults=not all_fields)
+
+
+def _summary(error: ValidationError, model: type[Settings], values: Mapping[str, Any]) -> str:
+    first, *more = _problems(error, model, values)
+    if not more:
+        return first.message
+    also = ", ".join(dict.fromkeys(_path(problem.location) or "the whole" for problem in more))
+    return f"{first.message} Also wrong: {also}."
+
+
+def _problems(error: ValidationError, model: type[Settings], values: Mapping[str, Any]) -> Iterator[Problem]:
+    for item in error.errors(include_url=False):
+        yield Problem(item["loc"], _message(dict(item), model))
+
+
+def _message(item: Mapping[str, Any], model: type[Settings]) -> str:
+    path, kind, context = _path(item["loc"]), item["type"], item.get("ctx") or {}
+    if kind == "extra_forbidden":
+        return str(_unknown(item["loc"], model))
+    if kind == "value_error":
+        return _labelled(path, str(context["error"]))
+    if kind == "missing":
+        return f"{path} is missing."
+    if kind == "literal_error":
+        return str(unknown_name(path, item["input"], _choices(str(context["expected"]))))
+    return f"{path}={_shown(item['input'])} {_rule(kind, context, item['msg'])}{_range(item['loc'], model)}."
+
+
+def _labelled(path: str, message: str) -> str:
+    """The message with its field in front, unless it names it already."""
+    return (
+        message if not path or message.startswith((path, path.split(".")[-1] + "=")) else f"{path}: {message}"
+    )
+
+
+def _path(location: tuple[str | int, ...]) -> str:
+    text = ""
+    for part in location:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
+    return text
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:59]}…"
+
+
+def _choices(expected: str) -> list[str]:
+    """Pydantic writes `'a', 'b' or 'c'`."""
+    return [part.strip(" '") for part in expected.replace(" or ", ", ").split(",")]
+
+
+def _unknown(location: tuple[str | int, ...], model: type[Settings]) -> ConfigError:
+    *parents, name = location
+    owner = _owner(tuple(parents), model)
+    kind = f"setting {_path(tuple(parents))}." if parents else "setting"
+    if name in owner.spoken:
+        return ConfigError(f"unknown {kind} {name!r}. Here it is called {owner.spoken[str(name)]!r}.")
+    return unknown_name(kind, name, owner.names())
+
+
+def _owner(parents: tuple[str | int, ...], model: type[Settings]) -> type[Settings]:
+    """The model that the innermost field belongs to."""
+    for part in parents:
+        if isinstance(part, str):
+            model = next((t for t in _models_in(model.model_fields[part].annotation)), model)
+    return model
+
+
+def _models_in(annotation: Any) -> Iterator[type[Settings]]:
+    if isinstance(annotation, type) and issubclass(annotation, Settings):
+        yield annotation
+    for inner in getattr(annotation, "__args__", ()):
+        yield from _models_in(inner)
+
+
+_RULES = {
+    "int_parsing": "is not a whole number",
+    "int_type": "is not a whole number",
+    "int_from_float": "is not a whole number",
+    "int_parsing_size": "is not a whole number of this size",
+    "float_parsing": "is not a number",
+    "float_type": "is not a number",
+    "finite_number": "is not finite",
+    "bool_parsing": "is neither true nor false",
+    "bool_type": "is neither true nor false",
+    "string_type": "is not text; put it in quotes",
+    "string_unicode": "has half a surrogate pair, which cannot be stored",
+    "tuple_type": "is not a list",
+    "model_type": "is not a mapping",
+}
+
+
+def _rule(kind: str, context: Mapping[str, Any], fallback: str) -> str:
+    if kind.startswith(("greater_than", "less_than")):
+        return "is out of range"
+    if kind == "string_too_short":
+        return "is too short"
+    if kind == "string_too_long":
+        return f"is too long: the most is {context['max_length']} characters"
+    if kind in ("too_long", "too_short"):
+        return f"has {context['actual_length']} entries, not {context.get('max_length', context.get('min_length'))}"
+    return _RULES.get(kind, f"is refused: {fallback[:1].lower()}{fallback[1:]}")
+
+
+def _range(location: tuple[str | int, ...], model: type[Settings]) -> str:
+    """`; write 1 to 1000`, from the field's own JSON schema, where it has bounds."""
+    names = [part for part in location if isinstance(part, str)]
+    owner = _owner(tuple(names[:-1]), model)
+    schema = owner.model_json_schema()["properties"].get(names[-1] if names else "", {})
+    for option in (schema, *schema.get("anyOf", ()), schema.get("items", {})):
+        low, high = option.get("minimum"), option.get("maximum")
+        if "exclusiveMinimum" in option:
+            return f"; write more than {option['exclusiveMinimum']:g}" + (f", up to {high:g}" if high else "")
+        if low is not None and high is not None:
+            return f"; write {low} to {high}"
+    return ""

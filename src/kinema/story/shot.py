@@ -1,0 +1,306 @@
+"""`Shot`: everything that one clip is made from, the same for the command line, Python, HTTP and a file's record.
+
+Numbers and prompts may run over frames (`Schedule`, `PromptTrack`). What depends on the model (size, frames, fps,
+steps, guidance, ...) is None until the plan fills it in with `with_`. What can be checked without a model is checked
+here; the rest when the plan is made, before any weight is read.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import AfterValidator, Field, field_validator, model_validator
+
+from kinema.core.errors import ConfigError
+from kinema.story.positions import FramePosition
+from kinema.story.settings import Settings
+from kinema.story.timing import FrameRate
+from kinema.story.tracks import PromptTrack, Schedule
+
+PREVIOUS = "previous"
+MAX_FRAMES = 100_000
+MAX_SECONDS = 3600.0
+MIN_SIDE, MAX_SIDE = 8, 16_384
+MAX_SEED = 2**63 - 1
+
+_SIZE = re.compile(r"\s*(\d{1,6})\s*[xX*×]\s*(\d{1,6})\s*")
+_DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d{1,3})?")
+_AT = re.compile(r"(?P<path>.+)@(?P<place>[+-]?\d+(?:\.\d+)?[s%]?)(?::(?P<strength>[\d.]+))?", re.DOTALL)
+
+
+def _checked_path(path: str) -> str:
+    if "\0" in path:
+        raise ConfigError(f"{path[:40]!r} has a NUL character; no file has that in its name.")
+    return path
+
+
+MediaPath = Annotated[str, Field(min_length=1, max_length=4096), AfterValidator(_checked_path)]
+Unit = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+class Keyframe(Settings):
+    """A picture that the clip shows at a frame; from text: `a.png@12`, `a.png@2s:0.7`, `a.png` (the first frame)."""
+
+    image: MediaPath = Field(title="Image", description="path of the picture")
+    frame: FramePosition = Field(
+        FramePosition.parse(0),
+        title="Frame",
+        description="frame, seconds (2s), share (50%), or -1 for the last",
+        json_schema_extra={"default": 0},
+    )
+    strength: Unit = Field(
+        1.0, title="Strength", description="1 holds the picture exactly; less leaves it freedom"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_text(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        if not (match := _AT.fullmatch(value)):
+            if re.search(r"\.[A-Za-z]{2,5}@[^./\\]*$", value):
+                raise ConfigError(
+                    f"{value!r}: after @ comes a frame, 2s, 50% or -1, and then perhaps :strength."
+                )
+            return {"image": value}
+        written = {"image": match["path"], "frame": match["place"]}
+        return written | ({"strength": match["strength"]} if match["strength"] else {})
+
+
+class Source(Settings):
+    """A clip that is painted over; from text: its path."""
+
+    path: MediaPath = Field(title="Clip", description="path of the video")
+    strength: Unit = Field(0.6, title="Strength", description="0 keeps the clip, 1 ignores it")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_text(cls, value: Any) -> Any:
+        return {"path": value} if isinstance(value, str) else value
+
+
+class Extend(Settings):
+    """A clip that is carried on; from text: its path, or `previous` for the shot before in a storyboard."""
+
+    path: MediaPath = Field(title="Clip", description="path of the video, or the word previous")
+    context: int | None = Field(
+        None,
+        ge=1,
+        le=1024,
+        title="Context",
+        description="latent frames of it that are held; by default the model's",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_text(cls, value: Any) -> Any:
+        return {"path": value} if isinstance(value, str) else value
+
+    @property
+    def previous(self) -> bool:
+        """It carries on the shot before it in the storyboard, not a file."""
+        return self.path == PREVIOUS
+
+
+class Shot(Settings):
+    """One clip, as it was asked for. Frozen; `shot.with_(seed=7)` gives a checked copy.
+
+    `size="832x480"`, `"832*480"` or `[832, 480]` may be written for width and height. `seed=-1` is no seed.
+
+    Raises:
+        ConfigError: a value out of range, an unknown name, or two settings that exclude each other.
+    """
+
+    spoken: ClassVar[Mapping[str, str]] = {
+        "num_frames": "frames", "frame_num": "frames", "max_frames": "frames", "length": "frames",
+        "num_inference_steps": "steps", "sample_steps": "steps", "infer_steps": "steps",
+        "guidance_scale": "guidance", "cfg": "guidance", "cfg_scale": "guidance", "sample_guide_scale": "guidance",
+        "negative_prompt": "negative", "n_prompt": "negative", "prompts": "prompt", "prompt_map": "prompt",
+        "flow_shift": "shift", "sample_shift": "shift", "scheduler": "solver", "sampler": "solver",
+        "sample_solver": "solver", "frame_rate": "fps", "duration": "seconds", "base_seed": "seed",
+        "image": "keyframes", "images": "keyframes", "last_image": "keyframes", "video": "source",
+        "torch_dtype": "dtype", "strength": "source", "model_path": "model", "ckpt_dir": "model",
+    }  # fmt: skip
+
+    name: str | None = Field(
+        None,
+        min_length=1,
+        max_length=100,
+        pattern=r"^[^/\\\x00-\x1f]+$",
+        title="Name",
+        description="of the shot",
+    )
+    model: str = Field(
+        "embedded",
+        min_length=1,
+        max_length=4096,
+        title="Model",
+        description="embedded, a folder, or a hub id",
+    )
+    prompt: PromptTrack = Field(
+        PromptTrack(""), title="Prompt", description="what the clip shows; one text, or texts by frame"
+    )
+    negative: PromptTrack = Field(
+        PromptTrack(""), title="Negative prompt", description="what it should not show"
+    )
+    width: int | None = Field(None, ge=MIN_SIDE, le=MAX_SIDE, title="Width", description="pixels")
+    height: int | None = Field(None, ge=MIN_SIDE, le=MAX_SIDE, title="Height", description="pixels")
+    frames: int | None = Field(
+        None, ge=1, le=MAX_FRAMES, title="Frames", description="length; 1 gives an image"
+    )
+    seconds: float | None = Field(
+        None, gt=0.0, le=MAX_SECONDS, title="Seconds", description="length; in place of frames"
+    )
+    fps: FrameRate | None = Field(None, title="Frames per second", description="24, 29.97 or 30000/1001")
+    seed: Annotated[int | None, AfterValidator(lambda seed: None if seed == -1 else seed)] = Field(
+        None, ge=-1, le=MAX_SEED, title="Seed", description="same seed, same clip; none or -1 draws one"
+    )
+    steps: int | None = Field(None, ge=1, le=1000, title="Steps", description="sampling steps")
+    solver: str | None = Field(
+        None, min_length=1, max_length=64, title="Solver", description="see kinema models"
+    )
+    grid: Literal["wan", "diffusers"] | None = Field(
+        None, title="Noise grid", description="how the noise levels of the steps are spaced"
+    )
+    shift: float | None = Field(
+        None,
+        gt=0.0,
+        le=1000.0,
+        title="Shift",
+        description="more than 1 spends more steps on layout, at high noise",
+    )
+    guidance: Schedule | None = Field(
+        None, title="Guidance", description="how strongly the prompt acts; 1 is off; may run over frames"
+    )
+    guidance_rescale: Unit = Field(
+        0.0, title="Guidance rescale", description="0..1: pulls the contrast back that strong guidance adds"
+    )
+    guidance_interval: tuple[Unit, Unit] = Field(
+        (0.0, 1.0),
+        title="Guidance interval",
+        description="noise levels, low and high, between which guidance acts",
+    )
+    guidance_method: Literal["cfg", "cfg-zero", "apg"] = Field(
+        "cfg", title="Guidance method", description="classifier-free, CFG-Zero*, or adaptive projected"
+    )
+    blend: Literal["attention", "embedding", "velocity"] = Field(
+        "attention", title="Blend", description="where two prompts meet while one turns into the other"
+    )
+    keyframes: tuple[Keyframe, ...] = Field(
+        (), max_length=1000, title="Keyframes", description="pictures at frames"
+    )
+    source: Source | None = Field(
+        None, title="Source clip", description="video to video: the clip and its strength"
+    )
+    extend: Extend | None = Field(None, title="Extend", description="the clip that this one carries on")
+    fit: Literal["crop", "pad", "stretch"] = Field(
+        "crop", title="Fit", description="how a picture of another shape fills the frame"
+    )
+    length_fit: bool = Field(
+        False, title="Fit length", description="render up to the next length the model can do, then trim"
+    )
+    device: str = Field("auto", title="Device", description="auto, cpu, cuda, cuda:1 or mps")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", title="Precision", description="auto: float32 on a CPU, bfloat16 on an accelerator"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_size(cls, values: Any) -> Any:
+        if not isinstance(values, Mapping) or values.get("size") is None:
+            return {k: v for k, v in values.items() if k != "size"} if isinstance(values, Mapping) else values
+        width, height = parse_size(values["size"])
+        rest = {name: value for name, value in values.items() if name != "size"}
+        for name, side in (("width", width), ("height", height)):
+            if rest.get(name) not in (None, side):
+                raise ConfigError(
+                    f"size={values['size']!r} and {name}={rest[name]!r} disagree; write one of them."
+                )
+        return {**rest, "width": width, "height": height}
+
+    @field_validator("prompt", "negative", mode="before")
+    @classmethod
+    def _none_is_no_words(cls, value: Any) -> Any:
+        return "" if value is None else value
+
+    @field_validator("keyframes", mode="before")
+    @classmethod
+    def _one_keyframe(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str | Keyframe) else value
+
+    @field_validator("device")
+    @classmethod
+    def _known_device(cls, value: str) -> str:
+        if not _DEVICE.fullmatch(value):
+            raise ConfigError(f"device={value[:40]!r} is unknown; write auto, cpu, cuda, cuda:1 or mps.")
+        return value
+
+    @model_validator(mode="after")
+    def _agree(self) -> Shot:
+        """Settings that exclude each other, and places outside a length that is known already."""
+        if self.frames is not None and self.seconds is not None:
+            raise ConfigError(
+                f"frames={self.frames} and seconds={self.seconds:g} exclude each other; write one."
+            )
+        low, high = self.guidance_interval
+        if low > high:
+            raise ConfigError(
+                f"guidance_interval=({low:g}, {high:g}) is upside down; write the lower level first."
+            )
+        if self.source is not None and self.extend is not None:
+            raise ConfigError("source and extend exclude each other; paint over a clip, or carry it on.")
+        for where, place in self._places():
+            if self.frames is not None and (place.unit != "s" or self.fps is not None):
+                _inside(where, place, self.frames, self.fps)
+        self._refuse_twin_keyframes()
+        return self
+
+    def _places(self) -> Iterator[tuple[str, FramePosition]]:
+        for name in ("prompt", "negative", "guidance"):
+            track = getattr(self, name)
+            yield from ((name, key.position) for key in (track.keys if track is not None else ()))
+        for i, keyframe in enumerate(self.keyframes):
+            yield f"keyframes[{i}]", keyframe.frame
+
+    def _refuse_twin_keyframes(self) -> None:
+        seen: dict[Any, int] = {}
+        for i, keyframe in enumerate(self.keyframes):
+            place = (keyframe.frame.unit, keyframe.frame.value)
+            if place in seen:
+                raise ConfigError(
+                    f"keyframes[{seen[place]}] and keyframes[{i}] are both at {keyframe.frame.source}; move one."
+                )
+            seen[place] = i
+
+    @classmethod
+    def names(cls) -> list[str]:
+        """The names a user may write, `size` included."""
+        return [*cls.model_fields, "size"]
+
+    def with_(self, **changes: Any) -> Shot:
+        """A checked copy; a new length or size replaces the old one however that was written."""
+        fields = self.given()
+        replaced = {"size": ("width", "height"), "frames": ("seconds",), "seconds": ("frames",)}
+        for name in changes:
+            for old in replaced.get(name, ()):
+                if changes[name] is not None:
+                    fields.pop(old, None)
+        return Shot(**{**fields, **changes})
+
+
+def _inside(where: str, place: FramePosition, frames: int, fps: Any) -> None:
+    try:
+        place.resolve(frames, fps if fps is not None else 1)
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from None
+
+
+def parse_size(size: object) -> tuple[int, int]:
+    """Width and height from `"832x480"`, `"832*480"` or `[832, 480]`; `ConfigError` for anything else."""
+    if isinstance(size, str) and (match := _SIZE.fullmatch(size)):
+        return int(match[1]), int(match[2])
+    if isinstance(size, list | tuple) and len(size) == 2 and all(type(side) is int for side in size):
+        return size[0], size[1]
+    raise ConfigError(f"size={str(size)[:40]!r} is not a size; write WIDTHxHEIGHT, such as 832x480.")
