@@ -148,10 +148,17 @@ def frames(arguments: Sequence[str], size: tuple[int, int], source: Path) -> Ite
         try:
             while len(data := process.stdout.read(width * height * 3)) == width * height * 3:
                 yield np.frombuffer(data, np.uint8).reshape(height, width, 3)
-            if process.wait() != 0 or data:
-                raise MediaError(f"cannot read {str(source)!r}: {last_line(_text(log))}")
+            if process.wait() != 0 or data or cut_off(_text(log)):
+                raise MediaError(f"cannot read all of {str(source)!r}: {last_line(_text(log))}")
         finally:
             _stop(process)
+
+
+def cut_off(log: str) -> bool:
+    """Whether ffmpeg met the end of the file too early; its exit status is 0 then."""
+    return any(
+        sign in log for sign in ("partial file", "ended prematurely", "Truncating packet", "corrupt input")
+    )
 
 
 def last_line(log: str) -> str:

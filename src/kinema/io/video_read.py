@@ -28,7 +28,6 @@ MAX_PIXELS = 100_000_000
 MAX_SIDE = 16_384
 _DECORD_KINDS = ("mov", "matroska")
 _NOT_DECORD = ("av1", "prores")  # its FFmpeg 4 lacks the one and drops the depth of the other
-_CUT_OFF = ("partial file", "ended prematurely", "Truncating packet", "Packet corrupt")
 _HDR = ("smpte2084", "arib-std-b67")
 
 
@@ -40,8 +39,8 @@ def open_video(path: str | Path, *, still_fps: Fraction = Fraction(24)) -> Video
         still_fps: the rate of what has none: a still, a folder.
 
     Raises:
-        MediaError: missing, not a regular file or folder, no known video by its content (playlists and scripts in
-            disguise among them), without a picture stream, above 100 megapixels, HDR, or damaged.
+        MediaError: missing, not a regular file or folder, no known video by its content (so no playlist or
+            script in disguise), without a picture stream, above 100 megapixels, HDR, or damaged.
     """
     path = Path(path)
     if path.is_dir():
@@ -71,6 +70,7 @@ class _Source:
         size: (width, height) as shown: rotated, with square pixels.
         fps: nominal rate.
         codec: ffmpeg's name of it.
+        seconds: the length that the container states; 0 when it states none.
         plain: whether the stored frames are the shown ones (no rotation, square pixels).
         filters: ffmpeg's video filter that makes pixels square; empty when they are.
     """
@@ -80,6 +80,7 @@ class _Source:
     size: tuple[int, int]
     fps: Fraction
     codec: str
+    seconds: float
     plain: bool
     filters: tuple[str, ...]
 
@@ -110,25 +111,40 @@ class _Source:
             raise MediaError(
                 f"cannot read {str(path)!r}: {size[0]}x{size[1]} is above {MAX_SIDE} pixels a side."
             )
-        turned = "displaymatrix: rotation" in result.log
+        turned = re.search(r"(?i)display ?matrix: rotation of", result.log) is not None
         filters = () if square else ("-vf", f"scale={size[0]}:{size[1]},setsar=1")
         rate = _rate(Fraction(top, bottom or 1), stream[0])
-        return _Source(path, kind, size, rate, stream[1], square and not turned, filters)
+        return _Source(
+            path, kind, size, rate, stream[1], _seconds(result.log), square and not turned, filters
+        )
 
 
 def _input(path: Path, kind: str) -> list[str]:
-    """ffmpeg's input options: this file, this kind of container, no other file or host, one picture stream."""
+    """ffmpeg's input options: this file, this kind of container, no other file or host, its pictures."""
     guard = ["-protocol_whitelist", "file,pipe", "-format_whitelist", str(demuxers(kind))]
     return [*guard, "-max_pixels", str(MAX_PIXELS), "-i", ffmpeg.url(path), "-map", "0:V:0"]
 
 
 def _rate(nominal: Fraction, stream: str) -> Fraction:
-    """The nominal rate where it agrees with the mean rate that ffmpeg prints; else (variable rate) the mean."""
+    """The nominal rate where it agrees with the mean that ffmpeg prints; else (variable rate) the mean."""
     printed = re.search(r"([\d.]+)(k?) fps", stream)
     mean = Fraction(printed[1]) * (1000 if printed[2] else 1) if printed else nominal
     if mean <= 0 or abs(nominal - mean) <= mean / 100:
         return nominal
     return mean.limit_denominator(1001)
+
+
+def _mean_rate(nominal: Fraction, frames: int, seconds: float) -> Fraction:
+    """The nominal rate where the clip's length agrees with it; else (variable rate) the mean."""
+    if seconds <= 0 or abs(frames / nominal - seconds) <= max(seconds / 100, 1.5 / nominal):
+        return nominal
+    return Fraction(frames / seconds).limit_denominator(1001)
+
+
+def _seconds(log: str) -> float:
+    """The length that the container states; 0 when it states none."""
+    found = re.search(r"^ *Duration: (\d+):(\d+):([\d.]+)", log, re.MULTILINE)
+    return int(found[1]) * 3600 + int(found[2]) * 60 + float(found[3]) if found else 0.0
 
 
 def _why_not(log: str, has_picture: bool) -> str:
@@ -184,7 +200,7 @@ class _FFmpegReader(VideoReader):
             raise MediaError(
                 f"cannot read {str(self.path)!r}: it has {len(rows)} frames, not 1 to {MAX_FRAMES}."
             )
-        if any(sign in result.log for sign in _CUT_OFF):
+        if ffmpeg.cut_off(result.log):
             raise MediaError(
                 f"{str(self.path)!r} is cut off after {len(rows)} frames; re-encode or replace it."
             )
@@ -204,22 +220,27 @@ class _DecordReader(VideoReader):
     def __init__(self, source: _Source) -> None:
         self.path = source.path
         self.size = source.size
-        self.fps = source.fps
         self._video = _decord(source.path)
         try:
             shape = self._video[0].shape
             self._spans = np.asarray(self._video.get_frame_timestamp(range(len(self._video))), np.float64)
         except Exception as error:  # decord raises its own class, IndexError and RuntimeError alike
             raise _DecordUnfit from error
-        if shape[1::-1] != self.size or len(self._spans) > MAX_FRAMES:
+        # decord knows no edit lists and no cut-off files: a length of its own betrays both
+        off_by = abs(self.duration - source.seconds) if source.seconds else 0.0
+        if shape[1::-1] != self.size or len(self._spans) > MAX_FRAMES or off_by > 1.5 / source.fps + 0.01:
             raise _DecordUnfit
+        self.fps = _mean_rate(source.fps, len(self._spans), self.duration)
 
     @property
     def times(self) -> np.ndarray:
-        return self._spans[:, 0] - self._spans[0, 0]
+        """Start of every frame in seconds."""
+        starts: np.ndarray = self._spans[:, 0] - self._spans[0, 0]
+        return starts
 
     @property
     def duration(self) -> float:
+        """Seconds in all."""
         return float(self._spans[-1, 1] - self._spans[0, 0])
 
     def __iter__(self) -> Iterator[np.ndarray]:
@@ -227,11 +248,13 @@ class _DecordReader(VideoReader):
             yield self._take([index])[0]
 
     def read(self, indices: Sequence[int]) -> np.ndarray:
+        """The frames with these indices, `[N, H, W, 3]`; decord seeks to them."""
         return self._take(self._checked(indices))
 
     def _take(self, indices: list[int]) -> np.ndarray:
         try:
-            return np.asarray(self._video.get_batch(indices).asnumpy())
+            frames: np.ndarray = self._video.get_batch(indices).asnumpy()
+            return frames
         except Exception as error:  # decord raises its own class, IndexError and RuntimeError alike
             where = f"near frame {indices[0]}"
             raise MediaError(f"{str(self.path)!r} is damaged {where}; re-encode or replace it.") from error
