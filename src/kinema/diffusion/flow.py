@@ -131,7 +131,9 @@ def sigmas(n: int, shift: float, grid: str = "wan") -> Tensor:
         raise ConfigError(f"steps={n} is too few; use 1 or more.")
     if not shift > 0:
         raise ConfigError(f"shift={shift} is not positive; use 1 for no shift, 3 to 12 for Wan.")
-    return torch.from_numpy(np.append(chosen.levels(n, shift), 0.0).astype(np.float32))
+    # diffusers' float32 ends may overshoot 1 by one rounding, where log(1 - s) no longer exists.
+    levels = np.minimum(np.append(chosen.levels(n, shift), 0.0), 1.0)
+    return torch.from_numpy(levels.astype(np.float32))
 
 
 def timesteps(sigmas: Tensor, n: int, shift: float, grid: str = "wan") -> Tensor:

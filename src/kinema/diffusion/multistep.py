@@ -61,7 +61,7 @@ class DPM2M(Solver[DPMState]):
     ) -> tuple[Tensor, DPMState]:
         """See `Solver.step`."""
         m = clean(x_BCTYX, v_BCTYX, sigma_BT)
-        m_past = m if state.m_BCTYX is None else state.m_BCTYX
+        m_past = torch.zeros_like(m) if state.m_BCTYX is None else state.m_BCTYX
         past_BT = torch.zeros_like(sigma_BT) if state.sigma_BT is None else state.sigma_BT
         sigma, after = levels(sigma_BT, sigma_next_BT)
         past = past_BT.double().cpu()
@@ -102,7 +102,7 @@ class UniPC(Solver[UniPCState]):
     """
 
     name: ClassVar[str] = "unipc"
-    order: ClassVar[int] = 2
+    order: ClassVar[int] = 3  # the predictor's 2, raised by the corrector
     state_type: ClassVar[type[State]] = UniPCState
 
     def step(
@@ -118,7 +118,8 @@ class UniPC(Solver[UniPCState]):
         m = clean(x_BCTYX, v_BCTYX, sigma_BT)
         moves = moving(sigma_BT, sigma_next_BT, x_BCTYX)
         m_last, m_past, x_last = (
-            m if t is None else t for t in (state.m_BCTYX, state.m_past_BCTYX, state.x_BCTYX)
+            torch.zeros_like(m) if t is None else t
+            for t in (state.m_BCTYX, state.m_past_BCTYX, state.x_BCTYX)
         )
         last_BT, past_BT = (
             torch.zeros_like(sigma_BT) if t is None else t for t in (state.sigma_BT, state.sigma_past_BT)
