@@ -10,7 +10,8 @@ MiB.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -137,48 +138,36 @@ def _container_texts(path: Path, kind: str) -> list[str]:
 
 
 def parse_ffmetadata(text: str) -> dict[str, str]:
-    """Global tags of an FFMETADATA text, keys in lower case (Matroska writes them in upper case)."""
+    """Global tags of an FFMETADATA text, keys in lower case (Matroska writes them in upper case).
+
+    Lines end at a newline, and keys at a `=`, that no backslash protects.
+    """
     tags: dict[str, str] = {}
-    for line in _unescaped_lines(text):
+    for line in _unprotected_lines(text):
         if line.startswith("["):  # a chapter or a stream begins; the file's own tags are over
             break
-        key, mark, value = _split(line)
-        if mark:
-            tags.setdefault(key.lower(), value)
+        if pair := re.match(r"((?:[^\\=]|\\.)*+)=", line, re.DOTALL):
+            tags.setdefault(_unescape(pair[1]).lower(), _unescape(line[pair.end() :]))
     return tags
 
 
-def _unescaped_lines(text: str) -> list[str]:
-    """Lines, where a backslash before a newline continues the line."""
-    lines, start, at = [], 0, 0
-    while (at := text.find("\n", at)) >= 0:
-        slashes = len(text[start:at]) - len(text[start:at].rstrip("\\"))
-        if slashes % 2 == 0:
-            lines.append(text[start:at])
-            start = at + 1
-        at += 1
-    return [*lines, text[start:]]
-
-
-def _split(line: str) -> tuple[str, bool, str]:
-    """Key and value at the first `=` that no backslash protects, both unescaped."""
-    out: list[str] = []
-    key: str | None = None
-    at = 0
-    while at < len(line):
-        if line[at] == "\\" and at + 1 < len(line):
-            at += 1
-            out.append(line[at])
-        elif line[at] == "=" and key is None:
-            key, out = "".join(out), []
-        else:
-            out.append(line[at])
-        at += 1
-    return (key or "", key is not None, "".join(out))
+def _unprotected_lines(text: str) -> Iterator[str]:
+    parts: list[str] = []
+    for piece in text.split("\n"):
+        parts.append(piece)
+        if (len(piece) - len(piece.rstrip("\\"))) % 2 == 0:
+            yield "\n".join(parts)
+            parts.clear()
 
 
 def _escape(value: str) -> str:
-    return "".join("\\" + sign if sign in "=;#\\\n" else sign for sign in value)
+    for sign in "\\=;#\n":  # the backslash first, or it would escape the escapes
+        value = value.replace(sign, "\\" + sign)
+    return value
+
+
+def _unescape(value: str) -> str:
+    return "\\".join(part.replace("\\", "") for part in value.split("\\\\"))
 
 
 def _sidecar(path: Path) -> list[str]:
