@@ -7,7 +7,7 @@ import av
 import imageio_ffmpeg
 import numpy as np
 import pytest
-from frames import patch_error, patches, position
+from patch_clips import names, patch_error, patches, position
 
 from kinema.core.contracts import Record
 from kinema.core.errors import ConfigError, KinemaError, MediaError
@@ -40,7 +40,8 @@ def test_pyav_reads_the_tags_that_players_go_by(tmp_path, suffix):
         stream = file.streams.video[0]
         frames = list(file.decode(stream))
         context = stream.codec_context
-        assert len(frames) == 5 and stream.average_rate == Fraction(30000, 1001)
+        assert len(frames) == 5
+        assert stream.average_rate == Fraction(30000, 1001)
         assert frames[0].format.name == "yuv420p"
         # 1 is BT.709 for primaries, transfer and matrix, and MPEG (limited) for the range
         assert (context.color_primaries, context.color_trc, context.colorspace, context.color_range) == (
@@ -57,7 +58,9 @@ def test_imageio_reads_the_same_colours(tmp_path):
     reader = imageio_ffmpeg.read_frames(str(path))
     meta = next(reader)
     frames = [np.frombuffer(data, np.uint8).reshape(64, 192, 3) for data in reader]
-    assert meta["fps"] == 12 and meta["size"] == (192, 64) and len(frames) == 4
+    assert meta["fps"] == 12
+    assert meta["size"] == (192, 64)
+    assert len(frames) == 4
     assert max(patch_error(frame) for frame in frames) <= 2
 
 
@@ -96,9 +99,12 @@ def test_odd_sizes_are_padded_by_a_copied_pixel_with_a_note_where_420_needs_it(t
     frames = [frame[:63, :191] for frame in patches(3)]
     path = write_video(tmp_path / "odd.mp4", frames, fps=24, on_note=notes.append)
     assert open_video(path).size == (192, 64)
-    assert len(notes) == 1 and "191x63" in notes[0] and "192x64" in notes[0]
+    assert len(notes) == 1
+    assert "191x63" in notes[0]
+    assert "192x64" in notes[0]
     last = open_video(path).read([1])[0].astype(int)
-    assert abs(last[40, 191] - (0, 255, 255)).max() <= 6 and abs(last[63, 16] - (255, 0, 0)).max() <= 6
+    assert abs(last[40, 191] - (0, 255, 255)).max() <= 6
+    assert abs(last[63, 16] - (255, 0, 0)).max() <= 6
 
 
 @pytest.mark.parametrize("suffix", [".webm", ".mkv", ".gif", ".webp"])
@@ -106,7 +112,8 @@ def test_odd_sizes_stay_exact_where_the_format_can(tmp_path, suffix):
     notes = []
     frames = [frame[:63, :191] for frame in patches(3)]
     path = write_video(tmp_path / f"odd{suffix}", frames, fps=24, on_note=notes.append)
-    assert open_video(path).size == (191, 63) and notes == []
+    assert open_video(path).size == (191, 63)
+    assert notes == []
 
 
 def test_prores_and_ffv1_keep_alpha_and_mp4_says_that_it_drops_it(tmp_path):
@@ -119,10 +126,12 @@ def test_prores_and_ffv1_keep_alpha_and_mp4_says_that_it_drops_it(tmp_path):
     for name in ("a.mov", "a.mkv"):
         with av.open(str(write_video(tmp_path / name, half(), fps=24))) as file:
             alpha = next(file.decode(video=0)).to_ndarray(format="rgba")[..., 3]
-        assert alpha[:39].min() == 255 and alpha[41:].max() == 0
+        assert alpha[:39].min() == 255
+        assert alpha[41:].max() == 0
     notes = []
     path = write_video(tmp_path / "a.mp4", half(), fps=24, on_note=notes.append)
-    assert len(notes) == 1 and "black" in notes[0]
+    assert len(notes) == 1
+    assert "black" in notes[0]
     assert open_video(path).read([0])[0, 52:].max() <= 2
 
 
@@ -139,7 +148,7 @@ def test_a_sequence_is_one_lossless_png_per_frame_and_replaces_a_longer_one(tmp_
     with pytest.raises(MediaError, match="already holds frames"):
         write_video(target, patches(2), fps=24)
     write_video(target, patches(2), fps=24, overwrite=True)
-    assert sorted(os.listdir(tmp_path / "shots")) == ["0001.png", "0002.png", "notes.txt"]
+    assert names(tmp_path / "shots") == ["0001.png", "0002.png", "notes.txt"]
     assert np.array_equal(open_video(tmp_path / "shots").read([1])[0], list(patches(2))[1])
 
 
@@ -149,8 +158,9 @@ def test_a_sequence_is_one_lossless_png_per_frame_and_replaces_a_longer_one(tmp_
 def test_a_name_is_a_name(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
     write_video(name, patches(2), fps=24, record=RECORD)
-    assert os.listdir(tmp_path) == [name]
-    assert open_video(name).frames == 2 and read_record(name) == RECORD
+    assert names(tmp_path) == [name]
+    assert open_video(name).frames == 2
+    assert read_record(name) == RECORD
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".webm", ".gif", ".webp"])
@@ -169,7 +179,7 @@ def breaks_after(count, error):
 def test_nothing_is_left_when_the_frames_break_off(tmp_path, name, error):
     with pytest.raises(type(error)):
         write_video(tmp_path / name, breaks_after(1 if name == "a.png" else 5, error), fps=24)
-    assert os.listdir(tmp_path) == []
+    assert names(tmp_path) == []
 
 
 def test_an_older_file_survives_a_failed_overwrite(tmp_path):
@@ -177,7 +187,8 @@ def test_an_older_file_survives_a_failed_overwrite(tmp_path):
     before = path.read_bytes()
     with pytest.raises(ValueError, match="mid-way"):
         write_video(path, breaks_after(3, ValueError("mid-way")), fps=24, overwrite=True)
-    assert path.read_bytes() == before and os.listdir(tmp_path) == ["a.mp4"]
+    assert path.read_bytes() == before
+    assert names(tmp_path) == ["a.mp4"]
 
 
 def test_a_dying_encoder_is_one_line_and_leaves_nothing(tmp_path, monkeypatch):
@@ -188,7 +199,22 @@ def test_a_dying_encoder_is_one_line_and_leaves_nothing(tmp_path, monkeypatch):
     (tmp_path / "out").mkdir()
     with pytest.raises(MediaError, match=r"cannot write .*a\.mp4.*No space left on device"):
         write_video(tmp_path / "out" / "a.mp4", patches(200), fps=24)
-    assert os.listdir(tmp_path / "out") == []
+    assert names(tmp_path / "out") == []
+
+
+def test_a_folder_that_takes_no_files_is_refused_before_the_first_frame():
+    with pytest.raises(MediaError, match="cannot write in '/proc'"):
+        write_video("/proc/a.mp4", never(), fps=24)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 2), (17, 5)])
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_the_smallest_sizes_work(tmp_path, suffix, size):
+    frames = np.full((2, size[1], size[0], 3), 90, np.uint8)
+    reader = open_video(write_video(tmp_path / f"a{suffix}", frames, fps=24))
+    even = tuple(side + side % 2 for side in size)
+    assert reader.size == (even if suffix in (".mp4", ".mov") else size)
+    assert abs(next(iter(reader)).astype(int) - 90).max() <= 2
 
 
 def never():
@@ -229,11 +255,11 @@ def test_what_cannot_be_is_refused_before_the_first_frame(tmp_path, name, option
         (tmp_path / there).write_bytes(b"mine")
     (tmp_path / "folder.mp4").mkdir()
     os.mkfifo(tmp_path / "fifo.mp4")
-    before = sorted(os.listdir(tmp_path))
+    before = names(tmp_path)
     with pytest.raises(KinemaError, match=message) as caught:
         write_video(tmp_path / name, never(), **{"fps": 24, **options})
     assert "\n" not in str(caught.value)
-    assert sorted(os.listdir(tmp_path)) == before
+    assert names(tmp_path) == before
 
 
 @pytest.mark.parametrize(
@@ -250,13 +276,13 @@ def test_what_cannot_be_is_refused_before_the_first_frame(tmp_path, name, option
 def test_frames_that_are_no_clip_are_named_and_leave_nothing(tmp_path, frames, size, message):
     with pytest.raises(MediaError, match=message):
         write_video(tmp_path / "a.mp4", frames, fps=24, size=size)
-    assert os.listdir(tmp_path) == []
+    assert names(tmp_path) == []
 
 
 def test_a_png_holds_one_frame_only(tmp_path):
     with pytest.raises(MediaError, match="one frame"):
         write_video(tmp_path / "a.png", patches(2), fps=24)
-    assert os.listdir(tmp_path) == []
+    assert names(tmp_path) == []
 
 
 def test_memory_does_not_grow_with_length(tmp_path):
@@ -291,7 +317,7 @@ def test_rates_are_rational(given, meant):
 
 def test_a_sidecar_holds_the_record(tmp_path):
     write_video(tmp_path / "a.mp4", patches(1), fps=24, record=RECORD, sidecar=True)
-    assert sorted(os.listdir(tmp_path)) == ["a.json", "a.mp4"]
+    assert names(tmp_path) == ["a.json", "a.mp4"]
     assert read_record(tmp_path / "a.json") == RECORD
     stripped = write_video(tmp_path / "b.mp4", patches(1), fps=24)
     assert read_record(stripped) is None

@@ -62,7 +62,8 @@ class Clip:
 
     def __len__(self) -> int:
         if self.count is None:
-            raise MediaError("the length of this stream of frames is not known; draw it with array() first.")
+            # TypeError, as a generator's: list() asks for the length first and passes over this error only
+            raise TypeError("the length of this stream of frames is not known; draw it with array() first.")
         return self.count
 
     def __iter__(self) -> Iterator[np.ndarray]:

@@ -79,7 +79,7 @@ CODECS: dict[str, Codec] = {
         "yuv420p",
         "yuva420p",
     ),
-    "av1": Codec(("-c:v", "libsvtav1", "-preset", "8"), _crf(45, 35, 24), "yuv420p", even=True),
+    "av1": Codec(("-c:v", "libsvtav1", "-preset", "8"), _crf(45, 35, 20), "yuv420p", even=True),
     "prores": Codec(
         ("-c:v", "prores_ks", "-profile:v", "4444", "-vendor", "apl0", "-alpha_bits", "16"),
         _any(),

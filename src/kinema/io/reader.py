@@ -118,5 +118,6 @@ def nearest_frames(times: np.ndarray, duration: float, fps: Fraction) -> np.ndar
     if count > MAX_FRAMES:
         raise MediaError(f"{duration:.0f} s at {fps} fps are {count} frames; the limit is {MAX_FRAMES}.")
     wanted = np.arange(count) / float(fps)
-    borders = (times[1:] + times[:-1]) / 2 + 1e-6  # containers round times to as little as a microsecond
+    slack = min(1e-3, float(np.diff(times).min(initial=1.0)) / 4)  # Matroska rounds to milliseconds
+    borders = (times[1:] + times[:-1]) / 2 + slack
     return np.searchsorted(borders, wanted, side="left")

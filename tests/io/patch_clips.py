@@ -28,3 +28,8 @@ def patch_error(frame):
 def position(frame):
     """The index of the frame, read off the white square."""
     return int(np.argmax(frame[2:6, 4::8, :3].astype(int).sum(axis=(0, 2))))
+
+
+def names(folder):
+    """What a folder holds."""
+    return sorted(entry.name for entry in folder.iterdir())

@@ -1,0 +1,76 @@
+import subprocess
+import sys
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from patch_clips import patches, position
+
+from kinema.core.contracts import Record
+from kinema.core.errors import ConfigError, MediaError
+from kinema.io.clip import Clip
+from kinema.io.record import read_record
+from kinema.io.video_read import open_video
+
+RECORD = Record({"prompt": "patches"})
+
+
+def test_an_array_knows_its_count_and_size_and_is_saved_with_its_record(tmp_path):
+    clip = Clip(np.stack(list(patches(5))), 23.976, RECORD)
+    assert (len(clip), clip.size, clip.fps) == (5, (192, 64), Fraction(24000, 1001))
+    path = clip.save(tmp_path / "a.mp4")
+    assert read_record(path) == RECORD
+    assert open_video(path).fps == Fraction(24000, 1001)
+    clip.save(path, overwrite=True, quality="small")
+
+
+def test_a_stream_is_drawn_once_and_array_keeps_it(tmp_path):
+    clip = Clip(patches(4), 24, count=4, size=(192, 64))
+    clip.save(tmp_path / "a.mp4")
+    with pytest.raises(MediaError, match="drawn already"):
+        clip.save(tmp_path / "b.mp4")
+    kept = Clip(patches(4), 24, count=4, size=(192, 64))
+    assert kept.array() is kept.array()
+    assert [position(frame) for frame in kept] == [0, 1, 2, 3]
+    kept.save(tmp_path / "b.mp4")
+    assert open_video(tmp_path / "b.mp4").frames == 4
+
+
+def test_saving_a_stream_under_a_refused_name_does_not_use_it_up(tmp_path):
+    clip = Clip(patches(4), 24)
+    with pytest.raises(MediaError, match="suffix"):
+        clip.save(tmp_path / "a.xyz")
+    assert len(clip.array()) == 4
+
+
+def test_a_clip_opens_from_disk_with_its_record_and_can_be_saved_anew(tmp_path):
+    Clip(patches(4), 24, RECORD).save(tmp_path / "a.mkv")
+    clip = Clip.open(tmp_path / "a.mkv")
+    assert (len(clip), clip.fps, clip.size, clip.record) == (4, 24, (192, 64), RECORD)
+    assert np.array_equal(Clip.open(clip.save(tmp_path / "b.mkv")).array(), np.stack(list(patches(4))))
+
+
+@pytest.mark.parametrize(
+    "frames", [np.zeros((2, 8, 8, 3)), np.zeros((8, 8, 3), np.uint8), np.zeros((0, 8, 8, 3), np.uint8)]
+)
+def test_what_is_no_clip_is_refused(frames):
+    with pytest.raises(MediaError, match="a clip is"):
+        Clip(frames, 24)
+
+
+def test_rates_and_lengths_that_are_not_known_are_said_so():
+    with pytest.raises(ConfigError):
+        Clip(patches(1), 0)
+    with pytest.raises(TypeError, match="not known"):
+        len(Clip(patches(1), 24))
+    with pytest.raises(MediaError, match="no frames"):
+        Clip(iter([]), 24).array()
+
+
+def test_importing_io_loads_no_heavy_library():
+    modules = "clip, ffmpeg, image, picture_read, reader, record, video_read, video_write"
+    check = f"import sys; from kinema.io import {modules}; " + (
+        "print({'torch', 'decord', 'imageio', 'imageio_ffmpeg', 'av', 'diffusers'} & set(sys.modules))"
+    )
+    out = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True).stdout
+    assert out.strip() == "set()"
