@@ -174,6 +174,23 @@ class ChannelNorm(nn.Module):
         return self.gain * x_BDYX * torch.rsqrt(x_BDYX.square().mean(dim=1, keepdim=True) + 1e-6)
 
 
+class MatrixConv(nn.Module):
+    """A convolution over space, zero padded, whose weight is kept as a matrix `[out, in * side * side]`.
+
+    A matrix is what optimisers that orthogonalise their steps (Muon) work on.
+    """
+
+    def __init__(self, channels: int, out: int, side: int) -> None:
+        super().__init__()
+        self.shape = (out, channels, side, side)
+        self.weight = nn.Parameter(torch.zeros(out, channels * side * side))
+        self.bias = nn.Parameter(torch.zeros(out))
+
+    def forward(self, x_BDYX: Tensor) -> Tensor:
+        """`[B, in, Y, X]` in, `[B, out, Y, X]` out."""
+        return F.conv2d(x_BDYX, self.weight.view(self.shape), self.bias, padding=self.shape[3] // 2)
+
+
 class CausalBlock(nn.Module):
     """Residual block at the latent grid that mixes each latent frame with the one before it.
 
@@ -183,9 +200,9 @@ class CausalBlock(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.norm = ChannelNorm(width)
-        self.mix = nn.Conv2d(2 * width, width, 1)
-        self.inner = nn.Conv2d(width, width, 3, padding=1)
-        self.outer = nn.Conv2d(width, width, 3, padding=1)
+        self.mix = MatrixConv(2 * width, width, 1)
+        self.inner = MatrixConv(width, width, 3)
+        self.outer = MatrixConv(width, width, 3)
 
     def forward(self, x_BDYX: Tensor, past_BDYX: Tensor | None) -> tuple[Tensor, Tensor]:
         """The block's output, and what the next latent frame needs as its past; None is a past of zeros."""
@@ -202,40 +219,46 @@ class DetailDecoder(nn.Module):
     full size smooth the seams between patches. Both corrections are zero before training.
     """
 
+    spread: Tensor
+
     def __init__(self, config: PatchCodecConfig) -> None:
         super().__init__()
         self.config = config
-        area = config.time * config.patch**2
-        self.enter = nn.Conv2d(config.mean_channels + config.deviation_channels, config.width, 3, padding=1)
+        channels, area = config.mean_channels + config.deviation_channels, config.time * config.patch**2
+        self.register_buffer("spread", torch.ones(channels, 1, 1))
+        self.enter = MatrixConv(channels, config.width, 3)
         self.blocks = nn.ModuleList(CausalBlock(config.width) for _ in range(config.blocks))
-        self.norm = ChannelNorm(config.width)
-        self.patches = nn.Conv2d(config.width, area * 3, 1)
-        self.features = nn.Conv2d(config.width, area * config.fine, 1)
-        self.smooth = nn.Conv2d(config.fine + 3, 2 * config.fine, 3, padding=1)
-        self.leave = nn.Conv2d(2 * config.fine, 3, 3, padding=1)
+        self.patches = MatrixConv(config.width, area * 3, 1)
+        self.features = MatrixConv(config.width, area * config.fine, 1)
+        self.smooth = MatrixConv(config.fine + 3, 2 * config.fine, 3)
+        self.leave = MatrixConv(2 * config.fine, 3, 3)
 
     def initialise(self, generator: torch.Generator) -> None:
         """Draw all weights from `generator`; the corrections are zero: the start is the linear codec."""
         for module in self.modules():
-            if isinstance(module, nn.Conv2d):
+            if isinstance(module, MatrixConv):
                 nn.init.kaiming_uniform_(module.weight, nonlinearity="linear", generator=generator)
-                nn.init.zeros_(module.bias)  # type: ignore[arg-type]
+                nn.init.zeros_(module.bias)
         for module in self.modules():
             if isinstance(module, CausalBlock):  # small branches: depth does not raise the variance
                 module.outer.weight.data.mul_(0.1)
         nn.init.zeros_(self.patches.weight)
         nn.init.zeros_(self.leave.weight)
 
+    def set_spread(self, std_C: Tensor) -> None:
+        """Take the latents' standard deviations: the network sees them whitened, since detail hides in the small."""
+        self.spread.copy_(std_C.clamp_min(1e-2).half().view(-1, 1, 1))
+
     def forward(
         self, latent_BCYX: Tensor, rough_BCfHW: Tensor, state: DecoderState | None
     ) -> tuple[Tensor, DecoderState]:
         """Frames `[B, 3, f, H, W]` that improve on `rough_BCfHW`, and the state for the next latent frame."""
-        x_BDYX = self.enter(latent_BCYX)
+        x_BDYX = self.enter(latent_BCYX / self.spread)
         past: list[Tensor] = []
         for i, block in enumerate(self.blocks):
             x_BDYX, tap_BDYX = block(x_BDYX, state.past[i] if state else None)
             past.append(tap_BDYX)
-        return self._full_size(F.silu(self.norm(x_BDYX)), rough_BCfHW), DecoderState(tuple(past))
+        return self._full_size(x_BDYX, rough_BCfHW), DecoderState(tuple(past))
 
     def _full_size(self, x_BDYX: Tensor, rough_BCfHW: Tensor) -> Tensor:
         frames, time, p = rough_BCfHW.shape[2], self.config.time, self.config.patch

@@ -12,10 +12,11 @@ from einops import rearrange
 from torch import Tensor
 
 from kinema.core.runtime import generator
-from kinema.models.codec import DecoderState, PatchCodec
+from kinema.models.codec import DecoderState, DetailDecoder, PatchCodec
 from kinema.training.loop import Log, OptimiserSettings, Trainer
 
 CHECKPOINT = "decoder.safetensors"
+SPREAD_BATCHES = 20  # enough for two digits of a standard deviation
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,7 +36,7 @@ class DecoderSettings:
         optimiser: rates, schedule and averaging.
     """
 
-    steps: int = 2400
+    steps: int = 1500
     batch: int = 8
     frames: int = 9
     noise: float = 0.08
@@ -43,7 +44,7 @@ class DecoderSettings:
     edges: float = 0.5
     change: float = 0.25
     every: int = 100
-    optimiser: OptimiserSettings = field(default_factory=lambda: OptimiserSettings(rate=1.5e-3))
+    optimiser: OptimiserSettings = field(default_factory=lambda: OptimiserSettings(rate=3e-3))
 
 
 class _Moments:
@@ -145,6 +146,18 @@ def decode_open(codec: PatchCodec, latents_BCTYX: Tensor) -> Tensor:
     return torch.cat(parts, dim=2)
 
 
+def latent_spread(codec: PatchCodec, clips: Iterable[Tensor]) -> Tensor:
+    """Standard deviation `[C]` of each latent channel over clips `[B, 3, F, H, W]` in -1..1."""
+    with torch.no_grad():
+        latents = [codec.encode(frames_BCFHW.to(codec.projection.centre.device)) for frames_BCFHW in clips]
+    return rearrange(torch.cat(latents), "b c t y x -> c (b t y x)").std(dim=1)
+
+
+def matrices(decoder: DetailDecoder) -> list[str]:
+    """Names of the weights for Muon: those inside the blocks. The layers around them meet pixels or latents."""
+    return [name for name, p in decoder.named_parameters() if name.startswith("blocks.") and p.ndim == 2]
+
+
 def train_decoder(
     codec: PatchCodec,
     draw: Callable[[int], Tensor],
@@ -172,7 +185,8 @@ def train_decoder(
     """
     log = Log(folder)
     decoder = codec.decoder.requires_grad_(True).train()
-    trainer = Trainer(decoder, (), settings.optimiser, steps=settings.steps)
+    decoder.set_spread(latent_spread(codec, map(draw, range(SPREAD_BATCHES))))
+    trainer = Trainer(decoder, matrices(decoder), settings.optimiser, steps=settings.steps)
     checkpoint, began, losses = folder / CHECKPOINT, time.monotonic(), list[float]()
     if checkpoint.exists():
         trainer.load(checkpoint)
