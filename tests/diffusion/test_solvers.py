@@ -1,4 +1,4 @@
-"""Solvers against flows with known solutions, against diffusers' scalar schedulers, and against themselves."""
+"""Solvers against flows with known solutions, diffusers' scalar schedulers, and themselves."""
 
 import pytest
 import torch
