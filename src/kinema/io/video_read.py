@@ -222,7 +222,7 @@ class _DecordReader(VideoReader):
         self.size = source.size
         self._video = _decord(source.path)
         try:
-            shape = self._video[0].shape
+            shape = self._video[0].asnumpy().shape  # the copy is what fails for widths below 17
             self._spans = np.asarray(self._video.get_frame_timestamp(range(len(self._video))), np.float64)
         except Exception as error:  # decord raises its own class, IndexError and RuntimeError alike
             raise _DecordUnfit from error
