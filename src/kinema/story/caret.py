@@ -1,4 +1,4 @@
-"""Errors about a place in a text: one line that says what is wrong, then the text with a caret under the place."""
+"""Errors about a place in a text: a line that says what is wrong, the text, and a caret under the place."""
 
 from __future__ import annotations
 

@@ -119,7 +119,7 @@ def cubic_bezier(x1: float, y1: float, x2: float, y2: float, u: Array) -> Array:
 def easing(name: str) -> Easing:
     """The function of that name; `in-out` and `ease_in_out` are `in_out`.
 
-    Names: `linear`, `hold` (stay, then jump at the next key), `in | out | in_out`, alone (cubic) or followed by
+    Names: `linear`, `hold` (stay, then jump at the next key), `in | out | in_out`, alone (cubic) or with
     `_quad _cubic _sine _expo _back _bounce _elastic`, and `cubic-bezier(x1, y1, x2, y2)`.
 
     Raises:

@@ -6,8 +6,8 @@ or run by Python. Every value is a float64 array over frames, so the work is bou
 length of the text x frames; a power that would not end in integers overflows to infinity at once, and a
 result that is not finite is an error that names its frame.
 
-Comparisons and `and or not` give 1 or 0. Both branches of `a if c else b` and of `where(c, a, b)` are computed;
-only the chosen values have to be finite.
+Comparisons and `and or not` give 1 or 0. Both branches of `a if c else b` and of `where(c, a, b)` are
+computed; only the chosen values have to be finite.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ VARIABLES = ("t", "f", "sec", "fps", "max_f", "seed")
 
 
 def variables(frames: int, fps: float | Fraction, seed: int) -> dict[str, Array]:
-    """What an expression may name, per frame: `t` and `f` (the frame, from 0), `sec`, `fps`, `seed`, and `max_f`.
+    """What an expression may name: `t` and `f` (the frame, from 0), `sec`, `fps`, `seed`, and `max_f`.
 
-    `max_f` is the index of the last frame, frames - 1.
+    `max_f` is the index of the last frame, frames - 1. Arrays of F values, or of 1 for a constant.
     """
     t_F = np.arange(frames, dtype=np.float64)
     return {
@@ -58,8 +58,12 @@ def _smoothstep(low: Array, high: Array, x: Array) -> Array:
     return u * u * (3.0 - 2.0 * u)
 
 
-def _pulse(x: Array, width: Array = np.float64(0.5) * np.ones(1)) -> Array:
+def _pulse(x: Array, width: Array | float = 0.5) -> Array:
     return (_fraction(x) < width).astype(np.float64)
+
+
+def _where(condition: Array, chosen: Array, otherwise: Array) -> Array:
+    return np.asarray(np.where(condition != 0, chosen, otherwise))
 
 
 def _hash(lattice: NDArray[np.uint64], salt: NDArray[np.uint64]) -> Array:
@@ -68,16 +72,18 @@ def _hash(lattice: NDArray[np.uint64], salt: NDArray[np.uint64]) -> Array:
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     z = z ^ (z >> np.uint64(31))
-    return (z >> np.uint64(11)).astype(np.float64) / 2.0**52 - 1.0
+    unit: Array = (z >> np.uint64(11)).astype(np.float64) / 2.0**52
+    return unit - 1.0
 
 
 def _whole(x: Array) -> NDArray[np.uint64]:
     """Floored and wrapped to 0..2^32, so that any float is a lattice point."""
-    return np.mod(np.nan_to_num(np.floor(x), posinf=0.0, neginf=0.0), 2.0**32).astype(np.uint64)
+    wrapped: Array = np.mod(np.nan_to_num(np.floor(x), posinf=0.0, neginf=0.0), 2.0**32)
+    return wrapped.astype(np.uint64)
 
 
 def value_noise(x: Array, stream: Array) -> Array:
-    """Smooth noise in -1..1 that passes through a random value at each whole `x`; `stream` picks which values."""
+    """Smooth noise in -1..1 through a random value at each whole `x`; `stream` picks which values."""
     low, salt, u = _whole(x), _whole(stream), _fraction(x)
     fade = u * u * u * (u * (6.0 * u - 15.0) + 10.0)
     return (1.0 - fade) * _hash(low, salt) + fade * _hash(low + np.uint64(1), salt)
@@ -116,7 +122,7 @@ FUNCTIONS: Mapping[str, _Function] = {
     "min": _Function(_variadic(np.minimum), 1, 16),
     "max": _Function(_variadic(np.maximum), 1, 16),
     "clamp": _Function(lambda x, low, high: np.minimum(np.maximum(x, low), high), 3, 3),
-    "where": _Function(lambda c, a, b: np.where(c != 0, a, b), 3, 3),
+    "where": _Function(_where, 3, 3),
     "mod": _Function(np.mod, 2, 2),
     "saw": _Function(_fraction, 1, 1),
     "tri": _Function(lambda x: 1.0 - np.abs(2.0 * _fraction(x) - 1.0), 1, 1),
@@ -148,7 +154,7 @@ _GLUED = re.compile(r"(?<![\w.])(?>(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)(?=[A-Za
 
 @dataclass(frozen=True, slots=True)
 class Expression:
-    """A checked expression. Construction raises `ConfigError` with a caret; evaluation only for non-finite results.
+    """A checked expression. Construction raises `ConfigError` with a caret, evaluation for non-finite values.
 
     Attributes:
         text: what the user wrote, at most 2000 characters, nested at most 64 deep.
@@ -196,7 +202,7 @@ def _indent(text: str) -> int:
 
 
 def _parse(text: str) -> ast.expr:
-    """The syntax tree, or a `ConfigError` with a caret; refuses first what Python's own parser would warn about."""
+    """The syntax tree, or a `ConfigError` with a caret; what Python's parser only warns about is refused."""
     if len(text) > MAX_LENGTH:
         raise ConfigError(f"an expression of {len(text)} characters; the most is {MAX_LENGTH}.")
     if not text.strip():
@@ -221,7 +227,7 @@ def _check(node: ast.expr, owner: Expression, depth: int) -> None:
     if depth > MAX_DEPTH:
         raise owner.error(f"nested more than {MAX_DEPTH} deep; split the formula or simplify it", node)
     match node:
-        case ast.Constant(value=value) if type(value) in (int, float):
+        case ast.Constant(value=(int() | float()) as value) if not isinstance(value, bool):
             _check_number(value, owner, node)
             children: list[ast.expr] = []
         case ast.Name(id=name):
@@ -276,14 +282,15 @@ def _check_call(name: str, args: list[ast.expr], owner: Expression, node: ast.ex
 
 
 def _truth(value: Array) -> Array:
-    return (value != 0).astype(np.float64)
+    true: NDArray[np.bool_] = value != 0
+    return true.astype(np.float64)
 
 
 def _value(node: ast.expr, variables: Mapping[str, Array]) -> Array:
     """The value of a checked node, F or 1 values."""
     match node:
-        case ast.Constant(value=value):
-            return np.full(1, float(value))  # type: ignore[arg-type]
+        case ast.Constant(value=(int() | float()) as value):
+            return np.full(1, float(value))
         case ast.Name(id=name):
             return variables[name] if name in variables else np.full(1, CONSTANTS[name])
         case ast.UnaryOp(op=ast.Not(), operand=operand):
@@ -297,8 +304,7 @@ def _value(node: ast.expr, variables: Mapping[str, Array]) -> Array:
             fold = np.minimum if isinstance(op, ast.And) else np.maximum
             return _variadic(fold)(*(_truth(_value(value, variables)) for value in values))
         case ast.IfExp(test=test, body=body, orelse=orelse):
-            chosen_F = _value(test, variables) != 0
-            return np.where(chosen_F, _value(body, variables), _value(orelse, variables))
+            return _where(*(_value(part, variables) for part in (test, body, orelse)))
         case ast.Compare():
             return _comparison(node, variables)
         case ast.Call(func=ast.Name(id=name), args=args):
@@ -312,7 +318,7 @@ def _value(node: ast.expr, variables: Mapping[str, Array]) -> Array:
 def _comparison(node: ast.Compare, variables: Mapping[str, Array]) -> Array:
     """`a < b < c` is true where every neighbouring pair compares true."""
     sides = [_value(side, variables) for side in (node.left, *node.comparators)]
-    holds = np.ones(1, dtype=bool)
+    holds: NDArray[np.bool_] = np.ones(1, dtype=bool)
     for op, left, right in zip(node.ops, sides, sides[1:], strict=False):
         holds = holds & _COMPARE[type(op)](left, right)
     return holds.astype(np.float64)

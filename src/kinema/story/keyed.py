@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import pairwise
 from typing import Any, ClassVar, Generic, Self, TypeVar
 
 import numpy as np
@@ -124,8 +125,9 @@ class Keyed(Generic[V]):
         u_F = np.clip((f_F - frame_K[left_F]) / span_F, 0.0, 1.0)
         u_F = np.where(left_F == right_F, 0.0, u_F)
         travelled_F = np.zeros(frames)
-        for i, (start, end) in enumerate(zip(frame_K, frame_K[1:], strict=False)):
+        for i, (start, end) in enumerate(pairwise(frame_K)):
             travelled_F[start:end] = easing(self._keys[order[i]].ease)(u_F[start:end])
+        travelled_F[frame_K] = 0.0  # to the last bit, whatever the easing's rounding
         return Segments(tuple(order), tuple(int(f) for f in frame_K), left_F, right_F, travelled_F)
 
     def __eq__(self, other: object) -> bool:

@@ -1,4 +1,4 @@
-"""Where in a clip: a frame (`24`), seconds (`2s`), a share (`50%`), or a frame counted from the end (`-1` is the last).
+"""Where in a clip: a frame `24`, seconds `2s`, a share `50%`, or a frame from the end, `-1` being the last.
 
 frame = n | frames + n for n < 0 | round(seconds * fps) | round(share * (frames - 1))
 """
@@ -31,7 +31,7 @@ class FramePosition:
     Attributes:
         unit: what `value` counts.
         value: frames (negative: from the end), seconds, or percent.
-        source: what the user wrote.
+        source: what the user wrote, a frame as an integer.
     """
 
     unit: Literal["frame", "s", "%"]
@@ -48,16 +48,15 @@ class FramePosition:
             match = _POSITION.fullmatch(str(source).strip()) if len(str(source)[:32]) < 32 else None
         if match is None:
             raise ConfigError(
-                f"{str(source)[:40]!r} is not a place in a clip; write a frame (24), seconds (2s), a share (50%) "
-                "or a frame from the end (-1)."
+                f"{str(source)[:40]!r} is not a place in a clip; write a frame (24), seconds (2s), "
+                "a share (50%) or a frame from the end (-1)."
             )
         frame, number, unit = match.groups()
         if unit == "%" and Fraction(number) > 100:
             raise ConfigError(f"{source!r} is past the end; a share runs from 0% to 100%.")
-        kept = source if isinstance(source, int) else str(source).strip()
         if frame is not None:
-            return FramePosition("frame", Fraction(frame), kept)
-        return FramePosition(unit, Fraction(number), kept)  # type: ignore[arg-type]
+            return FramePosition("frame", Fraction(frame), int(frame))
+        return FramePosition("s" if unit == "s" else "%", Fraction(number), match[0])
 
     def resolve(self, frames: int, fps: float | Fraction) -> int:
         """The frame, 0..frames - 1; `ConfigError` naming the last frame when it lies outside."""

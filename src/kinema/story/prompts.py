@@ -25,6 +25,8 @@ MAX_DEPTH = 64
 MAX_LENGTH = 32_000
 
 _ESCAPABLE = "()[]:-\\"
+_PLAIN = re.compile(r"[^\\()\[\]:]+")
+_BRACKET_WEIGHT = re.compile(r":\s*[+-]?[\d.]+\s*\]")
 _MINUS = re.compile(r"\s*-\s*")
 _WEIGHT = re.compile(
     r":\s*([+-]?(?:\d{1,20}\.?\d{0,20}|\.\d{1,20})(?:[eE][+-]?\d{1,4})?|[+-]?(?:nan|inf)\w*)\s*\)", re.I
@@ -40,7 +42,7 @@ class ParsedPrompt:
     """A prompt taken apart.
 
     Attributes:
-        spans: text with weight in (0, 10], in order; `"".join` of the texts is the prompt without its notation.
+        spans: text with weight in (0, 10], in order; joined they are the prompt without its notation.
         negative: phrases for the negative prompt, with weight in (0, 10].
     """
 
@@ -72,12 +74,12 @@ class _Group:
     negative: bool = False
     pieces: list[_Piece] = field(default_factory=list)
 
-    def add(self, character: str) -> None:
-        """One literal character, joined to plain text before it."""
+    def add(self, text: str) -> None:
+        """Literal text, joined to the plain text before it."""
         if self.pieces and self.pieces[-1].weight == 1.0 and not self.pieces[-1].negative:
-            self.pieces[-1].text += character
+            self.pieces[-1].text += text
         else:
-            self.pieces.append(_Piece(character))
+            self.pieces.append(_Piece(text))
 
 
 def parse(text: str) -> ParsedPrompt:
@@ -113,8 +115,12 @@ def _read(text: str, column: int, stack: list[_Group]) -> int:
             raise _unbalanced(text, column)
         _close(text, column, stack, None)
         return column + 1
-    group.add(character)
-    return column + 1
+    if character == ":" and group.bracket == "[" and _BRACKET_WEIGHT.match(text, column):
+        message = "[ ] takes no weight; write ( ) around it, or \\: for a plain colon"
+        raise at_caret(PromptError, message, text, column)
+    run = _PLAIN.match(text, column)
+    group.add(run[0] if run else character)
+    return run.end() if run else column + 1
 
 
 def _open(text: str, column: int, stack: list[_Group]) -> int:
@@ -157,7 +163,7 @@ def _unbalanced(text: str, column: int) -> PromptError:
 
 
 def _separate(pieces: list[_Piece]) -> tuple[Spans, Spans]:
-    """Positive and negative spans; neighbours of equal weight become one, a removed phrase takes its comma along."""
+    """Positive and negative spans; equal neighbours become one, a removed phrase takes its comma along."""
     positive: list[tuple[str, float]] = []
     negative: list[tuple[str, float]] = []
     removed = False
@@ -167,8 +173,7 @@ def _separate(pieces: list[_Piece]) -> tuple[Spans, Spans]:
             if piece.weight > 0.0 and piece.text.strip(" ,"):
                 negative.append((piece.text.strip(" ,"), piece.weight))
             continue
-        before = positive[-1][0].rstrip() if positive else ","
-        text = _without_comma(piece.text) if removed and before.endswith(",") else piece.text
+        text = _after_removal(piece.text, positive[-1][0] if positive else ",") if removed else piece.text
         removed = removed and not text
         _append(positive, text, piece.weight)
     if removed and positive:
@@ -177,8 +182,12 @@ def _separate(pieces: list[_Piece]) -> tuple[Spans, Spans]:
     return tuple(positive), tuple(negative)
 
 
-def _without_comma(text: str) -> str:
-    return text.lstrip(" ").removeprefix(",").lstrip(" ")
+def _after_removal(text: str, before: str) -> str:
+    """`text` without the comma or blank that the removed phrase leaves doubled."""
+    if before.rstrip(" ").endswith(","):
+        text = text.lstrip(" ").removeprefix(",")
+        return text if before.endswith(",") and before != "," else text.lstrip(" ")
+    return text.lstrip(" ") if before.endswith(" ") else text
 
 
 def _append(spans: list[tuple[str, float]], text: str, weight: float) -> None:
@@ -190,7 +199,7 @@ def _append(spans: list[tuple[str, float]], text: str, weight: float) -> None:
 
 
 def render(spans: Iterable[tuple[str, float]]) -> str:
-    """The notation that `parse` reads back as these spans (weights in (0, 10], neighbours of different weight)."""
+    """The notation that `parse` reads back: weights in (0, 10], neighbours of different weight."""
     return "".join(_render_span(text, weight) for text, weight in spans)
 
 

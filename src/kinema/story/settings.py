@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
@@ -16,7 +17,7 @@ from kinema.core.errors import ConfigError, unknown_name
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing wrong: where (`("keyframes", 0, "strength")`), and a line for the user that starts with it."""
+    """One thing wrong: where, such as `("keyframes", 0, "strength")`, and what to tell the user."""
 
     location: tuple[str | int, ...]
     message: str
@@ -43,7 +44,7 @@ class Settings(BaseModel):
         try:
             super().__init__(**fields)
         except ValidationError as error:
-            raise ConfigError(_summary(error, type(self), fields)) from error
+            raise ConfigError(_summary(error, type(self))) from error
 
     @classmethod
     def make(cls, **fields: Any) -> Self:
@@ -62,12 +63,12 @@ class Settings(BaseModel):
 
     @classmethod
     def problems(cls, values: Mapping[str, Any]) -> tuple[Problem, ...]:
-        """Everything that is wrong with `values`, for a form that marks its fields; empty when all is well."""
+        """Everything that is wrong with `values`, for a form to mark its fields; empty when all is well."""
         try:
             cls.from_mapping(values)
         except ConfigError as error:
             if isinstance(error.__cause__, ValidationError):
-                return tuple(_problems(error.__cause__, cls, values))
+                return tuple(_problems(error.__cause__, cls))
             return (Problem((), str(error)),)
         return ()
 
@@ -106,17 +107,28 @@ class Settings(BaseModel):
         return self.model_dump(mode="json", exclude_defaults=not all_fields)
 
 
-def _summary(error: ValidationError, model: type[Settings], values: Mapping[str, Any]) -> str:
-    first, *more = _problems(error, model, values)
+def _summary(error: ValidationError, model: type[Settings]) -> str:
+    first, *more = _problems(error, model)
     if not more:
         return first.message
     also = ", ".join(dict.fromkeys(_path(problem.location) or "the whole" for problem in more))
     return f"{first.message} Also wrong: {also}."
 
 
-def _problems(error: ValidationError, model: type[Settings], values: Mapping[str, Any]) -> Iterator[Problem]:
+def _problems(error: ValidationError, model: type[Settings]) -> Iterator[Problem]:
+    for item in _items(error, ()):
+        yield Problem(item["loc"], _message(item, model))
+
+
+def _items(error: ValidationError, outside: tuple[str | int, ...]) -> Iterator[dict[str, Any]]:
+    """Pydantic's findings, those of settings inside settings included, each with its whole location."""
     for item in error.errors(include_url=False):
-        yield Problem(item["loc"], _message(dict(item), model))
+        location = (*outside, *item["loc"])
+        inner = getattr((item.get("ctx") or {}).get("error"), "__cause__", None)
+        if isinstance(inner, ValidationError):
+            yield from _items(inner, location)
+        else:
+            yield {**item, "loc": location}
 
 
 def _message(item: Mapping[str, Any], model: type[Settings]) -> str:
@@ -169,7 +181,15 @@ def _owner(parents: tuple[str | int, ...], model: type[Settings]) -> type[Settin
     """The model that the innermost field belongs to."""
     for part in parents:
         if isinstance(part, str):
-            model = next((t for t in _models_in(model.model_fields[part].annotation)), model)
+            model = next(
+                (
+                    t
+                    for t in _models_in(
+                        model.model_fields[part].annotation if part in model.model_fields else None
+                    )
+                ),
+                model,
+            )
     return model
 
 
@@ -201,11 +221,15 @@ def _rule(kind: str, context: Mapping[str, Any], fallback: str) -> str:
     if kind.startswith(("greater_than", "less_than")):
         return "is out of range"
     if kind == "string_too_short":
-        return "is too short"
+        return f"is too short: the least is {context['min_length']} character"
+    if kind == "string_pattern_mismatch":
+        return r"has a character that it cannot have, such as / or \ or a line break"
     if kind == "string_too_long":
         return f"is too long: the most is {context['max_length']} characters"
     if kind in ("too_long", "too_short"):
-        return f"has {context['actual_length']} entries, not {context.get('max_length', context.get('min_length'))}"
+        bound = "the most is" if kind == "too_long" else "the least is"
+        limit = context.get("max_length", context.get("min_length"))
+        return f"has {context['actual_length']} entries; {bound} {limit}"
     return _RULES.get(kind, f"is refused: {fallback[:1].lower()}{fallback[1:]}")
 
 
@@ -213,11 +237,21 @@ def _range(location: tuple[str | int, ...], model: type[Settings]) -> str:
     """`; write 1 to 1000`, from the field's own JSON schema, where it has bounds."""
     names = [part for part in location if isinstance(part, str)]
     owner = _owner(tuple(names[:-1]), model)
-    schema = owner.model_json_schema()["properties"].get(names[-1] if names else "", {})
-    for option in (schema, *schema.get("anyOf", ()), schema.get("items", {})):
+    schema = _properties(owner).get(names[-1] if names else "", {})
+    for option in (schema, *schema.get("anyOf", ()), *schema.get("prefixItems", ())[:1]):
         low, high = option.get("minimum"), option.get("maximum")
         if "exclusiveMinimum" in option:
             return f"; write more than {option['exclusiveMinimum']:g}" + (f", up to {high:g}" if high else "")
         if low is not None and high is not None:
-            return f"; write {low} to {high}"
+            return (
+                f"; write {low:.12g} to {high:.12g}"
+                if isinstance(high, float)
+                else f"; write {low} to {high}"
+            )
     return ""
+
+
+@cache
+def _properties(model: type[Settings]) -> dict[str, Any]:
+    properties: dict[str, Any] = model.model_json_schema()["properties"]
+    return properties

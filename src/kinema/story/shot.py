@@ -1,8 +1,8 @@
-"""`Shot`: everything that one clip is made from, the same for the command line, Python, HTTP and a file's record.
+"""`Shot`: everything that one clip is made from; the same for command line, Python, HTTP and a file's record.
 
-Numbers and prompts may run over frames (`Schedule`, `PromptTrack`). What depends on the model (size, frames, fps,
-steps, guidance, ...) is None until the plan fills it in with `with_`. What can be checked without a model is checked
-here; the rest when the plan is made, before any weight is read.
+Numbers and prompts may run over frames (`Schedule`, `PromptTrack`). What depends on the model (size, frames,
+fps, steps, guidance, ...) is None until the plan fills it in with `with_`. What can be checked without a
+model is checked here; the rest when the plan is made, before any weight is read.
 """
 
 from __future__ import annotations
@@ -38,10 +38,11 @@ def _checked_path(path: str) -> str:
 
 MediaPath = Annotated[str, Field(min_length=1, max_length=4096), AfterValidator(_checked_path)]
 Unit = Annotated[float, Field(ge=0.0, le=1.0)]
+Grid = Literal["wan", "wan-euler", "wan-dpm++", "diffusers", "diffusers-euler", "diffusers-dpm++"]
 
 
 class Keyframe(Settings):
-    """A picture that the clip shows at a frame; from text: `a.png@12`, `a.png@2s:0.7`, `a.png` (the first frame)."""
+    """A picture that the clip shows at a frame; as text `a.png@12`, `a.png@2s:0.7`, `a.png` (frame 0)."""
 
     image: MediaPath = Field(title="Image", description="path of the picture")
     frame: FramePosition = Field(
@@ -116,7 +117,8 @@ class Shot(Settings):
     spoken: ClassVar[Mapping[str, str]] = {
         "num_frames": "frames", "frame_num": "frames", "max_frames": "frames", "length": "frames",
         "num_inference_steps": "steps", "sample_steps": "steps", "infer_steps": "steps",
-        "guidance_scale": "guidance", "cfg": "guidance", "cfg_scale": "guidance", "sample_guide_scale": "guidance",
+        "guidance_scale": "guidance", "cfg": "guidance", "cfg_scale": "guidance",
+        "sample_guide_scale": "guidance",
         "negative_prompt": "negative", "n_prompt": "negative", "prompts": "prompt", "prompt_map": "prompt",
         "flow_shift": "shift", "sample_shift": "shift", "scheduler": "solver", "sampler": "solver",
         "sample_solver": "solver", "frame_rate": "fps", "duration": "seconds", "base_seed": "seed",
@@ -161,7 +163,7 @@ class Shot(Settings):
     solver: str | None = Field(
         None, min_length=1, max_length=64, title="Solver", description="see kinema models"
     )
-    grid: Literal["wan", "diffusers"] | None = Field(
+    grid: Grid | None = Field(
         None, title="Noise grid", description="how the noise levels of the steps are spaced"
     )
     shift: float | None = Field(
@@ -270,7 +272,8 @@ class Shot(Settings):
             place = (keyframe.frame.unit, keyframe.frame.value)
             if place in seen:
                 raise ConfigError(
-                    f"keyframes[{seen[place]}] and keyframes[{i}] are both at {keyframe.frame.source}; move one."
+                    f"keyframes[{seen[place]}] and keyframes[{i}] are both at {keyframe.frame.source}; "
+                    "move one."
                 )
             seen[place] = i
 

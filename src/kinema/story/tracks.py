@@ -2,7 +2,7 @@
 
     Schedule(3.5)    Schedule("0:(1), 30:(2)")    Schedule("3 + sin(tau * sec)")
     Schedule({0: 1, "2s": 2, "50%": {"value": 3, "ease": "in_out"}, -1: 0})
-    PromptTrack({0: "a fox", 24: {"prompt": "a wolf", "ease": "in_out"}, -1: "a bear", "head": "oil painting"})
+    PromptTrack({0: "a fox", 24: {"prompt": "a wolf", "ease": "in_out"}, -1: "a bear", "tail": "in oil"})
 
 A value may be an expression; from its key on it lives, frame by frame. The frames before travel to the value
 it has at its key, and the key's easing is that of the way out of it.
@@ -50,8 +50,9 @@ _VALUE_SCHEMA: dict[str, Any] = {"anyOf": [{"type": "number"}, {"type": "string"
 class Schedule(Keyed[float | Expression]):
     """A number over frames.
 
-    Written as a number, an expression over `t sec fps max_f seed`, a keyed string `"0:(1), 30:(2)"`, or a mapping
-    from place (frame, "2s", "50%", -1 for the last) to a number, an expression, or `{value: ..., ease: ...}`.
+    Written as a number, an expression over `t sec fps max_f seed`, a keyed string `"0:(1), 30:(2)"`, or a
+    mapping from place (frame, "2s", "50%", -1 for the last) to a number, an expression, or
+    `{value: ..., ease: ...}`.
     An `ease` beside the keys is the default for all of them (`linear` otherwise).
 
     Raises:
@@ -168,7 +169,7 @@ def _split_at_commas(text: str) -> Iterator[tuple[int, str]]:
     depth, start = 0, 0
     for column, character in enumerate(text + ","):
         depth += (character == "(") - (character == ")")
-        if character == "," and depth <= 0 or column == len(text):
+        if (character == "," and depth <= 0) or column == len(text):
             part = text[start:column]
             if part.strip() or column < len(text):
                 yield start + len(part) - len(part.lstrip()), part.strip()
@@ -181,9 +182,9 @@ _RESERVED = ("head", "tail", "ease", "mode")
 class PromptTrack(Keyed[str]):
     """Prompts over frames.
 
-    Written as one text, or as a mapping from place to a text or `{prompt: ..., ease: ..., mode: hold | blend}`.
-    Beside the keys, `head` and `tail` are joined to every prompt with a comma, and `ease` and `mode` are
-    the defaults. `blend` (the default) travels to the next prompt; `hold` jumps when the next key is reached.
+    Written as one text, or as a mapping from place to a text or to `{prompt: ..., ease: ..., mode: ...}`.
+    Beside the keys, `head` and `tail` are joined to every prompt with a comma, and `ease` and `mode` are the
+    defaults. Mode `blend` travels to the next prompt; `hold` jumps when the next key is reached.
 
     Raises:
         ConfigError: anything that cannot be read; `PromptError` for weights that cannot.

@@ -1,0 +1,165 @@
+"""`Storyboard`: shots in a row that become one clip, and the files that shots and storyboards are written in.
+
+    fps: 24                     # any setting of a shot, for all shots that do not say otherwise
+    size: 832x480
+    shots:
+      - prompt: a rooster wakes up
+        seconds: 2
+      - name: flight
+        prompt: {0: the rooster flaps, -1: the rooster flies}
+        extend: previous        # goes on from the last frames of the shot before
+        seconds: 3
+
+Paths in a file are relative to the file's folder.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, model_validator
+
+from kinema.core.errors import ConfigError, unknown_name
+from kinema.story.files import read_values, write_values
+from kinema.story.settings import Settings
+from kinema.story.shot import Shot
+
+MAX_SHOTS = 1000
+
+_PER_SHOT = ("name", "keyframes", "source", "extend")
+_ALTERNATIVES = (("frames", "seconds"), ("size", "width", "height"))
+
+
+class Storyboard(Settings):
+    """Shots that are rendered one after the other into one clip of one size and frame rate.
+
+    Raises:
+        ConfigError: no shots, two sizes or frame rates, a name twice, or `extend: previous` on the first.
+    """
+
+    shots: tuple[Shot, ...] = Field(min_length=1, max_length=MAX_SHOTS, title="Shots")
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any]) -> Storyboard:
+        """From parsed YAML or JSON; what stands beside `shots` is the default for each of them."""
+        shots = values.get("shots")
+        if not isinstance(shots, list | tuple):
+            raise ConfigError("shots is not a list; write one `- prompt: ...` per shot.")
+        defaults = {name: value for name, value in values.items() if name != "shots"}
+        for name in defaults:
+            if name not in Shot.names() or name in _PER_SHOT:
+                raise unknown_name("default", name, sorted({*Shot.names(), "shots"} - set(_PER_SHOT)))
+        return cls(shots=tuple(_shot(i, shot, defaults) for i, shot in enumerate(shots)))
+
+    @model_validator(mode="after")
+    def _one_clip(self) -> Storyboard:
+        first = self.shots[0]
+        if first.extend is not None and first.extend.previous:
+            raise ConfigError("shots[0]: there is no previous shot to extend; name a clip's file.")
+        for setting in ("width", "height", "fps"):
+            values = {str(v): None for shot in self.shots if (v := getattr(shot, setting)) is not None}
+            if len(values) > 1:
+                raise ConfigError(
+                    f"{setting} differs between the shots ({', '.join(values)}); one clip has one."
+                )
+        names = [shot.name for shot in self.shots if shot.name is not None]
+        if twice := [name for i, name in enumerate(names) if name in names[:i]]:
+            raise ConfigError(f"two shots have the name {twice[0]!r}; change one.")
+        return self
+
+    def to_mapping(self, *, all_fields: bool = False) -> dict[str, Any]:
+        """JSON values that `from_mapping` reads back; what all shots share stands above them."""
+        written = [shot.to_mapping(all_fields=all_fields) for shot in self.shots]
+        common = {
+            name: value
+            for name, value in written[0].items()
+            if name not in _PER_SHOT
+            and len(written) > 1
+            and all(name in shot and shot[name] == value for shot in written)
+        }
+        return {**common, "shots": [{k: v for k, v in shot.items() if k not in common} for shot in written]}
+
+
+def _shot(index: int, written: Any, defaults: Mapping[str, Any]) -> Shot:
+    """One entry of `shots`; a length or size of its own replaces the default's, however that is written."""
+    if isinstance(written, Shot):
+        return written
+    if isinstance(written, str):
+        written = {"prompt": written}
+    if not isinstance(written, Mapping):
+        raise ConfigError(f"shots[{index}]: {str(written)[:40]!r} is not a shot; write prompt: ...")
+    kept = dict(defaults)
+    for names in _ALTERNATIVES:
+        if any(name in written for name in names):
+            for name in names:
+                kept.pop(name, None)
+    try:
+        return Shot.from_mapping({**kept, **written})
+    except ConfigError as error:
+        raise ConfigError(f"shots[{index}]: {error}") from None
+
+
+def from_mapping(values: Any) -> Shot | Storyboard:
+    """A storyboard where there is a list of `shots`, a shot otherwise."""
+    if not isinstance(values, Mapping):
+        raise ConfigError("not a shot; write settings such as `prompt: a rooster`, one per line.")
+    return Storyboard.from_mapping(values) if "shots" in values else Shot.from_mapping(values)
+
+
+def load(path: str | Path) -> Shot | Storyboard:
+    """Read a shot or storyboard file; paths in it are taken from its folder.
+
+    Raises:
+        ConfigError: the file cannot be read, or what it says is wrong.
+    """
+    path = Path(path)
+    values = read_values(path)
+    try:
+        story = from_mapping(values)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+    return _with_paths(story, lambda media: _from_folder(path.parent, media))
+
+
+def dump(story: Shot | Storyboard, path: str | Path) -> None:
+    """Write a file that `load` reads back to the same; relative paths become relative to its folder.
+
+    Raises:
+        ConfigError: the name's ending is not `.yaml`, `.yml` or `.json`, or the place cannot be written.
+    """
+    path = Path(path)
+    story = _with_paths(story, lambda media: _to_folder(path.parent, media))
+    write_values(story.to_mapping(), path)
+
+
+def _from_folder(folder: Path, media: str) -> str:
+    return media if Path(media).is_absolute() else os.path.normpath(folder / media)
+
+
+def _to_folder(folder: Path, media: str) -> str:
+    return media if Path(media).is_absolute() else os.path.relpath(media, folder)
+
+
+def _with_paths(story: Shot | Storyboard, change: Callable[[str], str]) -> Shot | Storyboard:
+    if isinstance(story, Storyboard):
+        return Storyboard(shots=tuple(_shot_with_paths(shot, change) for shot in story.shots))
+    return _shot_with_paths(story, change)
+
+
+def _shot_with_paths(shot: Shot, change: Callable[[str], str]) -> Shot:
+    """The same shot with `change` done to every path of a picture, a clip, or a model's folder (`./wan`)."""
+    changes: dict[str, Any] = {}
+    if shot.keyframes:
+        changes["keyframes"] = tuple(key.with_(image=change(key.image)) for key in shot.keyframes)
+    if shot.source is not None:
+        changes["source"] = shot.source.with_(path=change(shot.source.path))
+    if shot.extend is not None and not shot.extend.previous:
+        changes["extend"] = shot.extend.with_(path=change(shot.extend.path))
+    if shot.model.startswith("."):
+        model = change(shot.model)
+        # without the dot, a folder in a folder reads as a hub id, owner/name
+        changes["model"] = model if Path(model).is_absolute() or model.startswith(".") else f"./{model}"
+    return shot.with_(**changes) if changes else shot

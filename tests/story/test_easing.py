@@ -1,0 +1,72 @@
+"""Easings: their ends, their symmetry, their overshoot, and CSS's Bezier."""
+
+import numpy as np
+import pytest
+
+from kinema.core.errors import ConfigError
+from kinema.story.easing import EASINGS, easing
+
+U = np.linspace(0, 1, 1001)
+
+
+@pytest.mark.parametrize(
+    "name", [*EASINGS, "cubic-bezier(0.42, 0, 0.58, 1)", "cubic-bezier(0.3,-0.5,0.2,1.8)"]
+)
+def test_from_zero_to_one(name):
+    e = easing(name)(U)
+    assert e[0] == pytest.approx(0, abs=1e-12)
+    assert e[-1] == pytest.approx(1, abs=1e-12)
+    assert np.isfinite(e).all()
+
+
+@pytest.mark.parametrize("shape", ["quad", "cubic", "sine", "expo", "back", "bounce", "elastic"])
+def test_out_mirrors_in_and_in_out_is_odd_about_the_middle(shape):
+    into, out, both = (easing(f"{way}_{shape}") for way in ("in", "out", "in_out"))
+    np.testing.assert_allclose(out(U), 1 - into(1 - U), atol=1e-12)
+    np.testing.assert_allclose(both(U), 1 - both(1 - U), atol=1e-12)
+    assert into(np.array([0.3]))[0] < 0.3 < out(np.array([0.3]))[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "at_quarter"),
+    [
+        ("linear", 0.25), ("hold", 0), ("in_quad", 0.0625), ("in_cubic", 0.015625), ("in", 0.015625),
+        ("in_out", 0.0625), ("out_bounce", 0.47265625), ("in_sine", 1 - np.cos(np.pi / 8)),
+        ("in_back", 0.0625 * (2.70158 * 0.25 - 1.70158)), ("in_expo", (2**2.5 - 1) / 1023),
+    ],
+)  # fmt: skip
+def test_known_values(name, at_quarter):
+    assert easing(name)(np.array([0.25]))[0] == pytest.approx(at_quarter)
+
+
+def test_bounce_is_continuous_and_stays_inside():
+    e = easing("out_bounce")(np.linspace(0, 1, 100_001))
+    assert np.abs(np.diff(e)).max() < 2e-4
+    assert e.min() >= 0
+    assert e.max() <= 1
+
+
+def test_back_and_elastic_overshoot():
+    assert easing("in_back")(U).min() < -0.09
+    assert easing("out_elastic")(U).max() > 1.2
+
+
+def test_bezier_solves_for_time():
+    x1, y1, x2, y2 = 0.25, 0.1, 0.25, 1.0  # CSS `ease`
+    s = np.linspace(0, 1, 50)
+    x, y = (3 * a * s * (1 - s) ** 2 + 3 * b * s**2 * (1 - s) + s**3 for a, b in ((x1, x2), (y1, y2)))
+    np.testing.assert_allclose(easing("cubic-bezier(0.25, 0.1, 0.25, 1)")(x), y, atol=1e-9)
+
+
+@pytest.mark.parametrize("spelling", ["in_out", "in-out", "ease-in-out", " Ease_In_Out "])
+def test_spellings(spelling):
+    np.testing.assert_array_equal(easing(spelling)(U), easing("in_out_cubic")(U))
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("in_cubc", "Did you mean 'in_cubic'"), ("cubic-bezier(2,0,0,1)", "0 to 1"), ("", "unknown easing")],
+)
+def test_unknown_names(name, message):
+    with pytest.raises(ConfigError, match=message):
+        easing(name)

@@ -1,0 +1,152 @@
+"""Expressions: the values numpy gives, and an error with a caret for everything else."""
+
+import math
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kinema.core.errors import ConfigError
+from kinema.story.expressions import FUNCTIONS, Expression, variables
+
+
+def values(text, frames=5, fps=24, seed=0):
+    return Expression(text).evaluate(variables(frames, fps, seed), frames)
+
+
+T = np.arange(5.0)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("t", T),
+        ("f * 2 - 1", 2 * T - 1),
+        ("sec", T / 24),
+        ("fps + max_f", 28),
+        ("2 ** 3 ** 2", 512),
+        ("-2 ** 2", -4),
+        ("-7 % 3", 2),
+        ("mod(-7, 3)", 2),
+        ("7 / 2", 3.5),
+        ("1 if t > 2 else 0", T > 2),
+        ("where(t > 2, 5, 6)", np.where(T > 2, 5, 6)),
+        ("0 < t < 3", (T > 0) & (T < 3)),
+        ("not t", T == 0),
+        ("t > 1 and t < 3", (T > 1) & (T < 3)),
+        ("t == 0 or t == 4", (T == 0) | (T == 4)),
+        ("sin(tau / 4) + cos(pi) + log(e)", 1),
+        ("atan2(1, -1)", 0.75 * math.pi),
+        ("min(t, 2, 3) + max(t, 1)", np.minimum(T, 2) + np.maximum(T, 1)),
+        ("clamp(t, 1, 3)", np.clip(T, 1, 3)),
+        ("round(t / 2)", [0, 1, 1, 2, 2]),
+        ("saw(t / 4)", [0, 0.25, 0.5, 0.75, 0]),
+        ("tri(t / 4)", [0, 0.5, 1, 0.5, 0]),
+        ("pulse(t / 4)", [1, 1, 0, 0, 1]),
+        ("pulse(t / 4, 0.3)", [1, 1, 0, 0, 1]),
+        ("smoothstep(0, 4, t)", [0, 0.15625, 0.5, 0.84375, 1]),
+        ("sqrt(t - 2) if t > 2 else 0", np.sqrt(np.maximum(T - 2, 0))),
+        ("  \n 1 + \n 2 ", 3),
+        ("1e-3", 1e-3),
+    ],
+)
+def test_values(text, expected):
+    np.testing.assert_allclose(values(text), np.broadcast_to(expected, 5).astype(float), rtol=1e-12)
+
+
+def test_seconds_follow_an_exact_frame_rate():
+    assert values("sec", fps=Fraction(30000, 1001))[3] == pytest.approx(3 * 1001 / 30000)
+
+
+@pytest.mark.parametrize(
+    ("text", "message", "column"),
+    [
+        ("2 * sqt(t)", "Did you mean 'sqrt'", 4),
+        ("2 * tt", "unknown name 'tt'", 4),
+        ("sin", "sin is a function", 0),
+        ("sin(1, 2)", "takes 1 values, not 2", 0),
+        ("2 ^ 3", "a power is written **", 2),
+        ("2t", "a number runs into a word", 1),
+        ("3 + ", "not an expression", 3),
+        ("__import__('os')", "unexpected", 11),
+        ("t.real", "only numbers", 0),
+        ("(1)(2)", "only numbers", 0),
+        ("1, 2", "only numbers", 0),
+        ("True", "only numbers", 0),
+        ("t in t", "only numbers", 0),
+        ("max(*t)", "only numbers", 4),
+        ("round(x=1)", "only numbers", 0),
+        ("1 // 2", "only numbers", 0),
+        ("lambda", "not an expression", 6),
+        ("1e999", "too large", 0),
+    ],
+)
+def test_errors_point_at_the_place(text, message, column):
+    with pytest.raises(ConfigError, match=message.replace("*", r"\*")) as error:
+        Expression(text)
+    assert str(error.value).splitlines()[-1] == "  " + " " * column + "^"
+
+
+@pytest.mark.parametrize(
+    "text", ["9**9**9", "9**9**9**9**9", "1/0", "0/0", "log(-1)", "exp(9999)", "(-1) ** 0.5"]
+)
+def test_a_value_that_is_not_finite_is_an_error(text):
+    with pytest.raises(ConfigError, match="at frame 0"):  # 9**9**9 in whole numbers would not end
+        values(text)
+
+
+def test_the_first_bad_frame_is_named():
+    with pytest.raises(ConfigError, match="gives inf at frame 3"):
+        values("1 / (t - 3)")
+
+
+@pytest.mark.parametrize(
+    "text", ["-" * 1999 + "1", "(" * 900 + "1" + ")" * 900, "+".join("t" * 200), "9" * 2001]
+)
+def test_length_and_depth_are_capped(text):
+    with pytest.raises(ConfigError):
+        Expression(text)
+
+
+def test_noise_is_smooth_bounded_and_depends_on_the_seed():
+    a = values("noise(t / 100)", frames=2000, seed=1)
+    assert np.abs(a).max() <= 1
+    assert np.abs(np.diff(a)).max() < 0.05
+    assert a.std() > 0.2
+    np.testing.assert_array_equal(a, values("noise(t / 100)", frames=2000, seed=1))
+    assert not np.allclose(a, values("noise(t / 100)", frames=2000, seed=2))
+    assert not np.allclose(a, values("noise(t / 100, 1)", frames=2000, seed=1))
+    assert np.isfinite(values("noise(t * 1e300)")).all()
+
+
+def test_noise_values_are_independent_between_lattice_points():
+    a = values("noise(t)", frames=4000)
+    assert abs(a.mean()) < 0.05
+    assert abs(np.corrcoef(a[1:], a[:-1])[0, 1]) < 0.05
+
+
+GRAMMAR = st.recursive(
+    st.sampled_from(["t", "sec", "fps", "max_f", "pi", "0", "1", "2.5", "1e3", "9"]),
+    lambda inner: st.one_of(
+        st.tuples(inner, st.sampled_from(["+", "-", "*", "/", "%", "**", "<", "=="]), inner).map(" ".join),
+        st.tuples(st.sampled_from(sorted(FUNCTIONS)), st.lists(inner, max_size=3)).map(
+            lambda call: f"{call[0]}({', '.join(call[1])})"
+        ),
+        st.tuples(inner, inner, inner).map("({0[0]} if {0[1]} else {0[2]})".format),
+        inner.map("not ({})".format),
+    ),
+    max_leaves=12,
+)
+
+
+@given(st.one_of(GRAMMAR, st.text(max_size=60), st.text("0123456789.etx+-*/%()<>=!, ", max_size=60)))
+def test_anything_gives_finite_values_or_a_config_error(text):
+    try:
+        result = values(text)
+    except ConfigError:
+        return
+    assert result.shape == (5,)
+    assert result.dtype == np.float64
+    assert np.isfinite(result).all()
