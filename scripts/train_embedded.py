@@ -34,7 +34,9 @@ ASSETS = Path(__file__).resolve().parents[1] / "src/kinema/assets/embedded"
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--config", type=Path, default=Path("configs/embedded-v0.yaml"))
     parser.add_argument("--grammar", type=Path, default=Path("configs/embedded-v0-data.yaml"))
     parser.add_argument("--data", type=Path, required=True, help="folder from prepare_emoji.py")
@@ -103,8 +105,13 @@ def train(args: argparse.Namespace) -> None:
         norm = trainer.update(loss)
         if trainer.step % 20 == 0:
             rate = (trainer.step - done) * stage["batch"] / (time.time() - began)
-            log.write(stage=args.stage, step=trainer.step, loss=sum(losses) / len(losses), norm=norm, rate=rate)
-            print(f"{args.stage} {trainer.step}/{steps} loss {sum(losses) / len(losses):.4f} {rate:.1f}/s", flush=True)
+            log.write(
+                stage=args.stage, step=trainer.step, loss=sum(losses) / len(losses), norm=norm, rate=rate
+            )
+            print(
+                f"{args.stage} {trainer.step}/{steps} loss {sum(losses) / len(losses):.4f} {rate:.1f}/s",
+                flush=True,
+            )
             losses.clear()
         if trainer.step % args.every == 0:
             trainer.save(checkpoint)

@@ -110,10 +110,12 @@ def test_a_prompt_without_weight_leaves_no_trace():
 def test_each_frame_reads_its_own_prompt():
     model, x, time = tiny(num_layers=1), torch.randn(1, 16, 2, 4, 4), torch.full((1, 2), 400.0)
     states = torch.randn(1, 3, 6, 32)
+
     def run(last: int) -> Tensor:
         weights = torch.zeros(1, 2, 3)
         weights[0, 0, 0] = weights[0, 1, last] = 1
         return model(x, time, model.prepare(prompts(weights, states)))
+
     one, two = run(1), run(2)
     # with one block, text reaches other frames only through later self-attention, of which there is none
     assert torch.equal(one[:, :, 0], two[:, :, 0])
@@ -123,9 +125,11 @@ def test_each_frame_reads_its_own_prompt():
 def test_pooled_text_reaches_the_output_and_mixes_by_weight():
     model, x, time = tiny(pooled_dim=8), torch.randn(1, 16, 2, 4, 4), torch.full((1, 2), 400.0)
     states, pooled = torch.randn(1, 2, 6, 32), torch.randn(1, 2, 8)
+
     def run(weights: list[list[float]]) -> Tensor:
         given = Conditioning(states_BKLD=states, weights_BTK=torch.tensor([weights]), pooled_BKD=pooled)
         return model(x, time, model.prepare(given))
+
     assert not torch.allclose(run([[1, 0], [1, 0]]), run([[0, 1], [0, 1]]))
 
 

@@ -54,7 +54,9 @@ class Record:
 
     def to_json(self) -> str:
         """One compact line of JSON."""
-        return json.dumps({"kinema": RECORD_SCHEMA, **asdict(self)}, ensure_ascii=False, separators=(",", ":"))
+        return json.dumps(
+            {"kinema": RECORD_SCHEMA, **asdict(self)}, ensure_ascii=False, separators=(",", ":")
+        )
 
     @staticmethod
     def from_json(text: str) -> Record:

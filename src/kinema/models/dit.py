@@ -63,9 +63,13 @@ class VideoDiTConfig:
     def __post_init__(self) -> None:
         """Refuse shapes that the layers cannot have."""
         if self.patch_size[0] != 1:
-            raise ModelError(f"patch_size={self.patch_size}: a token must cover one latent frame (first entry 1).")
+            raise ModelError(
+                f"patch_size={self.patch_size}: a token must cover one latent frame (first entry 1)."
+            )
         if self.attention_head_dim % 2:
-            raise ModelError(f"attention_head_dim={self.attention_head_dim} must be even for rotary positions.")
+            raise ModelError(
+                f"attention_head_dim={self.attention_head_dim} must be even for rotary positions."
+            )
 
     @property
     def width(self) -> int:
@@ -78,7 +82,9 @@ class VideoDiTConfig:
         values = {k: v for k, v in config.items() if not k.startswith("_")}
         values.pop("rope_max_seq_len", None)  # our tables are as long as the clip
         if values.pop("qk_norm", "rms_norm_across_heads") != "rms_norm_across_heads":
-            raise ModelError(f"qk_norm={config['qk_norm']!r} is not supported; Wan uses 'rms_norm_across_heads'.")
+            raise ModelError(
+                f"qk_norm={config['qk_norm']!r} is not supported; Wan uses 'rms_norm_across_heads'."
+            )
         known = {f.name for f in fields(VideoDiTConfig)}
         if unknown := sorted(set(values) - known):
             raise ModelError(f"config.json of the transformer has unknown entries: {', '.join(unknown)}.")
@@ -129,7 +135,9 @@ class Tokens:
     sin_NE: Tensor
 
 
-def mix_prompts(q_BHNE: Tensor, keys_BKHLE: Tensor, values_BKHLE: Tensor, context: Context, frames: int) -> Tensor:
+def mix_prompts(
+    q_BHNE: Tensor, keys_BKHLE: Tensor, values_BKHLE: Tensor, context: Context, frames: int
+) -> Tensor:
     """`sum_k w[f, k] * attention(q_f, K_k, V_k)` over the prompts whose weight is above 0.
 
     Frames that give a prompt no weight are left out of its attention.
@@ -181,7 +189,9 @@ class Block(nn.Module):
         """One residual pass; `index` is this block's place in the context."""
         rows = (self.scale_shift_table + tokens.modulation_BTMD.float()).unbind(dim=2)
         shift1, scale1, gate1, shift2, scale2, gate2 = rows
-        x_BND = gated(x_BND, self.attn1(modulate(x_BND, shift1, scale1, self.eps), tokens.cos_NE, tokens.sin_NE), gate1)
+        x_BND = gated(
+            x_BND, self.attn1(modulate(x_BND, shift1, scale1, self.eps), tokens.cos_NE, tokens.sin_NE), gate1
+        )
         x_BND = x_BND + self.read(self.norm2(x_BND.float()).type_as(x_BND), index, tokens, context)
         return gated(x_BND, self.ffn(modulate(x_BND, shift2, scale2, self.eps)), gate2)
 

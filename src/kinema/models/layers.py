@@ -17,7 +17,9 @@ from torch import Tensor, nn
 QUERY_BLOCK = 256
 
 
-def rotary_table(head_width: int, grid_TYX: tuple[int, int, int], *, first: int = 0, theta: float = 10_000.0) -> Tensor:
+def rotary_table(
+    head_width: int, grid_TYX: tuple[int, int, int], *, first: int = 0, theta: float = 10_000.0
+) -> Tensor:
     """Rotation angles of every token, `[T * Y * X, E / 2]`, for three-dimensional rotary positions.
 
     The head is shared out as in Wan: `2 * (E // 6)` channels each for rows and columns, the rest for time.
@@ -72,7 +74,9 @@ def _attend_in_blocks(q_BHNE: Tensor, k_BHLE: Tensor, v_BHLE: Tensor, mask: Tens
 
 def sinusoids(timestep: Tensor, width: int) -> Tensor:
     """Cosines, then sines, of `timestep` (0..1000) at `width / 2` frequencies from 1 down to 1/10000; adds an axis."""
-    frequency = torch.exp(-math.log(10_000.0) / (width // 2) * torch.arange(width // 2, device=timestep.device))
+    frequency = torch.exp(
+        -math.log(10_000.0) / (width // 2) * torch.arange(width // 2, device=timestep.device)
+    )
     angle = timestep.float()[..., None] * frequency
     return torch.cat((angle.cos(), angle.sin()), dim=-1)
 
@@ -109,7 +113,9 @@ class FeedForward(nn.Module):
 
     def __init__(self, width_in: int, hidden: int, width: int, *, approximate: str = "tanh") -> None:
         super().__init__()
-        self.net = nn.ModuleList([_Projection(width_in, hidden, approximate), nn.Identity(), nn.Linear(hidden, width)])
+        self.net = nn.ModuleList(
+            [_Projection(width_in, hidden, approximate), nn.Identity(), nn.Linear(hidden, width)]
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """`[..., width_in] -> [..., width]`."""
@@ -152,7 +158,9 @@ class Attention(nn.Module):
 
     def image_keys_values(self, image_BND: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values of image tokens, which have projections of their own."""
-        return self.split(self.norm_added_k(self.add_k_proj(image_BND))), self.split(self.add_v_proj(image_BND))
+        return self.split(self.norm_added_k(self.add_k_proj(image_BND))), self.split(
+            self.add_v_proj(image_BND)
+        )
 
     def merge(self, heads_BHNE: Tensor) -> Tensor:
         """Join the heads and project back to the width."""

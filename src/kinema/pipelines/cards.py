@@ -68,6 +68,7 @@ class ModelCard:
         mechanism: how held frames are told to the model: noise levels, extra channels, or not at all.
         modes: what it can do.
         defaults: what a shot gets where it says nothing.
+        any_aspect: whether it takes other shapes than its default, so that pictures keep theirs.
         transformer: the transformer's configuration, for cost estimates.
     """
 
@@ -80,6 +81,7 @@ class ModelCard:
     mechanism: Mechanism
     modes: frozenset[Mode]
     defaults: Defaults
+    any_aspect: bool
     transformer: Mapping[str, Any] = field(repr=False)
 
     def require(self, mode: Mode) -> None:
@@ -114,7 +116,9 @@ def read_card(model: str, *, local_files_only: bool = False) -> ModelCard:
         return _embedded(EMBEDDED, EMBEDDED_FOLDER)
     folder = Path(model).expanduser()
     if not folder.is_dir():
-        folder = _from_hub(model, local_files_only=local_files_only, patterns=["*.json", "*/*.json", "tokenizer/*"])
+        folder = _from_hub(
+            model, local_files_only=local_files_only, patterns=["*.json", "*/*.json", "tokenizer/*"]
+        )
     index = read_json(folder / "model_index.json")
     kind = index.get("_class_name")
     if kind == "KinemaPipeline":
@@ -131,7 +135,11 @@ def local_folder(card: ModelCard, *, local_files_only: bool = False) -> Path:
     """The folder with the weights; a hub id is downloaded (resumably) now."""
     if card.id == EMBEDDED or Path(card.id).expanduser().is_dir():
         return card.folder
-    return _from_hub(card.id, local_files_only=local_files_only, patterns=["*.json", "*/*.json", "*/*.safetensors", "*/*.model", "*/*.txt"])
+    return _from_hub(
+        card.id,
+        local_files_only=local_files_only,
+        patterns=["*.json", "*/*.json", "*/*.safetensors", "*/*.model", "*/*.txt"],
+    )
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -141,7 +149,9 @@ def read_json(path: Path) -> dict[str, Any]:
             raise ModelError(f"{path} is larger than 64 MB, which no configuration file is.")
         data = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ModelError(f"{path} is missing; a model folder in diffusers layout has it. Check the path.") from None
+        raise ModelError(
+            f"{path} is missing; a model folder in diffusers layout has it. Check the path."
+        ) from None
     except (OSError, ValueError) as error:
         raise ModelError(f"{path} cannot be read as JSON ({error}); get it again.") from None
     if not isinstance(data, dict):
@@ -153,14 +163,18 @@ def _from_hub(model: str, *, local_files_only: bool, patterns: list[str]) -> Pat
     if model.count("/") != 1 or model.startswith((".", "/", "~")):
         if "/" not in model and "\\" not in model:
             raise unknown_name("model", model, [EMBEDDED])
-        raise ModelError(f"model {model!r} is not a folder; give a folder, a hub id (owner/name) or 'embedded'.")
+        raise ModelError(
+            f"model {model!r} is not a folder; give a folder, a hub id (owner/name) or 'embedded'."
+        )
     from huggingface_hub import snapshot_download
 
     try:
         return Path(snapshot_download(model, allow_patterns=patterns, local_files_only=local_files_only))
     except Exception as error:  # the hub's client has many error classes; all mean that it is not here
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ModelError(f"model {model!r} is neither a folder nor to be had from the hub: {reason[:200]}") from None
+        raise ModelError(
+            f"model {model!r} is neither a folder nor to be had from the hub: {reason[:200]}"
+        ) from None
 
 
 def _embedded(name: str, folder: Path) -> ModelCard:
@@ -178,6 +192,7 @@ def _embedded(name: str, folder: Path) -> ModelCard:
         mechanism="levels",
         modes=frozenset(MODES),
         defaults=Defaults(**index["defaults"]),
+        any_aspect=False,
         transformer=transformer,
     )
 
@@ -203,6 +218,7 @@ def _wan(name: str, folder: Path, index: Mapping[str, Any]) -> ModelCard:
         mechanism=mechanism,
         modes=modes,
         defaults=_wan_defaults(folder, residual),
+        any_aspect=True,
         transformer=transformer,
     )
 
@@ -214,7 +230,9 @@ def _wan_modes(transformer: Mapping[str, Any], per_token_time: bool) -> tuple[Me
             modes = {"first", "last"}
         return "channels", frozenset(modes)
     if per_token_time:
-        return "levels", frozenset({"text", "image", "first", "last", "keyframes", "strength", "video", "extend"})
+        return "levels", frozenset(
+            {"text", "image", "first", "last", "keyframes", "strength", "video", "extend"}
+        )
     return "none", frozenset({"text", "image", "video"})
 
 

@@ -149,8 +149,8 @@ def decode_open(codec: PatchCodec, latents_BCTYX: Tensor) -> Tensor:
 def latent_spread(codec: PatchCodec, clips: Iterable[Tensor]) -> Tensor:
     """Standard deviation `[C]` of each latent channel over clips `[B, 3, F, H, W]` in -1..1."""
     with torch.no_grad():
-        latents = [codec.encode(frames_BCFHW.to(codec.projection.centre.device)) for frames_BCFHW in clips]
-    return rearrange(torch.cat(latents), "b c t y x -> c (b t y x)").std(dim=1)
+        latents = [codec.encode(frames.to(codec.projection.centre.device)) for frames in clips]
+    return torch.cat(latents).std(dim=(0, 2, 3, 4))
 
 
 def matrices(decoder: DetailDecoder) -> list[str]:
@@ -204,7 +204,7 @@ def train_decoder(
         if trainer.step % settings.every == 0:
             trainer.save(checkpoint)
     trainer.save(checkpoint)
-    decoder.load_state_dict(trainer.average)
+    decoder.load_state_dict(trainer.average, strict=False)  # averages cover the weights, not the fixed spread
     decoder.requires_grad_(False).eval()
     return trainer.step >= settings.steps
 

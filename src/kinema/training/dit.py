@@ -55,7 +55,9 @@ def draw_held(settings: ObjectiveSettings, rng: torch.Generator) -> Held:
     return ways[int(torch.multinomial(odds, 1, generator=rng))]
 
 
-def draw_levels(held: Held, batch: int, frames: int, settings: ObjectiveSettings, rng: torch.Generator) -> Noising:
+def draw_levels(
+    held: Held, batch: int, frames: int, settings: ObjectiveSettings, rng: torch.Generator
+) -> Noising:
     """Noise levels for a batch; held frames are at 0 and do not count."""
     columns = frames if held == "independent" else 1
     level = torch.sigmoid(settings.spread * torch.randn(batch, columns, generator=rng)).expand(batch, frames)

@@ -47,7 +47,9 @@ class OptimiserSettings:
         return rise * max(0.01, min(1.0, left))
 
 
-def optimisers(model: nn.Module, matrices: Iterable[str], settings: OptimiserSettings) -> list[torch.optim.Optimizer]:
+def optimisers(
+    model: nn.Module, matrices: Iterable[str], settings: OptimiserSettings
+) -> list[torch.optim.Optimizer]:
     """Muon (https://kellerjordan.github.io/posts/muon) for the parameters named in `matrices`, AdamW for the rest."""
     chosen = set(matrices)
     muon = [p for name, p in model.named_parameters() if name in chosen]
@@ -102,7 +104,9 @@ class Trainer:
         tensors |= {f"average/{k}": v for k, v in self.average.items()}
         tensors |= dict(self._moments())
         part = path.with_suffix(".part")
-        save_file({k: v.contiguous() for k, v in tensors.items()}, part, {"state": json.dumps({"step": self.step})})
+        save_file(
+            {k: v.contiguous() for k, v in tensors.items()}, part, {"state": json.dumps({"step": self.step})}
+        )
         os.replace(part, path)
 
     def load(self, path: Path, *, moments: bool = True) -> None:
@@ -114,7 +118,9 @@ class Trainer:
         weights = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
         missing, unexpected = self.model.load_state_dict(weights, strict=moments)
         if unexpected:
-            raise ModelError(f"{path} does not fit this model: {len(unexpected)} unknown weights, {unexpected[0]!r} first.")
+            raise ModelError(
+                f"{path} does not fit this model: {len(unexpected)} unknown weights, {unexpected[0]!r} first."
+            )
         for name, p in self.model.named_parameters():
             self.average[name].copy_(tensors.get(f"average/{name}", p.detach()))
         if moments:
@@ -134,7 +140,9 @@ class Trainer:
                 if key.startswith(f"moment/{i}/"):
                     _, _, index, name = key.split("/")
                     state.setdefault(int(index), {})[name] = value
-            optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
+            optimiser.load_state_dict(
+                {"state": state, "param_groups": optimiser.state_dict()["param_groups"]}
+            )
 
 
 class Log:

@@ -51,7 +51,9 @@ def guided_euler(model: VideoDiT, noise_BCTYX: Tensor, captions: Sequence[str], 
     return x_BCTYX
 
 
-def sample_sheet(trainer: Trainer, codec: PatchCodec, text: TextSource, source: ClipSource, path: Path) -> None:
+def sample_sheet(
+    trainer: Trainer, codec: PatchCodec, text: TextSource, source: ClipSource, path: Path
+) -> None:
     """Real clips in one column of rows, samples of the same captions beside them; five frames of each."""
     assert isinstance(trainer.model, VideoDiT)
     index = source.index

@@ -1,0 +1,99 @@
+"""`kinema doctor`: what is installed, what the machine has, and whether its attention kernels compute what they should."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
+
+import typer
+
+PACKAGES = (
+    "torch",
+    "diffusers",
+    "transformers",
+    "safetensors",
+    "numpy",
+    "pillow",
+    "imageio-ffmpeg",
+    "decord",
+    "decord2",
+)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb."""
+    app.command()(doctor)
+
+
+def doctor() -> None:
+    """Check the installation: versions, device, ffmpeg, the embedded model, and the attention kernels."""
+    healthy = True
+    for name, text, good in findings():
+        typer.echo(f"{'ok ' if good else 'BAD'}  {name:<12} {text}")
+        healthy = healthy and good
+    if not healthy:
+        raise typer.Exit(2)
+
+
+def findings() -> Iterator[tuple[str, str, bool]]:
+    """What was looked at, what was found, and whether it is well."""
+    from kinema import __version__
+
+    yield "kinema", f"{__version__}, python {platform.python_version()}, {platform.platform()}", True
+    yield "packages", ", ".join(_versions()), True
+    yield from _machine()
+    yield _ffmpeg()
+    yield _embedded()
+    yield from _kernels()
+
+
+def _versions() -> Iterator[str]:
+    for name in PACKAGES:
+        try:
+            yield f"{name} {version(name)}"
+        except PackageNotFoundError:
+            continue
+
+
+def _machine() -> Iterator[tuple[str, str, bool]]:
+    import torch
+
+    from kinema.core.runtime import resolve_device, resolve_dtype
+
+    device = resolve_device("auto")
+    dtype = str(resolve_dtype("auto", device)).removeprefix("torch.")
+    yield "device", f"{device} in {dtype}, {torch.get_num_threads()} threads of {os.cpu_count()} cores", True
+
+
+def _ffmpeg() -> tuple[str, str, bool]:
+    from kinema.core.errors import KinemaError
+    from kinema.io.ffmpeg import executable, run
+
+    try:
+        line = run(["-version"]).output.decode(errors="replace").splitlines()[0]
+    except (KinemaError, IndexError) as error:
+        return "ffmpeg", f"{error}", False
+    return "ffmpeg", f"{line} ({executable()})", True
+
+
+def _embedded() -> tuple[str, str, bool]:
+    from kinema.core.errors import KinemaError
+    from kinema.pipelines.model import load
+
+    try:
+        model = load("embedded", device="cpu")
+    except KinemaError as error:
+        return "model", str(error), False
+    parameters = sum(p.numel() for p in model.dit.parameters()) / 1e6
+    return "model", f"embedded, transformer of {parameters:.1f} M parameters", True
+
+
+def _kernels() -> Iterator[tuple[str, str, bool]]:
+    from kinema.core.runtime import resolve_device
+    from kinema.models.selftest import attention_errors
+
+    device = resolve_device("auto")
+    for name, error, bound in attention_errors(device):
+        yield "attention", f"{name}: largest error {error:.1e}, allowed {bound:.0e}", error <= bound

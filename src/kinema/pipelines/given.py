@@ -1,0 +1,106 @@
+"""What a shot is given beside words: pictures held at frames, a clip to start from, a clip to go on from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+
+from kinema.core.errors import ConfigError, GeometryError
+from kinema.io.image import read_image
+from kinema.pipelines.cards import ModelCard
+from kinema.pipelines.geometry import Geometry
+from kinema.story.shot import Shot
+
+
+@dataclass(frozen=True, slots=True)
+class HeldImage:
+    """A picture that a latent frame is held to.
+
+    Attributes:
+        image: path.
+        frame: pixel frame it was asked for.
+        latent: latent frame that this frame lands in.
+        strength: 1 holds it exactly; below, the frame may drift from noise level `1 - strength` on.
+    """
+
+    image: str
+    frame: int
+    latent: int
+    strength: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Given:
+    """Pictures and clips that the result must keep or start from.
+
+    Attributes:
+        held: by latent frame, at most one each.
+        source: path of a clip to make over; None for none.
+        strength: how much of it may change, 0..1.
+        extend: path of a clip to go on from; None for none.
+        fit: how pictures and clips of another shape are brought to size.
+    """
+
+    held: tuple[HeldImage, ...] = ()
+    source: str | None = None
+    strength: float = 1.0
+    extend: str | None = None
+    fit: str = "crop"
+
+
+def plan_given(shot: Shot, card: ModelCard, geometry: Geometry) -> tuple[Given, tuple[str, ...]]:
+    """Place the pictures on the latent grid.
+
+    Raises:
+        ConfigError: two pictures in one latent frame.
+        GeometryError: a place outside the clip.
+        ModelError: places that this model cannot hold.
+        MediaError: a picture that cannot be read.
+    """
+    held, notes = [], []
+    for key in shot.keyframes:
+        frame = key.frame.resolve(geometry.keep, Fraction(geometry.fps))
+        latent = card.stride.group_of(frame)
+        held.append(HeldImage(str(key.image), frame, latent, key.strength))
+        read_image(key.image)  # a picture that cannot be read is refused now, not after the model has loaded
+        first = latent and 1 + (latent - 1) * geometry.time
+        last = min(first + geometry.time - 1, geometry.frames - 1) if latent else 0
+        if latent and geometry.time > 1:
+            notes.append(
+                f"frame {frame} shares latent frame {latent} with frames {first} to {last}: all show {key.image}."
+            )
+    _check_places(held, card, geometry)
+    given = Given(
+        held=tuple(sorted(held, key=lambda h: h.latent)),
+        source=None if shot.source is None else str(shot.source.path),
+        strength=1.0 if shot.source is None else shot.source.strength,
+        extend=None if shot.extend is None else str(shot.extend.path),
+        fit=shot.fit,
+    )
+    return given, tuple(notes)
+
+
+def _check_places(held: list[HeldImage], card: ModelCard, geometry: Geometry) -> None:
+    seen: dict[int, HeldImage] = {}
+    for image in held:
+        if image.latent >= geometry.latent_frames:
+            raise GeometryError(
+                f"keyframe {image.image}@{image.frame} is past the end; the last frame is {geometry.keep - 1}."
+            )
+        if other := seen.get(image.latent):
+            raise ConfigError(
+                f"keyframes at frames {other.frame} and {image.frame} share latent frame {image.latent}; keep them at "
+                f"least {geometry.time} frames apart."
+            )
+        seen[image.latent] = image
+    places = set(seen)
+    if places == {0}:
+        card.require("first")
+    elif places and places <= {0, geometry.latent_frames - 1} and 0 in places:
+        card.require("last")
+    elif places:
+        card.require("keyframes")
+    if held and geometry.context:
+        raise ConfigError(
+            "keyframes and extend cannot be combined in one shot; extend first, then hold frames."
+        )

@@ -1,0 +1,87 @@
+"""A request made ready to render: the plans of its shots, one after the other in one file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from kinema.core.errors import ConfigError
+from kinema.pipelines.cards import ModelCard, read_card
+from kinema.pipelines.plan import Plan, make_plan
+from kinema.story.shot import Shot
+from kinema.story.storyboard import Storyboard
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What one output file is made of.
+
+    Attributes:
+        plans: in order; a plan whose `given.extend` is "previous" goes on from the one before.
+        cards: by the model's name.
+        shot: the resolved request as JSON values, for the record.
+    """
+
+    plans: tuple[Plan, ...]
+    cards: dict[str, ModelCard]
+    shot: dict[str, Any]
+
+    @property
+    def is_image(self) -> bool:
+        """One frame in all."""
+        return self.frames == 1
+
+    @property
+    def frames(self) -> int:
+        """Pixel frames of the file that are sampled; a clip that is extended adds its own in front."""
+        return sum(plan.geometry.keep for plan in self.plans)
+
+    @property
+    def width(self) -> int:
+        """Pixels."""
+        return self.plans[0].geometry.width
+
+    @property
+    def height(self) -> int:
+        """Pixels."""
+        return self.plans[0].geometry.height
+
+    @property
+    def fps(self) -> str:
+        """Frames per second, as a fraction's text."""
+        return self.plans[0].geometry.fps
+
+    @property
+    def seed(self) -> int:
+        """Of the first shot."""
+        return self.plans[0].sampling.seed
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was rounded or moved, in every shot."""
+        return tuple(note for plan in self.plans for note in plan.notes)
+
+
+def make_job(request: Shot | Storyboard, *, local_files_only: bool = False) -> Job:
+    """Plan every shot of a request; everything that is wrong with it is found here, before weights are read."""
+    shots = request.shots if isinstance(request, Storyboard) else (request,)
+    cards = {
+        model: read_card(model, local_files_only=local_files_only)
+        for model in dict.fromkeys(s.model for s in shots)
+    }
+    plans = tuple(make_plan(shot, cards[shot.model]) for shot in shots)
+    _check_one_clip(plans)
+    resolved = [plan.shot for plan in plans]
+    return Job(plans, cards, {"shots": resolved} if isinstance(request, Storyboard) else resolved[0])
+
+
+def _check_one_clip(plans: tuple[Plan, ...]) -> None:
+    """A file has one size and one rate."""
+    first = plans[0].geometry
+    for i, plan in enumerate(plans[1:], start=2):
+        g = plan.geometry
+        if (g.width, g.height, g.fps) != (first.width, first.height, first.fps):
+            raise ConfigError(
+                f"shot {i} is {g.width}x{g.height} at {g.fps} fps and shot 1 {first.width}x{first.height} at {first.fps}; "
+                "one clip has one size and rate: set size and fps for all shots."
+            )

@@ -1,0 +1,141 @@
+"""A loaded checkpoint: transformer, VAE, text encoder and, where it has one, image encoder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from kinema.core.contracts import Stride
+from kinema.core.errors import ModelError
+from kinema.core.runtime import resolve_device, resolve_dtype
+from kinema.models.codec import PatchCodec
+from kinema.models.dit import VideoDiT, VideoDiTConfig
+from kinema.models.text import CheckpointTextEncoder, EmbeddedTextEncoder, Prompt, TextStates
+from kinema.models.vae import CausalVideoVAE
+from kinema.models.vision import CheckpointImageEncoder
+from kinema.models.weights import bare, load_into, load_state, read_config
+from kinema.pipelines.cards import ModelCard, local_folder, read_card
+
+# Tables and time embedding stay in fp32 beside half-precision matrices: sums over hundreds of steps live there.
+FP32_PARTS = ("time_embedder", "scale_shift_table", "norm2")
+
+
+class VideoVAE(Protocol):
+    """What `render` asks of a VAE; frames are in -1..1, latents as the transformer sees them."""
+
+    @property
+    def stride(self) -> Stride:
+        """Pixels and pixel frames per latent."""
+        ...
+
+    def encode(self, frames_BCFHW: Tensor) -> Tensor:
+        """`[B, 3, F, H, W] -> [B, C, T, Y, X]`."""
+        ...
+
+    def stream(self, latents_BCTYX: Tensor) -> Iterator[Tensor]:
+        """Frames of one latent frame after the other."""
+        ...
+
+
+class TextEncoder(Protocol):
+    """Prompts in, token states out."""
+
+    def encode(self, prompts: Sequence[Prompt]) -> TextStates:
+        """States of each prompt."""
+        ...
+
+
+@dataclass(eq=False)
+class Model:
+    """A checkpoint in memory.
+
+    Attributes:
+        card: what it is.
+        dit, vae, text: its parts.
+        image: its image encoder, for models that read CLIP tokens.
+        device, dtype: where and in what precision the transformer runs; the VAE is kept in float32.
+    """
+
+    card: ModelCard
+    dit: VideoDiT
+    vae: VideoVAE
+    text: TextEncoder
+    image: CheckpointImageEncoder | None
+    device: torch.device
+    dtype: torch.dtype
+
+
+def load(
+    model: str = "embedded",
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+    local_files_only: bool = False,
+    card: ModelCard | None = None,
+) -> Model:
+    """Load `embedded`, a folder in diffusers layout, or a hub id.
+
+    Args:
+        model: what to load.
+        device: `auto`, `cpu`, `cuda`, `cuda:1` or `mps`.
+        dtype: `auto`, `float32`, `bfloat16` or `float16`, of the transformer and the encoders.
+        local_files_only: never ask the hub.
+        card: the model's card, if it was read already.
+
+    Raises:
+        ModelError: nothing is there, files are missing or damaged, or pickled.
+    """
+    card = card or read_card(model, local_files_only=local_files_only)
+    where = resolve_device(device)
+    precision = resolve_dtype(dtype, where)
+    folder = local_folder(card, local_files_only=local_files_only)
+    if card.family == "embedded":
+        parts = _embedded_parts(folder, where)
+    else:
+        parts = _wan_parts(folder, where, precision)
+    dit = load_dit(folder / "transformer", where, precision)
+    return Model(card, dit, *parts, where, precision)
+
+
+def _embedded_parts(folder: Path, device: torch.device) -> tuple[VideoVAE, TextEncoder, None]:
+    codec = PatchCodec.from_folder(folder / "vae").to(device)
+    return codec, EmbeddedTextEncoder.from_folder(folder, device=device), None
+
+
+def _wan_parts(
+    folder: Path, device: torch.device, dtype: torch.dtype
+) -> tuple[VideoVAE, TextEncoder, CheckpointImageEncoder | None]:
+    vae = CausalVideoVAE.from_folder(folder / "vae", dtype=torch.float32, device=device)
+    text = CheckpointTextEncoder.from_folder(folder, dtype=dtype, device=device)
+    image = None
+    if (folder / "image_encoder").is_dir():
+        image = CheckpointImageEncoder.from_folder(folder, dtype=dtype, device=device)
+    return vae, text, image
+
+
+def load_dit(folder: Path, device: torch.device, dtype: torch.dtype) -> VideoDiT:
+    """A transformer from its folder, with its fp32 parts kept so."""
+    config = VideoDiTConfig.from_mapping(read_config(folder))
+    state = {
+        name: tensor.to(torch.float32 if any(part in name for part in FP32_PARTS) else dtype)
+        for name, tensor in load_state(folder, device=device).items()
+        if "norm_added_q" not in name  # written by old converters, used by nobody
+    }
+    with bare():
+        dit = VideoDiT(config)
+    load_into(dit, state, folder)
+    return dit.requires_grad_(False).eval()
+
+
+def require_image_encoder(model: Model) -> CheckpointImageEncoder:
+    """The image encoder, or an error that names the folder it should be in."""
+    if model.image is None:
+        raise ModelError(
+            f"{model.card.folder} has no image_encoder/, which this model reads its picture with; fetch it again."
+        )
+    return model.image

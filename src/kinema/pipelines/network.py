@@ -1,0 +1,51 @@
+"""The transformer as the sampler asks for it: latents at some levels in, a velocity for each side's texts out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from kinema.diffusion.flow import timesteps
+from kinema.diffusion.guidance import COND, UNCOND
+from kinema.diffusion.step import Step
+from kinema.models.dit import VideoDiT
+from kinema.pipelines.conditioning import Branch, Conditions
+from kinema.pipelines.plan import Sampling
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Network:
+    """A transformer with what does not change between calls.
+
+    Attributes:
+        dit: the transformer.
+        conditions: texts of both sides, and channels appended to the latents for models that read masks.
+        sampling: whose grid says which timesteps the model is told.
+    """
+
+    dit: VideoDiT
+    conditions: Conditions
+    sampling: Sampling
+
+    def __call__(self, x_BCTYX: Tensor, step: Step, names: tuple[str, ...], /) -> Mapping[str, Tensor]:
+        """One float32 velocity for each name."""
+        s, channels = self.sampling, self.conditions.channels_BCTYX
+        time_BT = timesteps(step.sigma_BT, s.steps, s.shift, s.grid).to(x_BCTYX.device).float()
+        given = x_BCTYX if channels is None else torch.cat([x_BCTYX, channels], dim=1)
+        sides = {COND: self.conditions.positive, UNCOND: self.conditions.negative}
+        return {name: self.velocity(given, time_BT, sides[name]) for name in names}
+
+    def velocity(self, given_BCTYX: Tensor, time_BT: Tensor, branch: Branch) -> Tensor:
+        """Under one side's texts; several contexts are mixed by their shares of each latent frame."""
+        if branch.shares_TK is None:
+            return self.dit(given_BCTYX, time_BT, branch.contexts[0]).float()
+        parts = []
+        for context, share_T in zip(branch.contexts, branch.shares_TK.unbind(dim=1), strict=True):
+            if bool((share_T > 0).any()):
+                share = rearrange(share_T, "T -> 1 1 T 1 1")
+                parts.append(share * self.dit(given_BCTYX, time_BT, context).float())
+        return torch.stack(parts).sum(dim=0)

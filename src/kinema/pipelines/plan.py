@@ -1,0 +1,213 @@
+"""A shot made concrete for one model: legal size and length, tracks sampled per latent frame, held frames placed.
+
+    shot + card -> plan          no weights are read; whatever is wrong with a request is found here
+
+A plan holds numbers, texts and file names only; its digest names a render.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+from dataclasses import asdict, dataclass
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kinema.pipelines.cards import ModelCard
+from kinema.pipelines.geometry import Geometry, plan_geometry
+from kinema.pipelines.given import Given, plan_given
+from kinema.story.prompts import both_sides
+from kinema.story.shot import Shot
+
+Spans = tuple[tuple[str, float], ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Prompts:
+    """Prompts as weighted spans, and the share of each in every latent frame (rows sum to 1)."""
+
+    spans: tuple[Spans, ...]
+    weights: tuple[tuple[float, ...], ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sampling:
+    """How the flow is followed.
+
+    Attributes:
+        seed: of all randomness.
+        steps, solver, grid, shift: of the sampler.
+        guidance: scale for each latent frame.
+        method, rescale, interval: of the guidance.
+        blend: how prompts mix inside a frame.
+    """
+
+    seed: int
+    steps: int
+    solver: str
+    grid: str
+    shift: float
+    guidance: tuple[float, ...]
+    method: str
+    rescale: float
+    interval: tuple[float, float]
+    blend: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """What the loop needs, and nothing else.
+
+    Attributes:
+        model: as the user called it.
+        geometry: sizes in pixels and latents.
+        sampling: solver and guidance.
+        prompts, negatives: texts over latent frames.
+        given: pictures and clips that the result must keep or start from.
+        device, dtype: as asked for; resolved when the model loads.
+        notes: what was rounded or moved, for the user to read.
+        shot: the resolved shot as JSON values, for the record.
+    """
+
+    model: str
+    geometry: Geometry
+    sampling: Sampling
+    prompts: Prompts
+    negatives: Prompts
+    given: Given
+    device: str
+    dtype: str
+    notes: tuple[str, ...]
+    shot: dict[str, Any]
+
+    @property
+    def digest(self) -> str:
+        """sha256 over everything that decides the result."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+
+
+def make_plan(shot: Shot, card: ModelCard) -> Plan:
+    """Resolve a shot for a model.
+
+    Raises:
+        GeometryError: size or length do not fit; the message names the nearest that do.
+        ConfigError: an unknown solver or grid, or values that contradict each other.
+        ModelError: a mode that the model cannot do.
+        MediaError: a picture or clip that cannot be read.
+    """
+    _check_modes(shot, card)
+    geometry = plan_geometry(shot, card)
+    given, notes = plan_given(shot, card, geometry)
+    seed = secrets.randbelow(2**31) if shot.seed is None else shot.seed
+    prompts, negatives = _prompts(shot, geometry)
+    sampling = _sampling(shot, card, geometry, seed)
+    return Plan(
+        model=card.id,
+        geometry=geometry,
+        sampling=sampling,
+        prompts=prompts,
+        negatives=negatives,
+        given=given,
+        device=shot.device,
+        dtype=shot.dtype,
+        notes=(*geometry.notes, *notes),
+        shot=_resolved(shot, geometry, sampling, card).model_dump(mode="json", exclude_none=True),
+    )
+
+
+def _check_modes(shot: Shot, card: ModelCard) -> None:
+    if not shot.keyframes and shot.source is None and shot.extend is None:
+        card.require("text")
+    if shot.source is not None:
+        card.require("video")
+    if shot.extend is not None:
+        card.require("extend")
+    if shot.frames == 1:
+        card.require("image")
+    if any(key.strength < 1 for key in shot.keyframes):
+        card.require("strength")
+
+
+def _sampling(shot: Shot, card: ModelCard, geometry: Geometry, seed: int) -> Sampling:
+    from kinema.diffusion.flow import sigmas
+    from kinema.diffusion.solvers import solver
+
+    defaults = card.defaults
+    name = solver(shot.solver or defaults.solver).name
+    steps = shot.steps or defaults.steps
+    shift = defaults.shift if shot.shift is None else shot.shift
+    grid = shot.grid or defaults.grid
+    sigmas(steps, shift, grid)  # refuses unknown grids before anything is loaded
+    if shot.guidance is None:
+        scale = np.full(geometry.keep, defaults.guidance)
+    else:
+        scale = shot.guidance.sample(geometry.keep, Fraction(geometry.fps), seed)
+    return Sampling(
+        seed=seed,
+        steps=steps,
+        solver=name,
+        grid=grid,
+        shift=shift,
+        guidance=tuple(float(g) for g in per_latent(scale, geometry)),
+        method=shot.guidance_method,
+        rescale=shot.guidance_rescale,
+        interval=shot.guidance_interval,
+        blend=shot.blend,
+    )
+
+
+def per_latent(values_F: NDArray[np.float64], geometry: Geometry) -> NDArray[np.float64]:
+    """Values per pixel frame `[F, ...]` as means over each latent frame's group `[T, ...]`.
+
+    Frames beyond the last value (a length that was rounded up) repeat it.
+    """
+    starts = geometry.group_starts()
+    rows = [
+        values_F[min(a, len(values_F) - 1) : max(b, a + 1)]
+        for a, b in zip(starts, [*starts[1:], geometry.frames], strict=True)
+    ]
+    return np.stack([row.mean(axis=0) if len(row) else values_F[-1] for row in rows])
+
+
+def _prompts(shot: Shot, geometry: Geometry) -> tuple[Prompts, Prompts]:
+    """Both sides, each phrase where its weight's sign puts it, for every pair of prompt and negative prompt."""
+    fps = Fraction(geometry.fps)
+    texts, weights_FK = shot.prompt.sample(geometry.keep, fps)
+    others, weights_FJ = shot.negative.sample(geometry.keep, fps)
+    weights_TK, weights_TJ = per_latent(weights_FK, geometry), per_latent(weights_FJ, geometry)
+    sides: tuple[dict[Spans, Any], dict[Spans, Any]] = ({}, {})
+    for k, text in enumerate(texts):
+        for j, other in enumerate(others):
+            share_T = weights_TK[:, k] * weights_TJ[:, j]
+            for side, spans in zip(sides, both_sides(text, other), strict=True):
+                side[spans] = side.get(spans, 0) + share_T
+    positive, negative = (_normalised(side) for side in sides)
+    return positive, negative
+
+
+def _normalised(side: dict[Spans, Any]) -> Prompts:
+    weights_TK = np.stack(list(side.values()), axis=1)
+    weights_TK = weights_TK / weights_TK.sum(axis=1, keepdims=True)
+    return Prompts(spans=tuple(side), weights=tuple(tuple(float(w) for w in row) for row in weights_TK))
+
+
+def _resolved(shot: Shot, geometry: Geometry, sampling: Sampling, card: ModelCard) -> Shot:
+    """The shot with its defaults filled in, so that its record makes the same clip later."""
+    return shot.with_(
+        width=geometry.width,
+        height=geometry.height,
+        frames=geometry.keep,
+        seconds=None,
+        length_fit=shot.length_fit or geometry.keep != geometry.frames,
+        fps=geometry.fps,
+        seed=sampling.seed,
+        steps=sampling.steps,
+        solver=sampling.solver,
+        grid=sampling.grid,
+        shift=sampling.shift,
+        guidance=card.defaults.guidance if shot.guidance is None else shot.guidance,
+    )

@@ -1,0 +1,116 @@
+"""The calls that users make: `load`, `render`, `generate`."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from kinema.core.contracts import OnProgress, Progress, Record
+from kinema.io.clip import Clip
+from kinema.models.weights import file_hashes
+from kinema.pipelines.cards import local_folder
+from kinema.pipelines.job import Job, make_job
+from kinema.pipelines.model import Model, load
+from kinema.pipelines.render import render_plan
+from kinema.pipelines.source import read_request
+from kinema.story.shot import Shot
+from kinema.story.storyboard import Storyboard
+
+__all__ = ["generate", "load", "render", "stream"]
+
+
+def generate(prompt: str | dict[Any, str], *, on_progress: OnProgress | None = None, **fields: Any) -> Clip:
+    """Make a clip from a prompt.
+
+    Args:
+        prompt: a text, or texts by frame: `{0: "a fox", 24: "a wolf"}`.
+        on_progress: called with `Progress` events; raise from it to stop.
+        **fields: any field of `Shot`, and `model` as a name or as what `load` returned.
+
+    Returns:
+        A `Clip` with frames uint8 `[F, H, W, 3]` and its latents.
+    """
+    loaded = fields.pop("model", "embedded")
+    name = loaded.card.id if isinstance(loaded, Model) else loaded
+    shot = Shot(prompt=prompt, model=name, **fields)
+    return render(shot, model=loaded if isinstance(loaded, Model) else None, on_progress=on_progress)
+
+
+def render(
+    request: Shot | Storyboard | str | Path,
+    *,
+    model: Model | None = None,
+    on_progress: OnProgress | None = None,
+) -> Clip:
+    """Render a shot, a storyboard, a shot file, or a clip from its record; the frames are in memory afterwards.
+
+    Args:
+        request: what to render.
+        model: loaded already; else what the request names is loaded.
+        on_progress: called with `Progress` events; raise from it to stop.
+    """
+    clip = stream(make_job(_request(request)), model=model, on_progress=on_progress)
+    clip.array()
+    return clip
+
+
+def _request(request: Shot | Storyboard | str | Path) -> Shot | Storyboard:
+    return read_request(request) if isinstance(request, str | Path) else request
+
+
+def stream(
+    job: Job, *, model: Model | None = None, on_progress: OnProgress | None = None, keep_record: bool = True
+) -> Clip:
+    """A clip whose frames are made as they are drawn: nothing is loaded before the first one is asked for.
+
+    A writer can therefore check its target first, and memory does not grow with length.
+    """
+    models = {} if model is None else {model.card.id: model}
+    record = Record(job.shot, identity(job, models), versions()) if keep_record else None
+    clip = Clip(iter(()), Fraction(job.fps), record, size=(job.width, job.height))
+    clip.frames = _frames(job, clip, models, on_progress or (lambda _: None))
+    return clip
+
+
+def identity(job: Job, models: Mapping[str, Model]) -> dict[str, Any]:
+    """Which weights a job uses: id and hash of every file, of the one model or of each by name."""
+    found = {
+        name: {
+            "id": name,
+            "files": file_hashes(models[name].card.folder if name in models else local_folder(card)),
+        }
+        for name, card in job.cards.items()
+    }
+    return found[next(iter(found))] if len(found) == 1 else found
+
+
+def _frames(job: Job, whole: Clip, models: dict[str, Model], on_progress: OnProgress) -> Iterator[np.ndarray]:
+    previous: Clip | None = None
+    for plan in job.plans:
+        if plan.model not in models:
+            on_progress(Progress("load", 0, 1))
+            models.clear()  # one model in memory at a time
+            models[plan.model] = load(
+                plan.model, device=plan.device, dtype=plan.dtype, card=job.cards[plan.model]
+            )
+            on_progress(Progress("load", 1, 1))
+        model = models[plan.model]
+        goes_on = plan.given.extend == "previous"
+        part = render_plan(plan, model, previous=previous if goes_on else None, on_progress=on_progress)
+        whole.latents = part.latents
+        previous = replace(part, frames=iter(()))
+        yield from part
+
+
+def versions() -> dict[str, str]:
+    """What a record says of the software: changing any of these may change bits."""
+    from kinema import __version__
+
+    return {"kinema": __version__, "torch": torch.__version__, "python": platform.python_version()}

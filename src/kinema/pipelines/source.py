@@ -1,0 +1,55 @@
+"""Where requests come from: shot and storyboard files, and clips that carry their own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from kinema.core.errors import ConfigError, MediaError
+from kinema.io.record import read_record
+from kinema.story.shot import Shot
+from kinema.story.storyboard import Storyboard, from_mapping, load
+
+TEXTS = (".yaml", ".yml", ".json")
+
+
+def read_request(path: str | Path, *, changes: Mapping[str, Any] | None = None) -> Shot | Storyboard:
+    """A shot or storyboard from a YAML or JSON file, or from the record of a file that kinema made.
+
+    Args:
+        path: what to read.
+        changes: fields of the shot to replace (of every shot of a storyboard).
+
+    Raises:
+        MediaError: the file is missing, or is media without a record.
+        ConfigError: what it says is not a legal request.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise MediaError(
+            f"{path} does not exist; give a shot file (.yaml, .json) or a clip that kinema made."
+        )
+    request = load(path) if path.suffix.lower() in TEXTS and not _is_record(path) else _from_record(path)
+    if not changes:
+        return request
+    if isinstance(request, Storyboard):
+        return Storyboard(shots=tuple(shot.with_(**changes) for shot in request.shots))
+    return request.with_(**changes)
+
+
+def _is_record(path: Path) -> bool:
+    """A sidecar written by `--sidecar`: JSON, but a record rather than a shot."""
+    return path.suffix.lower() == ".json" and read_record(path) is not None
+
+
+def _from_record(path: Path) -> Shot | Storyboard:
+    record = read_record(path)
+    if record is None:
+        raise MediaError(
+            f"{path} carries no record of kinema's; only files made without --no-record can be made again."
+        )
+    try:
+        return from_mapping(dict(record.shot))
+    except ConfigError as error:
+        raise ConfigError(f"the record of {path} is not one that this version reads: {error}") from None
