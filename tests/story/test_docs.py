@@ -23,7 +23,7 @@ def examples():
             yield block
 
 
-@pytest.mark.parametrize("text", examples())
+@pytest.mark.parametrize("text", list(examples()))
 def test_examples_are_shots(text):
     story = from_mapping(parse_yaml(text))
     for shot in getattr(story, "shots", (story,)):

@@ -158,6 +158,11 @@ def test_yaml_scalars_follow_the_core_schema():
     }  # fmt: skip
 
 
+def test_a_frame_and_its_text_are_one_name():
+    with pytest.raises(ConfigError, match="line 2: '1' is written twice"):
+        parse_yaml("1: a\n'1': b")
+
+
 def test_a_failed_write_leaves_nothing(tmp_path):
     (tmp_path / "shot.yaml").mkdir()
     with pytest.raises(ConfigError, match="cannot write"):

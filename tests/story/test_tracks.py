@@ -107,6 +107,13 @@ def test_seconds_meet_the_exact_frame():
 
 
 @pytest.mark.parametrize(
+    ("place", "frame"), [("0.3s", 3), ("0.24s", 2), ("0.25s", 3), ("33%", 7), ("100%", 20)]
+)
+def test_places_are_the_nearest_frame(place, frame):
+    assert Schedule({place: 1}).frames_of_keys(21, 10) == (frame,)
+
+
+@pytest.mark.parametrize(
     ("source", "message"),
     [
         ({0: 1, 9: 2}, "9 is past the end: the last of 5 frames is 4"),
