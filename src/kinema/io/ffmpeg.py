@@ -22,6 +22,15 @@ from kinema.core.errors import MediaError
 
 # SVT-AV1 greets on standard error whatever ffmpeg's log level is.
 _ENVIRONMENT = {"SVT_LOG": "1"}
+# What ffmpeg also says after any failure.
+_CONSEQUENCES = (
+    "Conversion failed",
+    "Nothing was written",
+    "Error while opening encoder",
+    "Could not open encoder before EOF",
+    "Task finished with error code",
+    "Terminating thread",
+)
 
 
 @functools.cache
@@ -87,7 +96,7 @@ class Result:
     def check(self, what: str) -> Result:
         """Itself, or a one-line `MediaError` that says what failed and why."""
         if self.code != 0:
-            raise MediaError(f"{what}: {last_line(self.log)}")
+            raise MediaError(f"{what}: {reason(self.log)}")
         return self
 
 
@@ -133,7 +142,7 @@ class FrameSink:
             raise self._failure()
 
     def _failure(self) -> MediaError:
-        return MediaError(f"cannot write {str(self._target)!r}: {last_line(_text(self._log))}")
+        return MediaError(f"cannot write {str(self._target)!r}: {reason(_text(self._log))}")
 
 
 def frames(arguments: Sequence[str], size: tuple[int, int], source: Path) -> Iterator[np.ndarray]:
@@ -149,7 +158,7 @@ def frames(arguments: Sequence[str], size: tuple[int, int], source: Path) -> Ite
             while len(data := process.stdout.read(width * height * 3)) == width * height * 3:
                 yield np.frombuffer(data, np.uint8).reshape(height, width, 3)
             if process.wait() != 0 or data or cut_off(_text(log)):
-                raise MediaError(f"cannot read all of {str(source)!r}: {last_line(_text(log))}")
+                raise MediaError(f"cannot read all of {str(source)!r}: {reason(_text(log))}")
         finally:
             _stop(process)
 
@@ -161,10 +170,15 @@ def cut_off(log: str) -> bool:
     )
 
 
-def last_line(log: str) -> str:
-    """The last line that carries a reason, without ffmpeg's `[module @ 0x..]` prefix."""
-    lines = [line.strip() for line in log.splitlines() if line.strip() and "Conversion failed" not in line]
-    return lines[-1].split("] ", 1)[-1][:300] if lines else "ffmpeg stopped without giving a reason."
+def reason(log: str, *, last: bool = False) -> str:
+    """The first line (the `last` of a talkative log) that says what went wrong, without ffmpeg's prefix."""
+    lines = [line.strip() for line in log.splitlines() if line.strip()]
+    telling = [line for line in lines if not any(phrase in line for phrase in _CONSEQUENCES)] or lines
+    return (
+        telling[-1 if last else 0].split("] ", 1)[-1][:300]
+        if telling
+        else "ffmpeg stopped without giving a reason."
+    )
 
 
 def _start(

@@ -87,7 +87,8 @@ CODECS: dict[str, Codec] = {
         "yuva444p10le",
     ),
     "ffv1": Codec(
-        ("-c:v", "ffv1", "-level", "3", "-slicecrc", "1"),
+        # one slice: ffmpeg chooses none for frames one pixel wide, and then refuses them
+        ("-c:v", "ffv1", "-level", "3", "-slices", "1", "-slicecrc", "1"),
         {**_any(), "lossless": ()},
         "bgr0",
         "bgra",

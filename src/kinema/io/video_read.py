@@ -150,11 +150,13 @@ def _seconds(log: str) -> float:
 def _why_not(log: str, has_picture: bool) -> str:
     if "matches no streams" in log or not has_picture:
         return (
-            "it has no picture stream; give a file with video." if "Audio:" in log else ffmpeg.last_line(log)
+            "it has no picture stream; give a file with video."
+            if "Audio:" in log
+            else ffmpeg.reason(log, last=True)
         )
     if "max_pixels" in log or "Picture size" in log:
         return "its frames are above 100 megapixels; scale it down first."
-    return f"no frame can be decoded ({ffmpeg.last_line(log)})."
+    return f"no frame can be decoded ({ffmpeg.reason(log, last=True)})."
 
 
 class _FFmpegReader(VideoReader):
@@ -222,7 +224,7 @@ class _DecordReader(VideoReader):
         self.size = source.size
         self._video = _decord(source.path)
         try:
-            shape = self._video[0].asnumpy().shape  # the copy is what fails for widths below 17
+            shape = self._video.get_batch([0]).asnumpy().shape[1:]  # fails for widths below 17
             self._spans = np.asarray(self._video.get_frame_timestamp(range(len(self._video))), np.float64)
         except Exception as error:  # decord raises its own class, IndexError and RuntimeError alike
             raise _DecordUnfit from error
