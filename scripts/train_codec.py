@@ -1,6 +1,6 @@
 """Train the embedded model's codec: first its linear encoder, which is then frozen, then its decoder.
 
-python scripts/train_codec.py linear --data data/emoji-64 --data data/emoji-64-all --out data/codec-linear
+    python scripts/train_codec.py linear --data data/emoji-64 --data data/emoji-64-all --out data/codec-linear
     python scripts/train_codec.py decoder --data data/emoji-64 --data data/emoji-64-all \\
         --start data/codec-linear --out data/codec-v0
 

@@ -91,7 +91,7 @@ def fit_linear(codec: PatchCodec, clips: Iterable[Tensor]) -> int:
             frames_BCFHW, "b c f (y p) (x q) -> (b y x) f (c p q)", p=config.patch, q=config.patch
         )
         means.add(patches[:, 0])
-        for group in patches[:, 1:].split(config.time, dim=1):
+        for group in torch.split(patches[:, 1:], config.time, dim=1):
             mean = group.mean(dim=1)
             means.add(mean)
             deviations.add(rearrange(group - mean.unsqueeze(1), "n f d -> n (f d)"))
@@ -154,7 +154,7 @@ def latent_spread(codec: PatchCodec, clips: Iterable[Tensor]) -> Tensor:
 
 
 def matrices(decoder: DetailDecoder) -> list[str]:
-    """Names of the weights for Muon: those inside the blocks. The layers around them meet pixels or latents."""
+    """Names of the weights for Muon: those inside the blocks; the others meet pixels or latents."""
     return [name for name, p in decoder.named_parameters() if name.startswith("blocks.") and p.ndim == 2]
 
 
@@ -185,11 +185,12 @@ def train_decoder(
     """
     log = Log(folder)
     decoder = codec.decoder.requires_grad_(True).train()
-    decoder.set_spread(latent_spread(codec, map(draw, range(SPREAD_BATCHES))))
     trainer = Trainer(decoder, matrices(decoder), settings.optimiser, steps=settings.steps)
     checkpoint, began, losses = folder / CHECKPOINT, time.monotonic(), list[float]()
     if checkpoint.exists():
         trainer.load(checkpoint)
+    else:
+        decoder.set_spread(latent_spread(codec, map(draw, range(SPREAD_BATCHES))))
     device = codec.projection.centre.device
     while trainer.step < settings.steps and time.monotonic() - began < 60 * minutes:
         frames_BCFHW = draw(trainer.step).to(device)
