@@ -3,7 +3,7 @@
     python scripts/pack_embedded.py --checkpoint runs/v0/video.safetensors --codec data/codec-v0 \
         --out src/kinema/assets/embedded
 
-The averaged weights are stored in float16. The text encoder and tokenizer are put there by pack_text_encoder.py.
+The averaged weights are stored in float16. pack_text_encoder.py puts the text encoder and tokenizer there.
 """
 
 from __future__ import annotations

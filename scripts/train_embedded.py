@@ -4,7 +4,8 @@
     python scripts/train_embedded.py --data data/emoji-64 --codec data/codec-v0 --stage video --out runs/v0 \
         --start runs/v0/image.safetensors
 
-Writes `STAGE.safetensors` (resumed from when it exists), `metrics.jsonl` and `STAGE-STEP.png` sample sheets to --out.
+Writes `STAGE.safetensors` (resumed from when it exists), `metrics.jsonl` and `STAGE-STEP.png` sample
+sheets to --out.
 """
 
 from __future__ import annotations
@@ -56,7 +57,9 @@ def arguments() -> argparse.Namespace:
 class Batches:
     """Latents and captions of step i, for clips that begin a video and for clips from its middle."""
 
-    def __init__(self, args: argparse.Namespace, stage: dict[str, Any], codec: PatchCodec) -> None:
+    def __init__(
+        self, args: argparse.Namespace, stage: dict[str, Any], codec: PatchCodec, *, seed: int
+    ) -> None:
         bank = SpriteBank.open(args.data)
         grammar = replace(Grammar.load(args.grammar), **stage.get("grammar", {}))
         frames, fps = stage["frames"], stage["fps"]
@@ -65,7 +68,8 @@ class Batches:
             return ClipSource(bank, grammar, frames=frames, fps=fps, size=bank.size, seed=seed)
 
         groups = 1 + (frames - 1) // codec.stride.time
-        self.starts, self.middles = source(frames, 1), source(groups * codec.stride.time, 2)
+        self.starts = source(frames, 2 * seed)
+        self.middles = source(groups * codec.stride.time, 2 * seed + 1)
         self.codec, self.batch = codec, stage["batch"]
 
     @torch.no_grad()
@@ -93,7 +97,12 @@ def train(args: argparse.Namespace) -> None:
         trainer.load(checkpoint)
     elif args.start:
         trainer.load(args.start, moments=False)
-    batches, log, began, done = Batches(args, stage, codec), Log(args.out), time.time(), trainer.step
+    batches, log, began, done = (
+        Batches(args, stage, codec, seed=seed),
+        Log(args.out),
+        time.time(),
+        trainer.step,
+    )
     losses: list[float] = []
     while trainer.step < steps and time.time() - began < 60 * args.minutes:
         rng = step_generator(seed, trainer.step)

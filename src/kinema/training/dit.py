@@ -1,9 +1,9 @@
 """Training of the video transformer by flow matching, with a noise level of its own for every latent frame.
 
-A batch is made in one of a few ways, drawn by fixed odds: all frames share one level (text to video); every frame has
-its own (https://arxiv.org/abs/2407.01392); some frames are held clean and their loss is left out (the first: image to
-video; first and last: keyframes; a clean start inside a clip: extension). The levels are logit-normal
-(https://arxiv.org/abs/2403.03206), shifted towards noise: `t -> s t / (1 + (s - 1) t)`.
+A batch is made in one of a few ways, drawn by fixed odds: all frames share one level (text to video); every
+frame has its own (https://arxiv.org/abs/2407.01392); some frames are held clean and their loss is left out
+(the first: image to video; first and last: keyframes; a clean start inside a clip: extension). The levels are
+logit-normal (https://arxiv.org/abs/2403.03206), shifted towards noise: `t -> s t / (1 + (s - 1) t)`.
 """
 
 from __future__ import annotations

@@ -1,13 +1,12 @@
-"""What every training run needs: two optimisers under one schedule, averaged weights, and checkpoints that resume bit for bit.
+"""Training runs: two optimisers under one schedule, averaged weights, checkpoints that resume bit for bit.
 
-A checkpoint is one safetensors file: weights, averages, optimiser moments and, in its header, the step. Data and noise
-are drawn from generators named by (seed, step), so nothing else has to be kept.
+A checkpoint is one safetensors file: weights, averages, optimiser moments and, in its header, the step.
+Data and noise are drawn from generators named by (seed, step), so nothing else has to be kept.
 """
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,7 +49,10 @@ class OptimiserSettings:
 def optimisers(
     model: nn.Module, matrices: Iterable[str], settings: OptimiserSettings
 ) -> list[torch.optim.Optimizer]:
-    """Muon (https://kellerjordan.github.io/posts/muon) for the parameters named in `matrices`, AdamW for the rest."""
+    """Muon for the parameters named in `matrices`, AdamW for the rest.
+
+    Muon: https://kellerjordan.github.io/posts/muon.
+    """
     chosen = set(matrices)
     muon = [p for name, p in model.named_parameters() if name in chosen]
     rest = [p for name, p in model.named_parameters() if name not in chosen]
@@ -107,7 +109,7 @@ class Trainer:
         save_file(
             {k: v.contiguous() for k, v in tensors.items()}, part, {"state": json.dumps({"step": self.step})}
         )
-        os.replace(part, path)
+        part.replace(path)
 
     def load(self, path: Path, *, moments: bool = True) -> None:
         """Go on from a checkpoint; without `moments`, only its averaged weights are taken, for a new run."""
@@ -116,7 +118,7 @@ class Trainer:
             state = json.loads(file.metadata()["state"])
         prefix = "model/" if moments else "average/"
         weights = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-        missing, unexpected = self.model.load_state_dict(weights, strict=moments)
+        _, unexpected = self.model.load_state_dict(weights, strict=moments)
         if unexpected:
             raise ModelError(
                 f"{path} does not fit this model: {len(unexpected)} unknown weights, {unexpected[0]!r} first."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -43,8 +44,8 @@ def guided_euler(model: VideoDiT, noise_BCTYX: Tensor, captions: Sequence[str], 
     B, T = noise_BCTYX.shape[0], noise_BCTYX.shape[2]
     grid = torch.linspace(1, 0, STEPS + 1)
     x_BCTYX = noise_BCTYX
-    for sigma, after in zip(grid[:-1], grid[1:], strict=True):
-        level_BT = torch.full((B, T), 1000 * float(sigma))
+    for sigma, after in pairwise(grid.tolist()):
+        level_BT = torch.full((B, T), 1000 * sigma)
         with torch.autocast("cpu", torch.bfloat16):
             v, u = model(x_BCTYX, level_BT, prompt).float(), model(x_BCTYX, level_BT, empty).float()
         x_BCTYX = x_BCTYX + (after - sigma) * (u + GUIDANCE * (v - u))
