@@ -65,21 +65,29 @@ def test_the_two_backends_agree(clip, monkeypatch):
     assert abs(one - two)[:, 32:56, 12::32].max() <= 2
 
 
-def test_rotation_is_applied_once(clip, tmp_path):
-    tool("-display_rotation", "90", "-i", clip, "-c", "copy", tmp_path / "turned.mp4")
+@pytest.mark.parametrize("quarters", [1, 2, 3])
+def test_rotation_is_applied_once(clip, tmp_path, quarters):
+    tool("-display_rotation", 90 * quarters, "-i", clip, "-c", "copy", tmp_path / "turned.mp4")
     reader = open_video(tmp_path / "turned.mp4")
-    assert reader.size == (64, 192)
-    assert reader.frames == 24
-    turned = np.rot90(reader.read([2])[0], -1)  # stored with a quarter turn to the left
-    assert position(turned) == 2
-    assert patch_error(turned) <= 2
+    assert reader.size == ((64, 192) if quarters % 2 else (192, 64))
+    upright = np.rot90(reader.read([2])[0], -quarters)
+    assert position(upright) == 2
+    assert patch_error(upright) <= 2
+
+
+def test_a_mirrored_clip_is_shown_mirrored(clip, tmp_path):
+    tool("-display_rotation", 0, "-display_hflip", "-i", clip, "-c", "copy", tmp_path / "mirror.mp4")
+    upright = open_video(tmp_path / "mirror.mp4").read([2])[0][:, ::-1]
+    assert position(upright) == 2
+    assert patch_error(upright) <= 2
 
 
 def test_pixels_are_made_square(clip, tmp_path):
     tool("-i", clip, "-vf", "setsar=2/1", tmp_path / "wide.mp4")
-    reader = open_video(tmp_path / "wide.mp4")
-    assert reader.size == (384, 64)
-    assert next(iter(reader)).shape == (64, 384, 3)
+    frames = list(open_video(tmp_path / "wide.mp4"))
+    assert len(frames) == 24
+    assert frames[2].shape == (64, 384, 3)
+    assert position(frames[2][:, ::2]) == 2
 
 
 def test_frames_before_an_edit_list_are_not_shown(clip, tmp_path):
@@ -182,6 +190,8 @@ def test_a_cut_off_file_is_refused_with_the_frames_found(tmp_path, suffix):
     data = path.read_bytes()
     path.write_bytes(data[: len(data) // 2])
     refused(path, "cut off after|cannot read all")
+    with pytest.raises(MediaError, match="cut off after"):
+        open_video(path).frames  # noqa: B018 (a property that may raise)
 
 
 def test_damage_in_the_middle_is_no_silent_repetition(tmp_path):
