@@ -262,6 +262,11 @@ def test_parameters_read_as_galleries_expect_them():
     )
 
 
+def test_a_schedule_does_not_split_the_parameters():
+    record = Record({"prompt": "a fox", "guidance": "0:(1), 30:(2)", "width": None, "height": None})
+    assert parameters(record) == 'a fox\nCFG scale: "0:(1), 30:(2)", Version: kinema'
+
+
 def test_png_is_lossless_and_nothing_is_overwritten_unasked(tmp_path):
     path = write_image(tmp_path / "a.png", RAMP)
     assert np.array_equal(read_image(path), RAMP)

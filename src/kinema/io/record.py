@@ -70,20 +70,26 @@ def title(record: Record) -> str:
 def parameters(record: Record) -> str:
     """The paragraph that image galleries read: prompt, negative prompt, `Steps: 20, Sampler: euler, ...`."""
     shot = record.shot
-    size = (shot["width"], shot["height"]) if {"width", "height"} <= shot.keys() else shot.get("size")
+    width, height = shot.get("width"), shot.get("height")
     fields = {
         "Steps": shot.get("steps"),
         "Sampler": shot.get("solver"),
         "CFG scale": shot.get("guidance"),
         "Seed": shot.get("seed"),
-        "Size": "x".join(str(side) for side in size) if isinstance(size, list | tuple) else size,
+        "Size": f"{width}x{height}" if width and height else None,
         "Model": record.model.get("id"),
         "Version": f"kinema {record.versions['kinema']}" if "kinema" in record.versions else "kinema",
     }
     negative = _first_text(shot.get("negative"))
     lines = [_prompt(shot), f"Negative prompt: {negative}" if negative else ""]
-    lines.append(", ".join(f"{key}: {value}" for key, value in fields.items() if value is not None))
+    lines.append(", ".join(f"{key}: {_quoted(value)}" for key, value in fields.items() if value is not None))
     return _printable("\n".join(line for line in lines if line))
+
+
+def _quoted(value: object) -> str:
+    """The value as text, in JSON quotes where a comma or colon of its own (a schedule's) would split the line."""
+    text = str(value)
+    return json.dumps(text, ensure_ascii=False) if re.search(r'[,:"\n]', text) else text
 
 
 def ffmetadata(record: Record) -> bytes:
