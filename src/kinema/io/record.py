@@ -87,7 +87,7 @@ def parameters(record: Record) -> str:
 
 
 def _quoted(value: object) -> str:
-    """The value as text, in JSON quotes where a comma or colon of its own (a schedule's) would split the line."""
+    """The value as text, in JSON quotes where a comma or colon of its own would split the line."""
     text = str(value)
     return json.dumps(text, ensure_ascii=False) if re.search(r'[,:"\n]', text) else text
 
