@@ -1,0 +1,192 @@
+"""The causal video VAE of Wan: frames in -1..1 to latents of mean 0 and deviation 1, and back.
+
+    T = 1 + (F - 1) / 4,   z = (mu(frames) - mean) / std,   frames = D(z * std + mean)
+
+The first pixel frame is coded alone, then groups of four, a latent frame each. Encoder and decoder run
+chunk by chunk with an explicit `StreamState`, so memory does not grow with length, and a stream is the whole
+clip's decode to the last bit. Both layouts of Wan (https://arxiv.org/abs/2503.20314) are here: 2.1 (stride
+4 x 8 x 8), and 2.2 5B (`is_residual`: 4 x 16 x 16, with pixel patches and weightless shortcuts). Parameter
+names equal those of diffusers' `AutoencoderKLWan`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+from kinema.core.errors import GeometryError
+from kinema.models.vae_coders import Decoder, Encoder
+from kinema.models.vae_config import CausalVideoVAEConfig
+from kinema.models.vae_layers import CHANNELS_LAST, CausalConv3d, StreamState
+from kinema.models.vae_tiles import Tiles
+from kinema.models.weights import bare, load_into, load_state, read_config
+
+__all__ = ["CausalVideoVAE", "CausalVideoVAEConfig", "StreamState", "Tiles"]
+
+
+class CausalVideoVAE(nn.Module):
+    """The VAE between pixels and the latents that a video transformer sees.
+
+    `encode`, `decode` and `stream` keep no gradients; `moments`, `decode_chunk` and `forward` do.
+    """
+
+    def __init__(self, config: CausalVideoVAEConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.stride = config.stride
+        self.latent_channels = config.z_dim
+        self.encoder = Encoder(config)
+        self.quant_conv = CausalConv3d(2 * config.z_dim, 2 * config.z_dim, 1)
+        self.post_quant_conv = CausalConv3d(config.z_dim, config.z_dim, 1)
+        self.decoder = Decoder(config)
+
+    @classmethod
+    def from_folder(
+        cls, folder: str | Path, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
+    ) -> CausalVideoVAE:
+        """The VAE of a diffusers component folder, for evaluation.
+
+        Raises:
+            ModelError: files are missing, damaged or pickled, or do not fit each other.
+        """
+        with bare():
+            model = cls(CausalVideoVAEConfig.from_mapping(read_config(folder)))
+        load_into(model, load_state(folder, dtype=dtype, device=device), folder)
+        return model.requires_grad_(False).eval()
+
+    # no_grad rather than inference_mode: tensors made in the latter could not enter a training graph.
+    @torch.no_grad()
+    def encode(self, frames_BCFHW: Tensor) -> Tensor:
+        """Normalised latents `[B, C, T, Y, X]` (the posterior's mode) of frames in -1..1.
+
+        Raises:
+            GeometryError: the frames do not fit the stride.
+        """
+        mean_BCTYX, _ = self.moments(frames_BCFHW)
+        centre, scale = self._statistics(mean_BCTYX)
+        return ((mean_BCTYX - centre) / scale).contiguous()
+
+    def moments(self, frames_BCFHW: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log-variance of the posterior, `[B, C, T, Y, X]` each, not normalised."""
+        self._check(frames_BCFHW)
+        state, time, length = StreamState(), self.stride.time, frames_BCFHW.shape[2]
+        groups = [1, *[time] * ((length - 1) // time)]
+        chunks = torch.split(frames_BCFHW, groups, dim=2)
+        moments_BCTYX = torch.cat([self.encode_chunk(chunk, state) for chunk in chunks], dim=2)
+        mean, log_variance = moments_BCTYX.chunk(2, dim=1)
+        return mean, log_variance
+
+    @torch.no_grad()
+    def decode(self, latents_BCTYX: Tensor, *, tiles: Tiles | None = None) -> Tensor:
+        """Frames `[B, 3, F, H, W]` in -1..1 of normalised latents; the frames of `stream`, joined.
+
+        With `tiles` the whole clip passes tile by tile, which needs one tile's memory beside the result.
+        """
+        batch, _, length, rows, columns = latents_BCTYX.shape
+        space, frames = self.stride.space, self.stride.pixel_frames(length)
+        areas = tiles.areas(rows, columns, space) if tiles else []
+        out = self._canvas((batch, frames, rows, columns), latents_BCTYX)
+        for area in areas:
+            for start, chunk in self._chunks(area.cut(latents_BCTYX)):
+                area.blend_into(out[:, :, start : start + chunk.shape[2]], chunk)
+        if not areas:
+            for start, chunk in self._chunks(latents_BCTYX):
+                out[:, :, start : start + chunk.shape[2]] = chunk
+        return out.clamp_(-1, 1)
+
+    @torch.no_grad()
+    def stream(self, latents_BCTYX: Tensor, *, tiles: Tiles | None = None) -> Iterator[Tensor]:
+        """The frames in -1..1 of one latent frame after the other: one, then `stride.time` each.
+
+        Memory does not grow with the clip's length. With `tiles` each tile keeps its own state.
+        """
+        batch, _, _, rows, columns = latents_BCTYX.shape
+        if tiles is None:
+            for _, chunk in self._chunks(latents_BCTYX):
+                yield chunk.clamp(-1, 1)
+            return
+        areas = tiles.areas(rows, columns, self.stride.space)
+        for chunks in zip(*(self._chunks(area.cut(latents_BCTYX)) for area in areas), strict=True):
+            canvas = self._canvas((batch, chunks[0][1].shape[2], rows, columns), latents_BCTYX)
+            for area, (_, chunk) in zip(areas, chunks, strict=True):
+                area.blend_into(canvas, chunk)
+            yield canvas.clamp_(-1, 1)
+
+    def forward(self, frames_BCFHW: Tensor) -> Tensor:
+        """The reconstruction through the posterior's mean, with gradients, not clamped."""
+        mean_BCTYX, _ = self.moments(frames_BCFHW)
+        state = StreamState()
+        return torch.cat([self.decode_chunk(z, state) for z in torch.split(mean_BCTYX, 1, dim=2)], dim=2)
+
+    def encode_chunk(self, frames_BCFHW: Tensor, state: StreamState) -> Tensor:
+        """The first frame, or `stride.time` later ones, to `[B, 2 C, 1, Y, X]`; `state` moves on."""
+        x = self.encoder(self._enter(patchify(frames_BCFHW, self._patch)), state)
+        state.started = True
+        moments: Tensor = self.quant_conv(x, state)
+        return moments
+
+    def decode_chunk(self, z_BCTYX: Tensor, state: StreamState) -> Tensor:
+        """One latent frame, not normalised, to `[B, 3, f, H, W]`; `state` moves on."""
+        out = self.decoder(self.post_quant_conv(self._enter(z_BCTYX), state), state)
+        state.started = True
+        return unpatchify(out, self._patch)
+
+    def _chunks(self, latents_BCTYX: Tensor) -> Iterator[tuple[int, Tensor]]:
+        """First frame index and frames of each latent frame of a clip, not clamped."""
+        centre, scale = self._statistics(latents_BCTYX)
+        state, start = StreamState(), 0
+        for latent in torch.split(latents_BCTYX, 1, dim=2):
+            frames = self.decode_chunk(latent.float() * scale + centre, state)
+            yield start, frames
+            start += frames.shape[2]
+
+    def _statistics(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and deviation of each latent channel, `[C, 1, 1, 1]`, on the device of `like`."""
+        both = torch.tensor((self.config.latents_mean, self.config.latents_std), device=like.device)
+        centre, scale = both[..., None, None, None]
+        return centre, scale
+
+    def _enter(self, x: Tensor) -> Tensor:
+        """In the weights' precision, channels last in memory."""
+        return x.to(self.quant_conv.weight.dtype).contiguous(memory_format=CHANNELS_LAST)
+
+    def _canvas(self, shape_BFYX: tuple[int, int, int, int], like: Tensor) -> Tensor:
+        batch, frames, rows, columns = shape_BFYX
+        channels, space = self.config.out_channels // self._patch**2, self.stride.space
+        shape = (batch, channels, frames, rows * space, columns * space)
+        return torch.zeros(shape, dtype=self.quant_conv.weight.dtype, device=like.device)
+
+    @property
+    def _patch(self) -> int:
+        return self.config.patch_size or 1
+
+    def _check(self, frames_BCFHW: Tensor) -> None:
+        frames, height, width = frames_BCFHW.shape[2:]
+        time, space = self.stride.time, self.stride.space
+        if height % space or width % space or not height or not width:
+            near = [max(round(side / space), 1) * space for side in (width, height)]
+            raise GeometryError(
+                f"{width}x{height} is not a multiple of {space}; the nearest size is {near[0]}x{near[1]}."
+            )
+        if frames < 1 or (frames - 1) % time:
+            low = max((frames - 1) // time, 0) * time + 1
+            raise GeometryError(
+                f"frames={frames} is not 1 + a multiple of {time}; "
+                f"the nearest lengths are {low} and {low + time}."
+            )
+
+
+def patchify(x_BCFHW: Tensor, patch: int) -> Tensor:
+    """Pixel patches into channels (columns of a patch vary slower than its rows, as in Wan 2.2)."""
+    patches: Tensor = rearrange(x_BCFHW, "B C F (H p) (W q) -> B (C q p) F H W", p=patch, q=patch)
+    return patches
+
+
+def unpatchify(x_BCFHW: Tensor, patch: int) -> Tensor:
+    """The reverse of `patchify`."""
+    pixels: Tensor = rearrange(x_BCFHW, "B (C q p) F H W -> B C F (H p) (W q)", p=patch, q=patch)
+    return pixels
