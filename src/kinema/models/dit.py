@@ -1,8 +1,9 @@
-"""The video diffusion transformer: noisy latents, a noise level per latent frame and texts in; a velocity out.
+"""The video diffusion transformer: latents, a noise level per latent frame and texts in; a velocity out.
 
-The block is Wan's (https://arxiv.org/abs/2503.20314, and diffusers' `WanTransformer3DModel`, whose parameter names
-these are): self-attention with three-dimensional rotary positions, cross-attention to text, feed-forward; one time
-modulation shared by all blocks plus a small table of each block's own. Beyond that class, and free when unused:
+The block is Wan's (https://arxiv.org/abs/2503.20314, and diffusers' `WanTransformer3DModel`, whose parameter
+names these are): self-attention with three-dimensional rotary positions, cross-attention to text,
+feed-forward; one time modulation shared by all blocks plus a small table of each block's own. Beyond that
+class, and free when unused:
 
 - every latent frame has its own timestep `[B, T]`, so a held frame is simply one at 0;
 - every latent frame has its own weights over K prompts `[B, T, K]`;
@@ -17,7 +18,7 @@ Letters beside the package's: H heads, E width of a head, P tokens per latent fr
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -27,7 +28,16 @@ from einops import rearrange, repeat
 from torch import Tensor, nn
 
 from kinema.core.errors import ModelError
-from kinema.models.layers import Attention, Embedder, FeedForward, attend, rotary_table, rotate, sinusoids
+from kinema.models.layers import (
+    Attention,
+    Embedder,
+    FeedForward,
+    attend,
+    place_waves,
+    rotary_table,
+    rotate,
+    sinusoids,
+)
 
 __all__ = ["Conditioning", "Context", "VideoDiT", "VideoDiTConfig", "rotate"]
 
@@ -42,6 +52,8 @@ class VideoDiTConfig:
         added_kv_proj_dim: width that image tokens have inside the blocks; set together with `image_dim`.
         pos_embed_seq_len: image tokens that get a learned position (first-last-frame models).
         pooled_dim: width of a pooled text state added to the time embedding; None in Wan.
+        position_waves: waves per axis that tell a token its place in the frame (0..1), whatever the size;
+            rotary positions alone only tell distances. 0 in Wan.
     """
 
     patch_size: tuple[int, int, int] = (1, 2, 2)
@@ -59,6 +71,7 @@ class VideoDiTConfig:
     added_kv_proj_dim: int | None = None
     pos_embed_seq_len: int | None = None
     pooled_dim: int | None = None
+    position_waves: int = 0
 
     def __post_init__(self) -> None:
         """Refuse shapes that the layers cannot have."""
@@ -100,7 +113,7 @@ class Conditioning:
     Attributes:
         states_BKLD: token states of K prompts per sample.
         bias_BKL: log-weight of every token: 0 plain, -inf for padding; None when all are 0.
-        weights_BTK: share of each prompt in each latent frame, summing to 1; None gives all to a single prompt.
+        weights_BTK: share of each prompt in each latent frame, summing to 1; None for a single prompt.
         pooled_BKD: one state per prompt, for models with `pooled_dim`.
         image_BND: image tokens, for models with `image_dim`.
     """
@@ -259,6 +272,9 @@ class VideoDiT(nn.Module):
         self.patch_embedding = nn.Conv3d(
             config.in_channels, config.width, kernel_size=config.patch_size, stride=config.patch_size
         )
+        if config.position_waves:
+            self.position_embedding = nn.Linear(4 * config.position_waves, config.width, bias=False)
+            nn.init.zeros_(self.position_embedding.weight)
         self.condition_embedder = ConditionEmbedder(config)
         self.blocks = nn.ModuleList([Block(config) for _ in range(config.num_layers)])
         self.proj_out = nn.Linear(config.width, config.out_channels * math.prod(config.patch_size))
@@ -269,19 +285,25 @@ class VideoDiT(nn.Module):
         """Of the large matrices; norms and tables may be kept in fp32 beside it."""
         return self.proj_out.weight.dtype
 
+    def _blocks(self) -> Iterator[Block]:
+        for block in self.blocks:
+            assert isinstance(block, Block)
+            yield block
+
     def prepare(self, conditioning: Conditioning) -> Context:
         """Run everything that depends on the prompts alone; once per clip."""
         K = conditioning.states_BKLD.shape[1]
         states = rearrange(conditioning.states_BKLD.to(self.dtype), "B K L D -> (B K) L D")
         text_NLD = self.condition_embedder.text_embedder(states)
-        keys, values = [], []
-        for block in self.blocks:
+        keys: list[Tensor] = []
+        values: list[Tensor] = []
+        for block in self._blocks():
             for store, heads in zip((keys, values), block.attn2.keys_values(text_NLD), strict=True):
                 store.append(rearrange(heads, "(B K) H L E -> B K H L E", K=K))
         image = None
         if conditioning.image_BND is not None:
             image_BND = self.condition_embedder.image_embedder(conditioning.image_BND.to(self.dtype))
-            image = tuple(block.attn2.image_keys_values(image_BND) for block in self.blocks)
+            image = tuple(block.attn2.image_keys_values(image_BND) for block in self._blocks())
         return Context(
             tuple(keys),
             tuple(values),
@@ -298,7 +320,11 @@ class VideoDiT(nn.Module):
         time_BTD, modulation_BTMD = self.condition_embedder.time(timestep_BT, self._pooled(context, T))
         angle = rotary_table(self.config.attention_head_dim, (T, Y, X)).to(x_BDTYX.device)
         tokens = Tokens((T, Y, X), time_BTD, modulation_BTMD, angle.cos(), angle.sin())
-        return rearrange(x_BDTYX, "B D T Y X -> B (T Y X) D").contiguous(), tokens
+        x_BND = rearrange(x_BDTYX, "B D T Y X -> B (T Y X) D").contiguous()
+        if self.config.position_waves:
+            waves_ND = place_waves((T, Y, X), self.config.position_waves).to(x_BND)
+            x_BND = x_BND + self.position_embedding(waves_ND)
+        return x_BND, tokens
 
     def _pooled(self, context: Context, frames: int) -> Tensor | None:
         """Each latent frame's pooled text: the prompts' states, mixed as the prompts are."""

@@ -1,4 +1,4 @@
-"""The pieces that transformers over video tokens are made of: attention, rotary positions, feed-forward, embeddings.
+"""The pieces of transformers over video tokens: attention, rotary positions, feed-forward, embeddings.
 
 Parameter names equal those of diffusers' Wan classes, so that its checkpoints and LoRAs load without a table.
 
@@ -11,7 +11,7 @@ import math
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange
+from einops import rearrange, repeat
 from torch import Tensor, nn
 
 QUERY_BLOCK = 256
@@ -42,15 +42,35 @@ def rotary_table(
     return rearrange(torch.cat(angles, dim=-1), "T Y X E -> (T Y X) E").float()
 
 
+def place_waves(grid_TYX: tuple[int, int, int], waves: int) -> Tensor:
+    """Where every token is in the frame: sines and cosines of `pi k u`, k = 1..waves.
+
+    u is the token's centre along rows, then columns, as a share of the frame, so that a larger frame is a
+    scaled one.
+
+    Returns:
+        float32 `[T * Y * X, 4 * waves]`.
+    """
+    frames, rows, columns = grid_TYX
+    k = torch.arange(1, waves + 1, dtype=torch.float64)
+    axes = []
+    for length in (rows, columns):
+        angle = torch.outer((torch.arange(length, dtype=torch.float64) + 0.5) / length, math.pi * k)
+        axes.append(torch.cat((angle.sin(), angle.cos()), dim=-1))
+    down, across = axes[0][:, None].expand(rows, columns, -1), axes[1][None].expand(rows, columns, -1)
+    place_YXW = torch.cat((down, across), dim=-1).float()
+    return repeat(place_YXW, "Y X W -> (T Y X) W", T=frames)
+
+
 def rotate(x_BHNE: Tensor, cos_NE: Tensor, sin_NE: Tensor) -> Tensor:
     """Turn neighbouring channel pairs by their token's angles (`cos` and `sin` are `[N, E / 2]`)."""
-    even, odd = x_BHNE.float().unflatten(-1, (-1, 2)).unbind(-1)
+    even, odd = rearrange(x_BHNE.float(), "B H N (E two) -> two B H N E", two=2)
     turned = torch.stack((even * cos_NE - odd * sin_NE, even * sin_NE + odd * cos_NE), dim=-1)
     return turned.flatten(-2).type_as(x_BHNE)
 
 
 def attend(q_BHNE: Tensor, k_BHLE: Tensor, v_BHLE: Tensor, bias_BL: Tensor | None = None) -> Tensor:
-    """Softmax attention; `bias_BL` is added to the logits of each key (log of its weight, -inf to hide it)."""
+    """Softmax attention; `bias_BL` is added to each key's logits (log of its weight, -inf to hide it)."""
     mask = None if bias_BL is None else bias_BL[:, None, None, :].type_as(q_BHNE)
     if q_BHNE.device.type == "cpu" and q_BHNE.dtype == torch.bfloat16:
         return _attend_in_blocks(q_BHNE, k_BHLE, v_BHLE, mask)
@@ -60,12 +80,12 @@ def attend(q_BHNE: Tensor, k_BHLE: Tensor, v_BHLE: Tensor, bias_BL: Tensor | Non
 def _attend_in_blocks(q_BHNE: Tensor, k_BHLE: Tensor, v_BHLE: Tensor, mask: Tensor | None) -> Tensor:
     """The same by plain products, a block of queries at a time.
 
-    torch's fused CPU kernel does not use bf16 dot products: forward and backward of 64 tokens take it 36 ms where
-    this takes 8 (32 samples, 8 heads of 32, one core).
+    torch's fused CPU kernel does not use bf16 dot products: forward and backward of 64 tokens take it 36 ms
+    where this takes 8 (32 samples, 8 heads of 32, one core).
     """
     scale, keys_BHEL = q_BHNE.shape[-1] ** -0.5, k_BHLE.transpose(-1, -2)
     blocks = []
-    for q in q_BHNE.split(QUERY_BLOCK, dim=2):
+    for q in torch.split(q_BHNE, QUERY_BLOCK, dim=2):
         logits = torch.matmul(q * scale, keys_BHEL).float()
         logits = logits if mask is None else logits + mask
         blocks.append(torch.matmul(logits.softmax(dim=-1).type_as(v_BHLE), v_BHLE))
@@ -73,7 +93,7 @@ def _attend_in_blocks(q_BHNE: Tensor, k_BHLE: Tensor, v_BHLE: Tensor, mask: Tens
 
 
 def sinusoids(timestep: Tensor, width: int) -> Tensor:
-    """Cosines, then sines, of `timestep` (0..1000) at `width / 2` frequencies from 1 down to 1/10000; adds an axis."""
+    """Cosines, then sines, of `timestep` (0..1000) at frequencies from 1 down to 1/10000: `[..., width]`."""
     frequency = torch.exp(
         -math.log(10_000.0) / (width // 2) * torch.arange(width // 2, device=timestep.device)
     )

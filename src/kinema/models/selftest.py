@@ -1,6 +1,7 @@
 """Does attention on this machine compute what it should? Tens of milliseconds against a float64 reference.
 
-Fused kernels differ by build, device and precision, and a wrong one gives black or noisy video without any error.
+Fused kernels differ by build, device and precision, and a wrong one gives black or noisy video without any
+error.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """What a checkpoint is and can do, known from its configuration files alone: no torch, no weights.
 
-A card is read before anything heavy, so that a mode which a checkpoint cannot do is refused by name in a moment.
+A card is read before anything heavy, so that a mode which a checkpoint cannot do is refused by name
+in a moment.
 """
 
 from __future__ import annotations
@@ -126,8 +127,8 @@ def read_card(model: str, *, local_files_only: bool = False) -> ModelCard:
     if kind in ("WanPipeline", "WanImageToVideoPipeline"):
         return _wan(model, folder, index)
     raise ModelError(
-        f"model {model!r} is a {kind!r}; kinema runs 'KinemaPipeline', 'WanPipeline' and 'WanImageToVideoPipeline' "
-        "folders in diffusers layout."
+        f"model {model!r} is a {kind!r}; kinema runs 'KinemaPipeline', 'WanPipeline' and "
+        "'WanImageToVideoPipeline' folders in diffusers layout."
     )
 
 
@@ -200,14 +201,23 @@ def _embedded(name: str, folder: Path) -> ModelCard:
 def _wan(name: str, folder: Path, index: Mapping[str, Any]) -> ModelCard:
     transformer = read_json(folder / "transformer" / "config.json")
     vae = read_json(folder / "vae" / "config.json")
-    if index.get("transformer_2", [None])[0] is not None:
+    for part, config, expected in (
+        ("transformer", transformer, "WanTransformer3DModel"),
+        ("vae", vae, "AutoencoderKLWan"),
+    ):
+        if config.get("_class_name", expected) != expected:
+            raise ModelError(
+                f"the {part} of model {name!r} is a {config['_class_name']!r}; "
+                f"kinema runs {expected!r} there."
+            )
+    if (index.get("transformer_2") or [None])[0] is not None:
         raise ModelError(
-            f"model {name!r} has two experts (transformer and transformer_2), which kinema does not run yet; use Wan "
-            "2.1, or Wan 2.2 TI2V-5B."
+            f"model {name!r} has two experts (transformer and transformer_2), which kinema does not run yet; "
+            "use Wan 2.1, or Wan 2.2 TI2V-5B."
         )
     residual = bool(vae.get("is_residual"))
     stride = Stride(time=vae.get("scale_factor_temporal", 4), space=vae.get("scale_factor_spatial", 8))
-    mechanism, modes = _wan_modes(transformer, bool(index.get("expand_timesteps")))
+    mechanism, modes = _wan_modes(transformer, stride, bool(index.get("expand_timesteps")))
     return ModelCard(
         id=name,
         folder=folder,
@@ -223,16 +233,26 @@ def _wan(name: str, folder: Path, index: Mapping[str, Any]) -> ModelCard:
     )
 
 
-def _wan_modes(transformer: Mapping[str, Any], per_token_time: bool) -> tuple[Mechanism, frozenset[Mode]]:
-    if transformer.get("in_channels", 16) == 36:
-        modes: set[Mode] = {"first"}
-        if transformer.get("pos_embed_seq_len"):
-            modes = {"first", "last"}
-        return "channels", frozenset(modes)
-    if per_token_time:
-        return "levels", frozenset(
-            {"text", "image", "first", "last", "keyframes", "strength", "video", "extend"}
+def _wan_modes(
+    transformer: Mapping[str, Any], stride: Stride, per_token_time: bool
+) -> tuple[Mechanism, frozenset[Mode]]:
+    """How pictures are told to a Wan transformer, and what follows from it.
+
+    Mask channels (one per frame of a group) and the picture's stand beside the noise; image tokens come
+    from one picture, or, where they have learned positions, from exactly two.
+    """
+    seen, made = transformer.get("in_channels", 16), transformer.get("out_channels") or 16
+    if seen == 2 * made + stride.time:
+        if transformer.get("image_dim") is None:
+            return "channels", frozenset({"first", "last"})
+        return "channels", frozenset({"last"} if transformer.get("pos_embed_seq_len") else {"first"})
+    if seen != made:
+        raise ModelError(
+            f"the transformer reads {seen} channels and makes {made}; kinema knows {made} and "
+            f"{2 * made + stride.time} (with mask and picture). Use a Wan T2V, I2V, FLF2V or TI2V checkpoint."
         )
+    if per_token_time:
+        return "levels", frozenset(MODES)
     return "none", frozenset({"text", "image", "video"})
 
 

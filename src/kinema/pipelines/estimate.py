@@ -37,7 +37,7 @@ class Estimate:
     working_bytes: float
 
     def seconds(self, rate: float) -> float:
-        """Sampling time, about, at `rate` operations a second (see `measure_rate`); text and VAE come on top."""
+        """Sampling time, about, at `rate` operations a second (`measure_rate`); text and VAE come on top."""
         return self.operations / (EFFICIENCY * rate)
 
 
@@ -66,7 +66,7 @@ def _weight_bytes(folder: Path) -> int:
 
 
 def measure_rate(device: str = "auto", *, seconds: float = 0.1) -> float:
-    """Operations a second of a float32 (CPU) or bfloat16 (accelerator) product of matrices, the best of a few."""
+    """Operations a second of a product of matrices, the best of a few; bfloat16 on accelerators."""
     import torch
 
     from kinema.core.runtime import resolve_device, resolve_dtype

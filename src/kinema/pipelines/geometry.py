@@ -7,7 +7,6 @@ A clip that is extended adds whole groups: T = F / time.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -33,6 +32,7 @@ class Geometry:
         latent_frames: latent frames that are sampled, without `context`.
         rows, columns: of the latents.
         context: latent frames of an earlier clip held before them.
+        first: place in the whole clip of the first latent frame that is sampled.
         time: pixel frames of a latent group.
         fps: frames per second, as a fraction's text.
         notes: what was rounded.
@@ -46,6 +46,7 @@ class Geometry:
     rows: int
     columns: int
     context: int
+    first: int
     time: int
     fps: str
     notes: tuple[str, ...] = ()
@@ -62,15 +63,24 @@ class Geometry:
         return (self.latent_frames + self.context) * self.rows * self.columns
 
 
-def plan_geometry(shot: Shot, card: ModelCard) -> Geometry:
-    """The geometry of a shot on a model; `GeometryError` with the nearest legal values where it does not fit."""
+def plan_geometry(shot: Shot, card: ModelCard, after: Geometry | None = None) -> Geometry:
+    """The geometry of a shot on a model.
+
+    Args:
+        shot: what was asked for.
+        card: of the model.
+        after: geometry of the shot before in a storyboard, whose size and rate this one takes over.
+
+    Raises:
+        GeometryError: size or length do not fit; the message names the nearest that do.
+        MediaError: a clip or picture whose size is asked for cannot be read.
+    """
     clip = _clip_of(shot)
-    fps = (
-        Fraction(str(shot.fps)) if shot.fps is not None else clip.fps if clip else Fraction(card.defaults.fps)
-    )
-    width, height = _size(shot, card, clip)
+    fps = _rate(shot, card, clip, after)
+    width, height = _size(shot, card, clip, after)
     frames, keep, notes = _length(shot, card, fps, clip)
-    context = 0 if shot.extend is None else (shot.extend.context or CONTEXT)
+    extend = shot.extend
+    context = 0 if extend is None else (extend.context or CONTEXT)
     geometry = Geometry(
         width=width,
         height=height,
@@ -80,42 +90,92 @@ def plan_geometry(shot: Shot, card: ModelCard) -> Geometry:
         rows=height // card.stride.space,
         columns=width // card.stride.space,
         context=context,
+        first=0 if extend is None else _frames_before(card, clip, after),
         time=card.stride.time,
         fps=str(fps),
         notes=notes,
     )
     if geometry.latents > MOST_LATENTS:
         raise GeometryError(
-            f"{width}x{height} with {frames} frames is {geometry.latents:,} latents, above {MOST_LATENTS:,}; ask for a "
-            "smaller size or a shorter clip."
+            f"{width}x{height} with {frames} frames is {geometry.latents:,} latents, above {MOST_LATENTS:,}; "
+            "ask for a smaller size or a shorter clip."
         )
     return geometry
 
 
+def _frames_before(card: ModelCard, clip: VideoReader | None, after: Geometry | None) -> int:
+    """Latent frames of the clip that is extended."""
+    if clip is not None:
+        return card.stride.latent_frames(clip.frames)
+    assert after is not None, "a storyboard's first shot extends no other"
+    return after.first + after.latent_frames
+
+
 def _clip_of(shot: Shot) -> VideoReader | None:
-    path = (
-        shot.source.path if shot.source is not None else shot.extend.path if shot.extend is not None else None
-    )
-    return None if path is None else open_video(path)
+    """The clip on disk that the shot starts or goes on from."""
+    if shot.source is not None:
+        return open_video(shot.source.path)
+    if shot.extend is not None and not shot.extend.previous:
+        return open_video(shot.extend.path)
+    return None
 
 
-def _size(shot: Shot, card: ModelCard, clip: VideoReader | None) -> tuple[int, int]:
-    """What was asked for; else the clip's or first picture's shape at the model's own area; else the default."""
-    own = card.defaults
-    if shot.width is not None and shot.height is not None:
-        check_multiple(shot.width, shot.height, card.multiple)
-        return shot.width, shot.height
+def _rate(shot: Shot, card: ModelCard, clip: VideoReader | None, after: Geometry | None) -> Fraction:
+    """What was asked for; else that of the shot before or of the clip; else the model's."""
+    own = after.fps if after is not None else clip.fps if clip is not None else card.defaults.fps
+    if shot.fps is None:
+        return Fraction(own)
+    asked = Fraction(shot.fps)
+    if shot.extend is not None and clip is not None and asked != clip.fps:
+        raise GeometryError(
+            f"fps={asked} is not the rate of {shot.extend.path} ({clip.fps}), and a clip that goes on "
+            "keeps its own; leave fps out."
+        )
+    return asked
+
+
+def _size(shot: Shot, card: ModelCard, clip: VideoReader | None, after: Geometry | None) -> tuple[int, int]:
+    """What was asked for; a side that was left out follows from the shape that the shot has by itself."""
     if shot.extend is not None and clip is not None:
-        check_multiple(*clip.size, card.multiple)
-        return clip.size
-    if not card.any_aspect:
-        return own.width, own.height
-    like = clip.size if clip else _picture_size(shot)
+        return _kept_size(shot, shot.extend.path, clip, card)
+    width, height = shot.width, shot.height
+    if width is None or height is None:
+        own = (after.width, after.height) if after is not None else _own_size(shot, card, clip)
+        if width is not None:
+            height = _on_grid(width * own[1] / own[0], card.multiple)
+        elif height is not None:
+            width = _on_grid(height * own[0] / own[1], card.multiple)
+        else:
+            width, height = own
+    check_multiple(width, height, card.multiple)
+    return width, height
+
+
+def _kept_size(shot: Shot, path: str, clip: VideoReader, card: ModelCard) -> tuple[int, int]:
+    """The size of a clip that is extended; another cannot be asked for."""
+    width, height = clip.size
+    if (shot.width or width, shot.height or height) != clip.size:
+        raise GeometryError(
+            f"{shot.width or width}x{shot.height or height} is not the size of {path} ({width}x{height}), "
+            "and a clip that goes on keeps its own; leave the size out."
+        )
+    check_multiple(width, height, card.multiple)
+    return clip.size
+
+
+def _own_size(shot: Shot, card: ModelCard, clip: VideoReader | None) -> tuple[int, int]:
+    """The clip's or first picture's shape at the model's own area where it takes any; else the default."""
+    own = card.defaults
+    like = (clip.size if clip else _picture_size(shot)) if card.any_aspect else None
     if like is None:
         return own.width, own.height
     aspect, area = like[1] / like[0], own.width * own.height
-    side: Callable[[float], int] = lambda x: max(1, int(x // card.multiple)) * card.multiple  # noqa: E731
-    return side((area / aspect) ** 0.5), side((area * aspect) ** 0.5)
+    return _on_grid((area / aspect) ** 0.5, card.multiple), _on_grid((area * aspect) ** 0.5, card.multiple)
+
+
+def _on_grid(pixels: float, multiple: int) -> int:
+    """The largest legal side that is not longer, as diffusers' Wan examples round it."""
+    return max(1, round(pixels) // multiple) * multiple
 
 
 def _picture_size(shot: Shot) -> tuple[int, int] | None:
@@ -146,15 +206,7 @@ def _length(
     time = card.stride.time
     rest = 0 if shot.extend is not None else 1
     if shot.seconds is not None:
-        wanted = Fraction(shot.seconds) * fps
-        frames = max(rest + (0 if rest else time), rest + time * round((wanted - rest) / time))
-        exact = frames == wanted
-        note = (
-            ()
-            if exact
-            else (f"{shot.seconds:g} s at {fps} fps is rounded to {frames} frames, a legal length.",)
-        )
-        return frames, frames, note
+        return _from_seconds(shot.seconds, fps, rest, time)
     if shot.frames is None:
         return _default_length(shot, card, clip)
     over = (shot.frames - rest) % time
@@ -166,9 +218,16 @@ def _length(
     rule = f"1 + a multiple of {time}" if rest else f"a multiple of {time}"
     near = f"{low} and {high}" if low >= max(1, rest) else f"{high}"
     raise GeometryError(
-        f"frames={shot.frames} is not {rule}; the nearest lengths are {near} (or let kinema round up and trim: "
-        "--fit-length)."
+        f"frames={shot.frames} is not {rule}; the nearest lengths are {near} (or let kinema round up "
+        "and trim: --fit-length)."
     )
+
+
+def _from_seconds(seconds: float, fps: Fraction, rest: int, time: int) -> tuple[int, int, tuple[str, ...]]:
+    wanted = Fraction(seconds) * fps
+    frames = max(rest or time, rest + time * round((wanted - rest) / time))
+    rounded = f"{seconds:g} s at {fps} fps is rounded to {frames} frames, a legal length."
+    return frames, frames, () if frames == wanted else (rounded,)
 
 
 def _default_length(

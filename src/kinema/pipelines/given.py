@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from kinema.core.errors import ConfigError, GeometryError
-from kinema.io.image import read_image
+from kinema.io.image import How, read_image
 from kinema.pipelines.cards import ModelCard
 from kinema.pipelines.geometry import Geometry
 from kinema.story.shot import Shot
@@ -45,7 +45,7 @@ class Given:
     source: str | None = None
     strength: float = 1.0
     extend: str | None = None
-    fit: str = "crop"
+    fit: How = "crop"
 
 
 def plan_given(shot: Shot, card: ModelCard, geometry: Geometry) -> tuple[Given, tuple[str, ...]]:
@@ -67,7 +67,8 @@ def plan_given(shot: Shot, card: ModelCard, geometry: Geometry) -> tuple[Given, 
         last = min(first + geometry.time - 1, geometry.frames - 1) if latent else 0
         if latent and geometry.time > 1:
             notes.append(
-                f"frame {frame} shares latent frame {latent} with frames {first} to {last}: all show {key.image}."
+                f"frame {frame} shares latent frame {latent} with frames {first} to {last}: "
+                f"all show {key.image}."
             )
     _check_places(held, card, geometry)
     given = Given(
@@ -85,12 +86,13 @@ def _check_places(held: list[HeldImage], card: ModelCard, geometry: Geometry) ->
     for image in held:
         if image.latent >= geometry.latent_frames:
             raise GeometryError(
-                f"keyframe {image.image}@{image.frame} is past the end; the last frame is {geometry.keep - 1}."
+                f"keyframe {image.image}@{image.frame} is past the end; "
+                f"the last frame is {geometry.keep - 1}."
             )
         if other := seen.get(image.latent):
             raise ConfigError(
-                f"keyframes at frames {other.frame} and {image.frame} share latent frame {image.latent}; keep them at "
-                f"least {geometry.time} frames apart."
+                f"keyframes at frames {other.frame} and {image.frame} share latent frame {image.latent}; "
+                f"keep them at least {geometry.time} frames apart."
             )
         seen[image.latent] = image
     places = set(seen)

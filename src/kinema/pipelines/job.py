@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,25 +64,43 @@ class Job:
 
 
 def make_job(request: Shot | Storyboard, *, local_files_only: bool = False) -> Job:
-    """Plan every shot of a request; everything that is wrong with it is found here, before weights are read."""
+    """Plan every shot of a request; what is wrong with it is found here, before weights are read."""
     shots = request.shots if isinstance(request, Storyboard) else (request,)
     cards = {
         model: read_card(model, local_files_only=local_files_only)
         for model in dict.fromkeys(s.model for s in shots)
     }
-    plans = tuple(make_plan(shot, cards[shot.model]) for shot in shots)
+    plans: list[Plan] = []
+    for i, shot in enumerate(shots, start=1):
+        _check_same_model(i, shot, plans)
+        plans.append(make_plan(shot, cards[shot.model], plans[-1].geometry if plans else None))
     _check_one_clip(plans)
     resolved = [plan.shot for plan in plans]
-    return Job(plans, cards, {"shots": resolved} if isinstance(request, Storyboard) else resolved[0])
+    whole = {"shots": resolved} if isinstance(request, Storyboard) else resolved[0]
+    return Job(tuple(plans), cards, whole)
 
 
-def _check_one_clip(plans: tuple[Plan, ...]) -> None:
+def _check_same_model(number: int, shot: Shot, before: Sequence[Plan]) -> None:
+    """A shot that goes on from the one before takes over its latents, which only the same model can read."""
+    if shot.extend is None or not shot.extend.previous:
+        return
+    if not before:
+        raise ConfigError("extend: previous needs a shot before it in a storyboard; name a clip's file.")
+    if before[-1].model != shot.model:
+        raise ConfigError(
+            f"shot {number} goes on from the shot before in model {shot.model!r}, and that one is in "
+            f"{before[-1].model!r}; use one model, or extend the first shot's file."
+        )
+
+
+def _check_one_clip(plans: Sequence[Plan]) -> None:
     """A file has one size and one rate."""
     first = plans[0].geometry
     for i, plan in enumerate(plans[1:], start=2):
         g = plan.geometry
         if (g.width, g.height, g.fps) != (first.width, first.height, first.fps):
             raise ConfigError(
-                f"shot {i} is {g.width}x{g.height} at {g.fps} fps and shot 1 {first.width}x{first.height} at {first.fps}; "
+                f"shot {i} is {g.width}x{g.height} at {g.fps} fps and shot 1 "
+                f"{first.width}x{first.height} at {first.fps}; "
                 "one clip has one size and rate: set size and fps for all shots."
             )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, Self
 
 import torch
 from torch import Tensor
@@ -21,7 +21,7 @@ from kinema.models.vision import CheckpointImageEncoder
 from kinema.models.weights import bare, load_into, load_state, read_config
 from kinema.pipelines.cards import ModelCard, local_folder, read_card
 
-# Tables and time embedding stay in fp32 beside half-precision matrices: sums over hundreds of steps live there.
+# Tables and the time embedding stay in fp32 beside half-precision matrices: small changes add up there.
 FP32_PARTS = ("time_embedder", "scale_shift_table", "norm2")
 
 
@@ -41,12 +41,20 @@ class VideoVAE(Protocol):
         """Frames of one latent frame after the other."""
         ...
 
+    def to(self, device: torch.device | str) -> Self:
+        """Move the weights."""
+        ...
+
 
 class TextEncoder(Protocol):
     """Prompts in, token states out."""
 
-    def encode(self, prompts: Sequence[Prompt]) -> TextStates:
-        """States of each prompt."""
+    def encode(self, prompts: Sequence[Prompt], max_length: int = ...) -> TextStates:
+        """States of each prompt, cut to `max_length` tokens."""
+        ...
+
+    def to(self, device: torch.device | str) -> Self:
+        """Move the weights."""
         ...
 
 
@@ -68,6 +76,16 @@ class Model:
     image: CheckpointImageEncoder | None
     device: torch.device
     dtype: torch.dtype
+
+    def to(self, device: torch.device | None = None, dtype: torch.dtype | None = None) -> Self:
+        """Move all parts to a device, or the transformer to another precision, in place."""
+        self.device, self.dtype = device or self.device, dtype or self.dtype
+        for name, parameter in self.dit.named_parameters():
+            parameter.data = parameter.data.to(self.device, _precision(name, self.dtype))
+        for part in (self.vae, self.text, self.image):
+            if part is not None:
+                part.to(self.device)
+        return self
 
 
 def load(
@@ -94,17 +112,15 @@ def load(
     where = resolve_device(device)
     precision = resolve_dtype(dtype, where)
     folder = local_folder(card, local_files_only=local_files_only)
-    if card.family == "embedded":
-        parts = _embedded_parts(folder, where)
-    else:
-        parts = _wan_parts(folder, where, precision)
     dit = load_dit(folder / "transformer", where, precision)
-    return Model(card, dit, *parts, where, precision)
+    if card.family == "embedded":
+        return Model(card, dit, *_embedded_parts(folder, where), None, where, precision)
+    return Model(card, dit, *_wan_parts(folder, where, precision), where, precision)
 
 
-def _embedded_parts(folder: Path, device: torch.device) -> tuple[VideoVAE, TextEncoder, None]:
+def _embedded_parts(folder: Path, device: torch.device) -> tuple[VideoVAE, TextEncoder]:
     codec = PatchCodec.from_folder(folder / "vae").to(device)
-    return codec, EmbeddedTextEncoder.from_folder(folder, device=device), None
+    return codec, EmbeddedTextEncoder.from_folder(folder, device=device)
 
 
 def _wan_parts(
@@ -122,7 +138,7 @@ def load_dit(folder: Path, device: torch.device, dtype: torch.dtype) -> VideoDiT
     """A transformer from its folder, with its fp32 parts kept so."""
     config = VideoDiTConfig.from_mapping(read_config(folder))
     state = {
-        name: tensor.to(torch.float32 if any(part in name for part in FP32_PARTS) else dtype)
+        name: tensor.to(_precision(name, dtype))
         for name, tensor in load_state(folder, device=device).items()
         if "norm_added_q" not in name  # written by old converters, used by nobody
     }
@@ -132,10 +148,15 @@ def load_dit(folder: Path, device: torch.device, dtype: torch.dtype) -> VideoDiT
     return dit.requires_grad_(False).eval()
 
 
+def _precision(name: str, dtype: torch.dtype) -> torch.dtype:
+    return torch.float32 if any(part in name for part in FP32_PARTS) else dtype
+
+
 def require_image_encoder(model: Model) -> CheckpointImageEncoder:
     """The image encoder, or an error that names the folder it should be in."""
     if model.image is None:
         raise ModelError(
-            f"{model.card.folder} has no image_encoder/, which this model reads its picture with; fetch it again."
+            f"{model.card.folder} has no image_encoder/, which this model reads its picture with; "
+            "fetch it again."
         )
     return model.image

@@ -1,4 +1,4 @@
-"""The transformer as the sampler asks for it: latents at some levels in, a velocity for each side's texts out."""
+"""The transformer as the sampler asks for it: latents at some levels in, a velocity for each side out."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from kinema.diffusion.flow import timesteps
 from kinema.diffusion.guidance import COND, UNCOND
 from kinema.diffusion.step import Step
 from kinema.models.dit import VideoDiT
-from kinema.pipelines.conditioning import Branch, Conditions
+from kinema.pipelines.conditioning import Conditions
 from kinema.pipelines.plan import Sampling
+from kinema.pipelines.texts import Branch
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -1,4 +1,4 @@
-"""A shot made concrete for one model: legal size and length, tracks sampled per latent frame, held frames placed.
+"""A shot made concrete for one model: legal size and length, tracks per latent frame, held frames placed.
 
     shot + card -> plan          no weights are read; whatever is wrong with a request is found here
 
@@ -90,8 +90,13 @@ class Plan:
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
 
 
-def make_plan(shot: Shot, card: ModelCard) -> Plan:
+def make_plan(shot: Shot, card: ModelCard, after: Geometry | None = None) -> Plan:
     """Resolve a shot for a model.
+
+    Args:
+        shot: what was asked for.
+        card: of its model.
+        after: geometry of the shot before in a storyboard.
 
     Raises:
         GeometryError: size or length do not fit; the message names the nearest that do.
@@ -100,7 +105,7 @@ def make_plan(shot: Shot, card: ModelCard) -> Plan:
         MediaError: a picture or clip that cannot be read.
     """
     _check_modes(shot, card)
-    geometry = plan_geometry(shot, card)
+    geometry = plan_geometry(shot, card, after)
     given, notes = plan_given(shot, card, geometry)
     seed = secrets.randbelow(2**31) if shot.seed is None else shot.seed
     prompts, negatives = _prompts(shot, geometry)
@@ -174,7 +179,7 @@ def per_latent(values_F: NDArray[np.float64], geometry: Geometry) -> NDArray[np.
 
 
 def _prompts(shot: Shot, geometry: Geometry) -> tuple[Prompts, Prompts]:
-    """Both sides, each phrase where its weight's sign puts it, for every pair of prompt and negative prompt."""
+    """Both sides, each phrase where its weight's sign puts it, for every pair of prompt and negative."""
     fps = Fraction(geometry.fps)
     texts, weights_FK = shot.prompt.sample(geometry.keep, fps)
     others, weights_FJ = shot.negative.sample(geometry.keep, fps)

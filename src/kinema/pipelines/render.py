@@ -5,7 +5,7 @@ frames <- stream(vae) <- sample(guided(network)) <- condition(plan)
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from itertools import islice
 
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from kinema.core.contracts import OnProgress, Progress
 from kinema.diffusion.guidance import AdaptiveProjected, CFGZero, ClassifierFree, Guidance, Guided
-from kinema.diffusion.sampler import sample
+from kinema.diffusion.sampler import SamplerState, sample
 from kinema.diffusion.solvers import solver
 from kinema.diffusion.step import FrameNoise
 from kinema.io.clip import Clip
@@ -43,28 +43,44 @@ def render_plan(plan: Plan, model: Model, *, previous: Clip | None, on_progress:
     on_progress(Progress("text", 0, 1))
     conditions = condition(plan, model, previous=previous)
     on_progress(Progress("text", 1, 1))
-    x_BCTYX = denoise(plan, model, conditions, on_progress)
-    new = x_BCTYX[:, :, x_BCTYX.shape[2] - plan.geometry.latent_frames :]
-    tail = conditions.tail_BCTYX
-    latents = new if tail is None else torch.cat([tail, new], dim=2)
+    latents = shown_latents(conditions, denoise(plan, model, conditions, on_progress))
     # What a clip on disk already shows is kept as it is; a previous shot has shown its own frames.
     kept = Clip.open(plan.given.extend) if plan.given.extend not in (None, "previous") else None
-    frames = _frames(plan, model, latents, kept, conditions.tail_frames, on_progress)
+    skip = 0 if conditions.tail is None else conditions.tail.frames
+    frames = _frames(plan, model, latents, kept, skip, on_progress)
     g = plan.geometry
     count = g.keep + (len(kept) if kept is not None else 0)
     return Clip(frames, Fraction(g.fps), latents=latents.cpu(), count=count, size=(g.width, g.height))
 
 
-def denoise(plan: Plan, model: Model, conditions: Conditions, on_progress: OnProgress) -> Tensor:
-    """Clean latents `[1, C, T, Y, X]`, held context included."""
-    context = conditions.table_SBT.shape[2] - plan.geometry.latent_frames
+def denoise(
+    plan: Plan,
+    model: Model,
+    conditions: Conditions,
+    on_progress: OnProgress,
+    *,
+    state: SamplerState | None = None,
+    on_state: Callable[[SamplerState], None] | None = None,
+) -> Tensor:
+    """Clean latents `[1, C, T, Y, X]`, held context included.
+
+    Args:
+        plan, model, conditions: of the render.
+        on_progress: called after every step; raise from it to stop.
+        state: where to go on; None for the beginning.
+        on_state: called after every step with what goes on from there.
+    """
+    context = 0 if conditions.tail is None else conditions.tail.held
     return sample(
         Guided(Network(model.dit, conditions, plan.sampling), guidance(plan.sampling, context)),
-        conditions.start_BCTYX,
+        conditions.start_BCTYX if state is None else state.x_BCTYX,
         conditions.table_SBT,
         solver(plan.sampling.solver),
-        noise=FrameNoise(plan.sampling.seed),
+        noise=FrameNoise(plan.sampling.seed, first=plan.geometry.first - context),
         on_step=on_progress,
+        on_state=on_state,
+        start=0 if state is None else state.index,
+        state=None if state is None else state.solver,
     )
 
 
@@ -75,26 +91,30 @@ def guidance(sampling: Sampling, context: int = 0) -> Guidance:
     return rule(scale=scale_BT, interval=sampling.interval, rescale=sampling.rescale)
 
 
+def shown_latents(conditions: Conditions, x_BCTYX: Tensor) -> Tensor:
+    """What the decoder sees: the earlier clip's end where there is one, then the new latent frames."""
+    tail = conditions.tail
+    return x_BCTYX if tail is None else torch.cat([tail.latents_BCTYX, x_BCTYX[:, :, tail.held :]], dim=2)
+
+
 def _frames(
     plan: Plan, model: Model, latents_BCTYX: Tensor, kept: Clip | None, skip: int, on_progress: OnProgress
 ) -> Iterator[np.ndarray]:
-    """The kept clip's frames, then the decoded ones without the first `skip`, trimmed to the length asked for."""
+    """The kept clip's frames, then the decoded ones without the first `skip`, as many as asked for."""
     if kept is not None:
         yield from kept
-    yield from islice(decoded(model, latents_BCTYX, on_progress), skip, skip + plan.geometry.keep)
+    frames = (f for chunk in chunks(model, latents_BCTYX, on_progress) for f in to_uint8(chunk))
+    yield from islice(frames, skip, skip + plan.geometry.keep)
 
 
-def decoded(model: Model, latents_BCTYX: Tensor, on_progress: OnProgress) -> Iterator[np.ndarray]:
-    """uint8 frames `[H, W, 3]`, one latent frame decoded at a time."""
-    total, chunks, shown = latents_BCTYX.shape[2], model.vae.stream(latents_BCTYX), 0
-    while True:
+def chunks(model: Model, latents_BCTYX: Tensor, on_progress: OnProgress) -> Iterator[Tensor]:
+    """Frames `[B, 3, f, H, W]` in -1..1 of one latent frame after the other; memory does not grow."""
+    total, stream = latents_BCTYX.shape[2], model.vae.stream(latents_BCTYX)
+    for done in range(1, total + 1):
         with torch.inference_mode():
-            frames_BCfHW = next(chunks, None)
-        if frames_BCfHW is None:
-            return
-        shown += frames_BCfHW.shape[2]
-        on_progress(Progress("decode", model.card.stride.latent_frames(shown), total))
-        yield from to_uint8(frames_BCfHW)
+            frames_BCfHW = next(stream)
+        on_progress(Progress("decode", done, total))
+        yield frames_BCfHW
 
 
 def to_uint8(frames_BCfHW: Tensor) -> np.ndarray:

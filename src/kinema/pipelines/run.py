@@ -14,8 +14,8 @@ import torch
 
 from kinema.core.contracts import OnProgress, Progress, Record
 from kinema.io.clip import Clip
-from kinema.models.weights import file_hashes
 from kinema.pipelines.cards import local_folder
+from kinema.pipelines.hashes import cached_hashes
 from kinema.pipelines.job import Job, make_job
 from kinema.pipelines.model import Model, load
 from kinema.pipelines.render import render_plan
@@ -39,7 +39,7 @@ def generate(prompt: str | dict[Any, str], *, on_progress: OnProgress | None = N
     """
     loaded = fields.pop("model", "embedded")
     name = loaded.card.id if isinstance(loaded, Model) else loaded
-    shot = Shot(prompt=prompt, model=name, **fields)
+    shot = Shot.from_mapping({"prompt": prompt, "model": name, **fields})
     return render(shot, model=loaded if isinstance(loaded, Model) else None, on_progress=on_progress)
 
 
@@ -49,7 +49,7 @@ def render(
     model: Model | None = None,
     on_progress: OnProgress | None = None,
 ) -> Clip:
-    """Render a shot, a storyboard, a shot file, or a clip from its record; the frames are in memory afterwards.
+    """Render a shot, a storyboard, a shot file, or a clip from its record, into memory.
 
     Args:
         request: what to render.
@@ -84,7 +84,7 @@ def identity(job: Job, models: Mapping[str, Model]) -> dict[str, Any]:
     found = {
         name: {
             "id": name,
-            "files": file_hashes(models[name].card.folder if name in models else local_folder(card)),
+            "files": cached_hashes(models[name].card.folder if name in models else local_folder(card)),
         }
         for name, card in job.cards.items()
     }

@@ -1,0 +1,56 @@
+"""Which weights made a clip: sha256 of every file of a model's folder, read once and remembered.
+
+A folder of 28 GB takes minutes to read. Its hashes are kept in the user's cache folder beside size and time
+of change of every file, and are computed again when any of these differ.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import sys
+from pathlib import Path
+
+from kinema.io.atomic import publish, staging
+from kinema.models.weights import file_hashes
+
+
+def cache_folder() -> Path:
+    """Where kinema may keep what it can make again: `$KINEMA_CACHE`, else the system's place for caches."""
+    if own := os.environ.get("KINEMA_CACHE"):
+        return Path(own).expanduser()
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "kinema"
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA", str(Path.home()))) / "kinema" / "cache"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kinema"
+
+
+def cached_hashes(folder: Path) -> dict[str, str]:
+    """`models.weights.file_hashes(folder)`, without reading weights that were read before."""
+    folder = folder.resolve()
+    files = _stamps(folder)
+    place = cache_folder() / "hashes" / f"{hashlib.sha256(str(folder).encode()).hexdigest()[:32]}.json"
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        kept = json.loads(place.read_text(encoding="utf-8"))
+        if kept["files"] == files:
+            return {str(name): str(digest) for name, digest in kept["hashes"].items()}
+    hashes = file_hashes(folder)
+    with contextlib.suppress(OSError):  # a cache that cannot be written costs time, not the clip
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with staging(place.parent) as work:
+            (work / place.name).write_text(json.dumps({"files": files, "hashes": hashes}), encoding="utf-8")
+            publish(work / place.name, place)
+    return hashes
+
+
+def _stamps(folder: Path) -> dict[str, list[int]]:
+    """Size and time of change (ns) of every file that is hashed."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        if path.suffix in {".safetensors", ".json"} and path.is_file():
+            stat = path.stat()
+            found[path.relative_to(folder).as_posix()] = [stat.st_size, stat.st_mtime_ns]
+    return found

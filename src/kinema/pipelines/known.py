@@ -1,0 +1,117 @@
+"""What is known of a clip before it is sampled, as latents: pictures, a clip to make over, one to go on from.
+
+A picture is coded as a first frame, or as a group of equal frames inside the clip; a clip that goes on is
+carried as latents and never passes through pixels again while they are at hand.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import islice
+
+import numpy as np
+import torch
+from einops import rearrange, repeat
+from torch import Tensor
+
+from kinema.core.errors import MediaError
+from kinema.io.clip import Clip
+from kinema.io.image import fit_image, read_image
+from kinema.io.reader import resample
+from kinema.io.video_read import open_video
+from kinema.pipelines.given import HeldImage
+from kinema.pipelines.model import Model, require_image_encoder
+from kinema.pipelines.plan import Plan
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Tail:
+    """The end of a clip that is extended.
+
+    Attributes:
+        latents_BCTYX: its last latent frames; the decoder starts with them.
+        held: how many of them, from the end, the transformer sees.
+        frames: pixel frames that they decode to, which were shown already.
+    """
+
+    latents_BCTYX: Tensor
+    held: int
+    frames: int
+
+
+def to_pixels(frames_FHWC: Iterable[np.ndarray], device: torch.device) -> Tensor:
+    """uint8 frames `[H, W, 3]` as float32 `[1, 3, F, H, W]` in -1..1."""
+    stacked = torch.from_numpy(np.stack(list(frames_FHWC)))
+    pixels: Tensor = rearrange(stacked, "F H W C -> 1 C F H W").to(device).float() / 127.5 - 1
+    return pixels
+
+
+def picture(held: HeldImage, plan: Plan) -> np.ndarray:
+    """A held picture at the plan's size, uint8 `[H, W, 3]`."""
+    return fit_image(read_image(held.image), plan.geometry.width, plan.geometry.height, plan.given.fit)
+
+
+def picture_latent(held: HeldImage, plan: Plan, model: Model) -> Tensor:
+    """`[1, C, Y, X]` of a held picture at its place."""
+    frames = 1 if held.latent == 0 else 1 + model.card.stride.time
+    pixels = to_pixels([picture(held, plan)], model.device)
+    return model.vae.encode(repeat(pixels, "B C 1 H W -> B C F H W", F=frames))[:, :, -1]
+
+
+def source_latents(plan: Plan, model: Model) -> Tensor:
+    """The clip to make over at the plan's size, rate and length; a short one stays on its last frame."""
+    assert plan.given.source is not None
+    g = plan.geometry
+    frames = list(islice(resample(open_video(plan.given.source), Fraction(g.fps)), g.frames))
+    if not frames:
+        raise MediaError(f"{plan.given.source} has no frames; give a clip with one at least.")
+    frames += frames[-1:] * (g.frames - len(frames))
+    fitted = [fit_image(frame, g.width, g.height, plan.given.fit) for frame in frames]
+    return model.vae.encode(to_pixels(fitted, model.device))
+
+
+def tail_of(plan: Plan, model: Model, previous: Clip | None) -> Tail | None:
+    """The end of the clip that the plan extends; None for a plan that extends nothing.
+
+    Twice the held frames are kept, so that the decoder has seen some of the clip before the first new frame.
+    """
+    if plan.given.extend is None:
+        return None
+    time, most = model.card.stride.time, 2 * plan.geometry.context
+    if previous is not None and previous.latents is not None:
+        latents = previous.latents.to(model.device)[:, :, -most:]
+    else:
+        frames = list(deque(previous or Clip.open(plan.given.extend), maxlen=1 + time * (most - 1)))
+        kept = frames[(len(frames) - 1) % time :]
+        latents = model.vae.encode(to_pixels([frame[..., :3] for frame in kept], model.device))
+    count = latents.shape[2]
+    return Tail(latents, min(plan.geometry.context, count), model.card.stride.pixel_frames(count))
+
+
+def mask_channels(plan: Plan, model: Model) -> Tensor:
+    """Wan I2V and FLF2V: 4 mask channels (a pixel frame of a latent group each), then the latents of a clip
+    that shows the pictures where they are and mid-gray elsewhere.
+    """
+    g = plan.geometry
+    pixels = torch.zeros(1, 3, g.frames, g.height, g.width, device=model.device)
+    mask_F = torch.zeros(g.frames, device=model.device)
+    for held in plan.given.held:
+        frame = 0 if held.latent == 0 else g.frames - 1
+        pixels[:, :, frame] = to_pixels([picture(held, plan)], model.device)[:, :, 0]
+        mask_F[frame] = 1
+    padded_F = torch.cat([mask_F[:1].expand(g.time), mask_F[1:]])
+    mask = repeat(padded_F, "(T c) -> 1 c T Y X", c=g.time, Y=g.rows, X=g.columns)
+    return torch.cat([mask, model.vae.encode(pixels)], dim=1)
+
+
+def image_tokens(held: Sequence[HeldImage], model: Model) -> Tensor | None:
+    """CLIP tokens of the pictures as they are on disk, in one row; None for models that take none."""
+    if model.dit.config.image_dim is None:
+        return None
+    pictures = [read_image(h.image) for h in held]
+    opaque = [fit_image(p, p.shape[1], p.shape[0]) for p in pictures]
+    tokens_BND: Tensor = rearrange(require_image_encoder(model).encode(opaque), "K N D -> 1 (K N) D")
+    return tokens_BND

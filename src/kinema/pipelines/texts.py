@@ -1,0 +1,130 @@
+"""Prompts as the transformer reads them: encoded once per clip, and shared out over latent frames.
+
+Three places where two prompts can meet inside one frame, with weights `w[f, k]`:
+
+    attention   sum_k w[f,k] attention(q_f, K_k, V_k)     inside every block (Wan's cross-attention, mixed)
+    embedding   one prompt whose token states are the weighted means
+    velocity    sum_k w[f,k] v_k(x)                        one forward for each prompt
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from einops import einsum
+from torch import Tensor
+
+from kinema.models.dit import Conditioning, Context
+from kinema.models.text import TextStates
+from kinema.pipelines.model import Model
+from kinema.pipelines.plan import Prompts
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Branch:
+    """One side of the guidance.
+
+    Attributes:
+        contexts: one, with the weights inside it; or, for the `velocity` blend, one for each prompt.
+        shares_TK: of each context in each latent frame; None for a single context.
+    """
+
+    contexts: tuple[Context, ...]
+    shares_TK: Tensor | None = None
+
+
+def branch(
+    prompts: Prompts,
+    model: Model,
+    *,
+    blend: str,
+    context: int = 0,
+    image_BND: Tensor | None = None,
+    max_length: int | None = None,
+) -> Branch:
+    """Encode one side of the guidance.
+
+    Args:
+        prompts: texts and their shares per latent frame.
+        model: encodes and reads them.
+        blend: `attention`, `embedding` or `velocity`.
+        context: frames of an earlier clip in front; they read what the first new frame reads.
+        image_BND: image tokens, for models that take them.
+        max_length: text tokens kept; None for as many as the model was trained on.
+    """
+    states = model.text.encode(prompts.spans, **({} if max_length is None else {"max_length": max_length}))
+    weights_TK = torch.tensor(prompts.weights, dtype=torch.float32, device=model.device)
+    weights_TK = torch.cat([weights_TK[:1].expand(context, -1), weights_TK])
+    several = weights_TK.shape[1] > 1
+    if several and blend == "velocity":
+        parts = [_only(states, k) for k in range(weights_TK.shape[1])]
+        contexts = tuple(model.dit.prepare(_conditioning(part, None, image_BND)) for part in parts)
+        return Branch(contexts, weights_TK)
+    if several and blend == "embedding":
+        states, weights_TK = mixed(states, weights_TK)
+    given = _conditioning(states, weights_TK[None] if several else None, image_BND)
+    return Branch((model.dit.prepare(given),))
+
+
+def _conditioning(states: TextStates, weights_BTK: Tensor | None, image_BND: Tensor | None) -> Conditioning:
+    states_KLD, bias_KL = states.for_attention()
+    return Conditioning(
+        states_BKLD=states_KLD[None],
+        bias_BKL=None if bias_KL is None else bias_KL[None],
+        weights_BTK=weights_BTK,
+        pooled_BKD=None if states.pooled_KD is None else states.pooled_KD[None],
+        image_BND=image_BND,
+    )
+
+
+def _only(states: TextStates, k: int) -> TextStates:
+    """One of the prompts."""
+    return TextStates(
+        states_KLD=states.states_KLD[k : k + 1],
+        mask_KL=states.mask_KL[k : k + 1],
+        pooled_KD=None if states.pooled_KD is None else states.pooled_KD[k : k + 1],
+        bias_KL=None if states.bias_KL is None else states.bias_KL[k : k + 1],
+        pad_count_K=None if states.pad_count_K is None else states.pad_count_K[k : k + 1],
+    )
+
+
+def mixed(states: TextStates, weights_TK: Tensor) -> tuple[TextStates, Tensor]:
+    """Prompts mixed token by token: one new prompt for each distinct row of weights, and who uses which.
+
+    Where a prompt has no token, a model that attends to zero rows (Wan) reads a zero there, as if padded
+    embeddings were mixed; a model that masks them reads the mean of the others, with their share of the
+    attention. Either way a prompt whose weight goes to 0 vanishes without a jump.
+
+    Returns:
+        R mixed prompts, and one-hot weights `[T, R]` of them.
+    """
+    rows_RK, which_T = torch.unique(weights_TK, dim=0, return_inverse=True)
+    padded = states.pad_count_K is not None and bool((states.pad_count_K > 0).any())
+    present_KL = torch.ones_like(states.mask_KL) if padded else states.mask_KL
+    share_RKL = rows_RK[:, :, None] * present_KL
+    total_RL1 = share_RKL.sum(dim=1)[:, :, None].clamp(min=torch.finfo(torch.float32).tiny)
+    sums_RLD = einsum(share_RKL, states.states_KLD.float(), "R K L, K L D -> R L D")
+    plain_KL = torch.zeros_like(states.mask_KL, dtype=torch.float32)
+    bias_KL = plain_KL if states.bias_KL is None else states.bias_KL
+    mask_RL = ((rows_RK[:, :, None] > 0) & states.mask_KL).any(dim=1)
+    bias_RL = einsum(share_RKL, bias_KL.exp(), "R K L, K L -> R L").log().masked_fill(~mask_RL, 0.0)
+    prompts = TextStates(
+        states_KLD=(sums_RLD / total_RL1).to(states.states_KLD) * mask_RL[:, :, None],
+        mask_KL=mask_RL,
+        pooled_KD=None if states.pooled_KD is None else rows_RK.to(states.pooled_KD) @ states.pooled_KD,
+        bias_KL=_exact(bias_RL),
+        pad_count_K=_padding(states, mask_RL) if padded else None,
+    )
+    return prompts, torch.nn.functional.one_hot(which_T, len(rows_RK)).to(weights_TK)
+
+
+def _exact(bias_RL: Tensor) -> Tensor:
+    """0 where rounding left next to nothing, so that plain prompts need no attention mask."""
+    return torch.where(bias_RL.abs() < 1e-6, torch.zeros_like(bias_RL), bias_RL)
+
+
+def _padding(states: TextStates, mask_RL: Tensor) -> Tensor:
+    """Zero rows after the tokens of each mixed prompt, so that the length stays what the model knows."""
+    assert states.pad_count_K is not None
+    return states.pad_count_K[0] + states.mask_KL[0].sum() - mask_RL.sum(dim=1)
