@@ -3,7 +3,8 @@
     plan(step)              -> which predictions are needed: "cond", "uncond", "skip"; often fewer than all
     combine(predictions, step) -> v
 
-c is the prediction with the prompt, u the one with the negative (or empty) prompt, w the scale. Both are pure; a forward that would not matter is never asked for.
+c is the prediction with the prompt, u the one with the negative (or empty) prompt, w the scale. Rules are
+pure, and a forward that would not matter is never asked for.
 """
 
 from __future__ import annotations
