@@ -1,23 +1,80 @@
 """The command line: parse, call one function, say where the result went.
 
-Exit codes: 0 done, 2 something the user can mend (one line says what), 130 interrupted, 1 a bug of ours.
+Exit codes: 0 done, 2 something the user can mend (one line says what), 130 interrupted, 141 nobody reads the
+output any more, 1 a bug of ours with its traceback.
 """
 
 from __future__ import annotations
 
+import os
 import sys
+from collections.abc import Callable
+from functools import cache
+from typing import Any
 
 import typer
 
 from kinema.core.errors import KinemaError
 
-app = typer.Typer(
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-    help="Prompts, stills, keyframes and camera moves in; video files out.",
-)
+SUMMARY = "Prompts, stills and keyframes in; video files out."
+INTERRUPTED, BROKEN_PIPE = 130, 141
+
+
+def main() -> None:
+    """Run the command line and exit."""
+    for stream in (sys.stdout, sys.stderr):
+        if callable(reconfigure := getattr(stream, "reconfigure", None)):
+            reconfigure(errors="replace")  # a terminal without block characters shows ? for them
+    code = run(None)
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        code = _nobody_reads()
+    sys.exit(code)
+
+
+def run(arguments: list[str] | None) -> int:
+    """The exit code of one command; `KinemaError`s and wrong usage become one line on stderr.
+
+    Args:
+        arguments: what follows `kinema`; None takes the process's own.
+    """
+    try:
+        result = _program()(args=arguments, prog_name="kinema", standalone_mode=False)
+    except KinemaError as error:
+        return _refuse(str(error))
+    except (KeyboardInterrupt, typer.Abort):
+        typer.echo("interrupted; nothing was written.", err=True)
+        return INTERRUPTED
+    except BrokenPipeError:
+        return _nobody_reads()
+    except SystemExit as left:  # the parser's own way out of a broken pipe
+        return BROKEN_PIPE if left.code == 1 else int(left.code or 0)
+    except Exception as error:
+        # The parser's base class of wrong usage lies elsewhere in every few versions; its method does not.
+        message: Callable[[], str] | None = getattr(error, "format_message", None)
+        if message is None:
+            raise  # a bug of ours keeps its traceback
+        return _refuse(_usage(message(), getattr(error, "ctx", None)))
+    return result if isinstance(result, int) else 0
+
+
+@cache
+def _program() -> typer.Typer:
+    from kinema.cli import doctor, look, make
+    from kinema.cli.help import PLAIN, VerbGroup
+
+    program = typer.Typer(
+        cls=VerbGroup,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+        context_settings=PLAIN,
+    )
+    program.callback(invoke_without_command=True)(_root)
+    for verbs in (make, look, doctor):
+        verbs.register(program)
+    return program
 
 
 def _version(wanted: bool) -> None:
@@ -28,42 +85,46 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
-def root(
+def _root(
+    context: typer.Context,
     version: bool = typer.Option(
         False, "--version", callback=_version, is_eager=True, help="Print the version."
     ),
 ) -> None:
-    """Prompts, stills, keyframes and camera moves in; video files out."""
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Run the command line and exit."""
-    from kinema.cli import doctor, look, make
+_root.__doc__ = f"""{SUMMARY}
 
-    for verbs in (make, look, doctor):
-        verbs.register(app)
-    sys.exit(run(arguments))
+\b
+kinema generate "a rooster on a blue background"
+kinema generate --help
+"""
 
 
-def run(arguments: list[str] | None) -> int:
-    """The exit code of one command; `KinemaError`s and wrong usage become one line on stderr."""
-    try:
-        result = app(arguments, standalone_mode=False)
-    except KinemaError as error:
-        typer.echo(f"error: {error}", err=True)
-        return 2
-    except KeyboardInterrupt:
-        typer.echo("interrupted; nothing was written.", err=True)
-        return 130
-    except Exception as error:
-        message, code = getattr(error, "format_message", None), getattr(error, "exit_code", None)
-        if type(error).__name__ == "Abort":
-            typer.echo("interrupted; nothing was written.", err=True)
-            return 130
-        if message is None or code is None:
-            raise  # a bug of ours keeps its traceback
-        if text := message():
-            typer.echo(f"error: {text}", err=True)
-        return int(code)
-    return result if isinstance(result, int) else 0
+def _refuse(message: str) -> int:
+    typer.echo(f"error: {one_line(message)}", err=True)
+    return 2
+
+
+def one_line(message: str) -> str:
+    """A message without line breaks; a caret under a text becomes the text from there on."""
+    *lines, last = message.splitlines() or [""]
+    if lines and last.strip() == "^":
+        *lines, text = lines
+        last = f"(at {text[last.index('^') :].strip()!r})"
+    return " ".join(" ".join([*lines, last]).split())
+
+
+def _usage(message: str, context: Any) -> str:
+    """The parser's sentence, and where the right usage stands."""
+    path = getattr(context, "command_path", "kinema")
+    message = message.strip()
+    return f"{message}{'' if message.endswith(('.', '?')) else '.'} See {path} --help."
+
+
+def _nobody_reads() -> int:
+    """Let the interpreter's last flush go nowhere, as the reader of our output has left."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return BROKEN_PIPE

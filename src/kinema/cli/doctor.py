@@ -1,4 +1,4 @@
-"""`kinema doctor`: what is installed, what the machine has, and whether its attention kernels compute what they should."""
+"""`kinema doctor`: what is installed, what the machine has, and whether attention computes right."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 
 import typer
+
+from kinema.cli.help import VerbCommand
 
 PACKAGES = (
     "torch",
@@ -24,11 +26,11 @@ PACKAGES = (
 
 def register(app: typer.Typer) -> None:
     """Add the verb."""
-    app.command()(doctor)
+    app.command(cls=VerbCommand, rich_help_panel="Look")(doctor)
 
 
 def doctor() -> None:
-    """Check the installation: versions, device, ffmpeg, the embedded model, and the attention kernels."""
+    """Check the installation: versions, device, ffmpeg, the embedded model, attention kernels."""
     healthy = True
     for name, text, good in findings():
         typer.echo(f"{'ok ' if good else 'BAD'}  {name:<12} {text}")

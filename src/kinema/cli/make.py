@@ -4,187 +4,291 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
+from kinema.cli.help import VerbCommand
 from kinema.cli.options import OutputOptions, ShotOptions, with_options
 from kinema.cli.progress import Reporter
-from kinema.core.errors import ConfigError
+from kinema.core.errors import ConfigError, MediaError
 
-Prompt = Annotated[str, typer.Argument(help="What the clip shows.")]
 if TYPE_CHECKING:
+    from kinema.io.formats import Quality
     from kinema.pipelines.job import Job
+    from kinema.story.shot import Shot
+    from kinema.story.storyboard import Storyboard
 
+Prompt = Annotated[str, typer.Argument(metavar="PROMPT", help="What the clip shows.")]
+KEYFRAME = re.compile(r".+@[+-]?\d+(?:\.\d+)?[s%]?(?::[\d.]+)?", re.DOTALL)
 TRAVEL_KEY = re.compile(r"\s*([+-]?\d+(?:\.\d+)?[s%]?)\s*:\s*(.*)", re.DOTALL)
+SHOT_FILES = (".yaml", ".yml", ".json")
 
 
 def register(app: typer.Typer) -> None:
     """Add the verbs."""
     for verb in (generate, animate, keyframes, travel, restyle, extend, render):
-        app.command()(with_options(verb))
+        app.command(cls=VerbCommand, rich_help_panel="Make a file")(with_options(verb))
 
 
 def generate(prompt: Prompt, shot: ShotOptions, output: OutputOptions) -> None:
-    """Make a clip (or, with --frames 1, an image) from a prompt."""
+    """Make a clip (or, with --frames 1, an image) from a prompt.
+
+    \b
+    kinema generate "a rooster on a blue background" -o rooster.mp4
+    kinema generate "a fox, (walking:1.3)" --negative text --guidance 5 --seconds 2 --seed 7
+    """
     _make({"prompt": prompt, **shot.given()}, output)
 
 
 def animate(
-    image: Annotated[Path, typer.Argument(help="The picture that the clip begins with.")],
+    image: Annotated[
+        Path,
+        typer.Argument(metavar="IMAGE", help="The picture that the clip begins with.", show_default=False),
+    ],
     shot: ShotOptions,
     output: OutputOptions,
-    prompt: Annotated[str, typer.Argument(help="What happens.")] = "",
+    prompt: Annotated[str, typer.Argument(metavar="[PROMPT]", help="What happens.", show_default=False)] = "",
 ) -> None:
-    """Bring a still picture to life: it is the clip's first frame."""
+    """Bring a still picture to life: it is the clip's first frame.
+
+    \b
+    kinema animate photo.png "a penguin, waddling to the left" -o penguin.mp4
+    """
     _make({"prompt": prompt, "keyframes": [{"image": str(image), "frame": 0}], **shot.given()}, output)
 
 
 def keyframes(
-    images: Annotated[list[str], typer.Argument(help="IMAGE@FRAME[:STRENGTH] ..., and the prompt last.")],
+    images: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="IMAGE@FRAME[:STRENGTH]... [PROMPT]",
+            help="Pictures, each with its frame (12, 2s, 50% or -1 for the last), and the prompt.",
+        ),
+    ],
     shot: ShotOptions,
     output: OutputOptions,
 ) -> None:
-    """Make a clip that shows given pictures at given frames: a.png@0 b.png@12 c.png@-1:0.8 PROMPT."""
-    held = [text for text in images if _is_keyframe(text)]
-    words = [text for text in images if not _is_keyframe(text)]
+    """Make a clip that shows given pictures at given frames.
+
+    A strength below 1 lets the clip drift from its picture.
+
+    \b
+    kinema keyframes a.png@0 b.png@8 c.png@-1:0.8 "a penguin becomes a snowman" -o change.mp4
+    """
+    held = [text for text in images if KEYFRAME.fullmatch(text)]
+    words = [text for text in images if not KEYFRAME.fullmatch(text)]
     if not held:
         raise ConfigError(
             f"{images[0]!r} has no @FRAME; write pictures like a.png@0 b.png@12, then the prompt."
         )
     if len(words) > 1:
         raise ConfigError(
-            f"two prompts, {words[0]!r} and {words[1]!r}; put the prompt in quotes, or @FRAME after a picture."
+            f"two prompts, {words[0]!r} and {words[1]!r}; put the prompt in quotes, or @FRAME after a "
+            "picture."
         )
     _make({"prompt": "".join(words), "keyframes": held, **shot.given()}, output)
 
 
 def travel(
-    prompts: Annotated[list[str], typer.Argument(help='"0: a rooster" "12: a penguin" "2s: a snowman" ...')],
+    prompts: Annotated[
+        list[str],
+        typer.Argument(
+            metavar='"PLACE: PROMPT"...', help="Prompts, each after its frame, seconds (2s) or share (50%)."
+        ),
+    ],
     shot: ShotOptions,
     output: OutputOptions,
     ease: Annotated[
-        str, typer.Option("--ease", help="linear, in, out, in_out, hold, cubic-bezier(...), ...")
+        str,
+        typer.Option(
+            "--ease",
+            metavar="NAME",
+            help="How one turns into the next: linear (default), in, out, in_out, hold, ...",
+            show_default=False,
+            rich_help_panel="Travel",
+        ),
     ] = "linear",
 ) -> None:
-    """Travel from prompt to prompt inside one clip."""
-    keys: dict[str, str] = {}
-    for text in prompts:
-        match = TRAVEL_KEY.fullmatch(text)
-        if match is None:
-            raise ConfigError(
-                f'{text!r} does not begin with a place; write "0: a rooster", "2s: a penguin" or "50%: a snowman".'
-            )
-        if match[1] in keys:
-            raise ConfigError(f"two prompts at {match[1]}; move one.")
-        keys[match[1]] = match[2]
-    _make({"prompt": {**keys, "ease": ease}, **shot.given()}, output)
+    """Travel from prompt to prompt inside one clip.
+
+    \b
+    kinema travel "0: a rooster" "8: a penguin" "100%: a snowman" --ease in_out -o travel.mp4
+    """
+    _make({"prompt": {**_travel_keys(prompts), "ease": ease}, **shot.given()}, output)
 
 
 def restyle(
-    clip: Annotated[Path, typer.Argument(help="The clip to make over.")],
+    clip: Annotated[Path, typer.Argument(metavar="CLIP", help="The clip to make over.", show_default=False)],
     prompt: Prompt,
     shot: ShotOptions,
     output: OutputOptions,
-    strength: Annotated[str, typer.Option("--strength", help="0 keeps the clip, 1 ignores it.")] = "0.6",
+    strength: Annotated[
+        str,
+        typer.Option(
+            "--strength",
+            metavar="X",
+            help="0 keeps the clip, 1 ignores it; 0.6 by default.",
+            show_default=False,
+            rich_help_panel="Restyle",
+        ),
+    ] = "0.6",
 ) -> None:
-    """Make a clip over: its layout and motion, the prompt's content."""
-    _make({"prompt": prompt, "source": {"path": str(clip), "strength": strength}, **shot.given()}, output)
+    """Make a clip over: its layout and motion, the prompt's content.
+
+    \b
+    kinema restyle rooster.mp4 "a penguin on a blue background" --strength 0.7 -o penguin.mp4
+    """
+    source = {"path": str(clip), "strength": strength}
+    _make({"prompt": prompt, "source": source, **shot.given()}, output)
 
 
 def extend(
-    clip: Annotated[Path, typer.Argument(help="The clip to carry on.")],
+    clip: Annotated[Path, typer.Argument(metavar="CLIP", help="The clip to carry on.", show_default=False)],
     shot: ShotOptions,
     output: OutputOptions,
-    prompt: Annotated[str, typer.Argument(help="What happens next.")] = "",
+    prompt: Annotated[
+        str, typer.Argument(metavar="[PROMPT]", help="What happens next.", show_default=False)
+    ] = "",
     context: Annotated[
-        str | None, typer.Option("--context", help="Latent frames of the clip that are held.")
+        str | None,
+        typer.Option(
+            "--context",
+            metavar="N",
+            help="Latent frames at the clip's end that the new part is held to.",
+            show_default=False,
+            rich_help_panel="Extend",
+        ),
     ] = None,
 ) -> None:
-    """Carry a clip on from its end; the file holds both parts."""
+    """Carry a clip on from its end; the new file holds both parts.
+
+    The length (--frames or --seconds) is that of the new part.
+
+    \b
+    kinema extend rooster.mp4 "a rooster on a blue background" --seconds 2 -o longer.mp4
+    """
     tail = {"path": str(clip), **({} if context is None else {"context": context})}
     _make({"prompt": prompt, "extend": tail, **shot.given()}, output)
 
 
 def render(
     file: Annotated[
-        Path, typer.Argument(help="A shot or storyboard (YAML, JSON), or a file that kinema made.")
+        Path,
+        typer.Argument(
+            metavar="FILE",
+            help="A shot or storyboard (.yaml, .json), or a file that kinema made.",
+            show_default=False,
+        ),
     ],
     shot: ShotOptions,
     output: OutputOptions,
 ) -> None:
-    """Render a shot file or a storyboard, or make a clip again from its record."""
+    """Render a shot file or a storyboard, or make a clip again from its record.
+
+    Options replace what the file says, in every shot of a storyboard.
+
+    \b
+    kinema render story.yaml -o story.mp4
+    kinema render rooster.mp4 --seed 8 -o another.mp4
+    """
     from kinema.pipelines.source import read_request
 
-    _finish(
-        read_request(file, changes=shot.given()),
-        output,
-        stem=f"{file.stem}-again" if file.suffix not in (".yaml", ".yml", ".json") else file.stem,
-    )
+    written = file.suffix.lower() in SHOT_FILES
+    request = read_request(file, changes=shot.given())
+    _finish(request, output, stem=file.stem if written else f"{file.stem}-again")
+
+
+def _travel_keys(prompts: list[str]) -> dict[str, str]:
+    """Place to prompt, as written."""
+    keys: dict[str, str] = {}
+    for text in prompts:
+        match = TRAVEL_KEY.fullmatch(text)
+        if match is None:
+            raise ConfigError(
+                f'{text!r} does not begin with a place; write "0: a rooster", "2s: a penguin" or '
+                '"50%: a snowman".'
+            )
+        if match[1] in keys:
+            raise ConfigError(f"two prompts at {match[1]}; move one.")
+        keys[match[1]] = match[2]
+    return keys
 
 
 def _make(fields: dict[str, Any], output: OutputOptions) -> None:
     from kinema.story.shot import Shot
 
     shot = Shot.from_mapping(fields)
-    words = shot.prompt.constant or " to ".join(key.value for key in shot.prompt.keys)
-    _finish(shot, output, stem=slug(words) or "kinema")
+    _finish(shot, output, stem=_stem(shot))
 
 
-def _finish(request: Any, output: OutputOptions, *, stem: str) -> None:
-    """Plan, say what will happen, render, write."""
+def _stem(shot: Shot) -> str:
+    """A file name from the words of the shot, else from the media that it starts from."""
+    words = shot.prompt.constant
+    if words is None:
+        words = " to ".join(key.value for key in shot.prompt.keys)
+    media = [key.image for key in shot.keyframes] + [part.path for part in (shot.source, shot.extend) if part]
+    return slug(words) or (slug(Path(media[0]).stem) if media else "") or "kinema"
+
+
+def _finish(request: Shot | Storyboard, output: OutputOptions, *, stem: str) -> None:
+    """Plan, say what was changed, render, write."""
     from kinema.pipelines.job import make_job
     from kinema.pipelines.run import stream
 
     with Reporter(output.format, quiet=output.quiet) as report:
         job = make_job(request)
-        path = output.out or _free_name(stem, job.seed, ".png" if job.is_image else ".mp4")
-        _check_suffix(path, job)
-        for note in job.notes:
-            report.say(note)
+        path = output.out or free_name(f"{stem}-s{job.seed}", ".png" if job.is_image else ".mp4")
+        _check_target(path, job, overwrite=output.overwrite)
         if output.dry_run:
-            from kinema.cli.look import show_job
+            from kinema.cli.show import show_job
 
-            show_job(job, json_lines=report.json)
+            show_job(job, report)
             return
-        clip = stream(job, on_progress=report, keep_record=not output.no_record)
-        clip.save(
+        for note in job.notes:
+            report.note(note)
+        stream(job, on_progress=report, keep_record=not output.no_record).save(
             path,
             overwrite=output.overwrite,
             sidecar=output.sidecar,
-            quality=output.quality,
-            on_note=report.say,
+            quality=cast("Quality", output.quality),  # the writer checks it
+            on_note=report.note,
         )
-        report.say(
-            f"{path}  {job.frames} frame{'s' * (job.frames != 1)}, {job.width}x{job.height}, {job.fps} fps, seed {job.seed}",
-            path=str(path),
-            seed=job.seed,
-        )
+        report.done(f"{path}  {_summary(job)}", path=str(path), seed=job.seed, **_facts(job))
 
 
-def _is_keyframe(text: str) -> bool:
-    return re.fullmatch(r".+@[+-]?\d+(?:\.\d+)?[s%]?(?::[\d.]+)?", text, re.DOTALL) is not None
+def _summary(job: Job) -> str:
+    new = "new " * (job.plans[0].given.extend is not None)  # the clip that was carried on is in the file too
+    made = f"{job.frames} {new}frame{'s' * (job.frames != 1)}"
+    rate = "" if job.is_image else f" at {job.fps} fps"
+    return f"{made}{rate}, {job.width}x{job.height}, seed {job.seed}"
 
 
-def _check_suffix(path: Path, job: Job) -> None:
-    """Refuse to put a clip into a single picture; everything else about the target the writer checks itself."""
+def _facts(job: Job) -> dict[str, Any]:
+    return {"frames": job.frames, "fps": job.fps, "width": job.width, "height": job.height}
+
+
+def _check_target(path: Path, job: Job, *, overwrite: bool) -> None:
+    """Refuse what the options decide; the writer checks all else about its target itself."""
     from kinema.io.formats import STILLS
 
+    if path.is_file() and not overwrite:
+        raise MediaError(f"{path} exists; choose another name, or add --overwrite.")
     if not job.is_image and path.suffix.lower() in STILLS and "%" not in path.name:
         raise ConfigError(
-            f"{path} is one picture and the clip has {job.frames} frames; add --frames 1, or write {path.stem}.mp4 or "
-            f"{path.stem}-%04d{path.suffix}."
+            f"{path} is one picture and the clip has {job.frames} frames; add --frames 1, or write "
+            f"{path.stem}.mp4 or {path.stem}-%04d.png."
         )
 
 
 def slug(text: str) -> str:
-    """The first words of a prompt as a file name."""
+    """The first words of a prompt as a file name: `A fox, running!` gives `a-fox-running`."""
     return re.sub(r"[^\w]+", "-", text.lower()).strip("-")[:40].strip("-")
 
 
-def _free_name(stem: str, seed: int, suffix: str) -> Path:
-    """A name in the current folder that no file has."""
-    path, number = Path(f"{stem}-s{seed}{suffix}"), 2
+def free_name(stem: str, suffix: str) -> Path:
+    """A name in the current folder that no file has: `stem.mp4`, else `stem-2.mp4`, ..."""
+    path, number = Path(f"{stem}{suffix}"), 2
     while path.exists():
-        path, number = Path(f"{stem}-s{seed}-{number}{suffix}"), number + 1
+        path, number = Path(f"{stem}-{number}{suffix}"), number + 1
     return path

@@ -1,4 +1,4 @@
-"""The options that every verb which makes a clip shares, written once.
+"""The options that several verbs share, written once.
 
 Values stay text until the shot checks them, so that a wrong one gets the shot's own message.
 """
@@ -7,96 +7,119 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, fields, is_dataclass
 from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
 import typer
 
+from kinema.core.errors import ConfigError
+
 CLIP, SAMPLING, OUTPUT = "Clip", "Sampling", "Output"
 
 
-def _option(*names: str, help: str, panel: str) -> Any:
-    return typer.Option(*names, help=help, rich_help_panel=panel, show_default=False)
+def _option(*names: str, panel: str, help: str, metavar: str | None = None) -> Any:
+    return typer.Option(*names, help=help, metavar=metavar, rich_help_panel=panel, show_default=False)
+
+
+def _clip(*names: str, help: str, metavar: str | None = None) -> Any:
+    return _option(*names, panel=CLIP, help=help, metavar=metavar)
+
+
+def _sampling(*names: str, help: str, metavar: str) -> Any:
+    return _option(*names, panel=SAMPLING, help=help, metavar=metavar)
+
+
+def _output(*names: str, help: str, metavar: str | None = None) -> Any:
+    return _option(*names, panel=OUTPUT, help=help, metavar=metavar)
+
+
+Text = str | None
 
 
 @dataclass(frozen=True, kw_only=True)
 class ShotOptions:
-    """What a shot can be told on the command line; None is not said."""
+    """What a shot can be told on the command line; None and False are not said."""
 
     model: Annotated[
-        str | None, _option("--model", "-m", help="embedded, a folder, or a hub id.", panel=CLIP)
+        Text, _clip("--model", "-m", metavar="NAME", help="embedded, a folder, or a hub id.")
     ] = None
     negative: Annotated[
-        str | None, _option("--negative", "-n", help="What the clip should not show.", panel=CLIP)
+        Text, _clip("--negative", "-n", metavar="TEXT", help="What the clip should not show.")
     ] = None
-    size: Annotated[str | None, _option("--size", help="WIDTHxHEIGHT in pixels.", panel=CLIP)] = None
-    frames: Annotated[
-        str | None, _option("--frames", help="Length in frames; 1 gives an image.", panel=CLIP)
-    ] = None
+    size: Annotated[Text, _clip("--size", metavar="WxH", help="Width and height in pixels.")] = None
+    frames: Annotated[Text, _clip("--frames", metavar="N", help="Length in frames; 1 gives an image.")] = None
     seconds: Annotated[
-        str | None, _option("--seconds", help="Length in seconds, in place of frames.", panel=CLIP)
+        Text, _clip("--seconds", metavar="S", help="Length in seconds, in place of frames.")
     ] = None
-    fps: Annotated[
-        str | None, _option("--fps", help="Frames per second: 24, 29.97, 30000/1001.", panel=CLIP)
-    ] = None
+    fps: Annotated[Text, _clip("--fps", metavar="RATE", help="Frames per second: 24, 29.97, 30000/1001.")] = (
+        None
+    )
     seed: Annotated[
-        str | None,
-        _option("--seed", "-s", help="Same seed, same clip; drawn and printed when absent.", panel=CLIP),
+        Text,
+        _clip("--seed", "-s", metavar="N", help="Same seed, same clip; drawn and printed when absent."),
     ] = None
     fit: Annotated[
-        str | None, _option("--fit", help="Pictures of another shape: crop, pad or stretch.", panel=CLIP)
+        Text, _clip("--fit", metavar="HOW", help="Pictures of another shape: crop, pad or stretch.")
     ] = None
     length_fit: Annotated[
-        bool,
-        _option("--fit-length", help="Make the next legal length and trim to the one asked for.", panel=CLIP),
+        bool, _clip("--fit-length", help="Make the next legal length and trim it to the one asked for.")
     ] = False
-    steps: Annotated[str | None, _option("--steps", help="Sampling steps.", panel=SAMPLING)] = None
+    steps: Annotated[
+        Text, _sampling("--steps", metavar="N", help="Sampling steps; fewer is faster and rougher.")
+    ] = None
     guidance: Annotated[
-        str | None,
-        _option(
-            "--guidance", "-g", help="How strongly the prompt acts; a number or a schedule.", panel=SAMPLING
+        Text,
+        _sampling(
+            "--guidance",
+            "-g",
+            metavar="X",
+            help='How strongly the prompt acts: 4, or "0:(6), 16:(2)"; 1 is off.',
         ),
     ] = None
     guidance_method: Annotated[
-        str | None, _option("--guidance-method", help="cfg, cfg-zero or apg.", panel=SAMPLING)
+        Text, _sampling("--guidance-method", metavar="NAME", help="cfg, cfg-zero or apg.")
     ] = None
-    guidance_rescale: Annotated[str | None, _option("--guidance-rescale", help="0 to 1.", panel=SAMPLING)] = (
-        None
-    )
+    guidance_rescale: Annotated[
+        Text,
+        _sampling("--guidance-rescale", metavar="X", help="0 to 1: takes back contrast that guidance adds."),
+    ] = None
     guidance_interval: Annotated[
-        str | None,
-        _option("--guidance-interval", help="LOW,HIGH: noise levels where guidance acts.", panel=SAMPLING),
-    ] = None
-    solver: Annotated[str | None, _option("--solver", help="See kinema models.", panel=SAMPLING)] = None
-    grid: Annotated[
-        str | None,
-        _option(
-            "--grid", help="How the noise levels are spaced: wan, diffusers, wan-euler, ...", panel=SAMPLING
+        Text,
+        _sampling(
+            "--guidance-interval",
+            metavar="LOW,HIGH",
+            help="Noise levels, 0 to 1, between which guidance acts.",
         ),
     ] = None
+    solver: Annotated[
+        Text, _sampling("--solver", metavar="NAME", help="euler, unipc, ...; kinema models lists them.")
+    ] = None
+    grid: Annotated[
+        Text,
+        _sampling("--grid", metavar="NAME", help="Spacing of the noise levels: wan, diffusers, ..."),
+    ] = None
     shift: Annotated[
-        str | None, _option("--shift", help="Above 1: more steps at high noise.", panel=SAMPLING)
+        Text, _sampling("--shift", metavar="X", help="Above 1: more of the steps at high noise.")
     ] = None
     blend: Annotated[
-        str | None,
-        _option("--blend", help="Where prompts mix: attention, embedding or velocity.", panel=SAMPLING),
+        Text,
+        _sampling("--blend", metavar="HOW", help="Where prompts mix: attention, embedding or velocity."),
     ] = None
-    device: Annotated[
-        str | None, _option("--device", help="auto, cpu, cuda, cuda:1 or mps.", panel=SAMPLING)
-    ] = None
+    device: Annotated[Text, _sampling("--device", metavar="NAME", help="auto, cpu, cuda, cuda:1 or mps.")] = (
+        None
+    )
     dtype: Annotated[
-        str | None, _option("--dtype", help="auto, float32, bfloat16 or float16.", panel=SAMPLING)
+        Text, _sampling("--dtype", metavar="NAME", help="auto, float32, bfloat16 or float16.")
     ] = None
 
     def given(self) -> dict[str, Any]:
-        """The shot's fields that were said."""
-        said = {
-            f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) not in (None, False)
-        }
-        if "guidance_interval" in said:
-            said["guidance_interval"] = said["guidance_interval"].split(",")
+        """The shot's fields that were said, as text; `ConfigError` for an interval without two ends."""
+        said = {f.name: getattr(self, f.name) for f in fields(self)}
+        said = {name: value for name, value in said.items() if value is not None and value is not False}
+        if self.guidance_interval is not None:
+            said["guidance_interval"] = _two_levels(self.guidance_interval)
         return said
 
 
@@ -105,48 +128,64 @@ class OutputOptions:
     """Where the result goes and how much is said on the way."""
 
     out: Annotated[
-        Path | None, _option("--out", "-o", help="File to write; its suffix is the format.", panel=OUTPUT)
+        Path | None,
+        _output(
+            "--out",
+            "-o",
+            metavar="FILE",
+            help="File to write; the suffix is the format: .mp4 .webm .gif .webp .mov .mkv .png %04d.png",
+        ),
     ] = None
-    overwrite: Annotated[bool, _option("--overwrite", help="Replace an existing file.", panel=OUTPUT)] = False
-    quality: Annotated[str, _option("--quality", help="small, medium, high or lossless.", panel=OUTPUT)] = (
-        "high"
-    )
-    no_record: Annotated[
-        bool, _option("--no-record", help="Leave the record of the making out of the file.", panel=OUTPUT)
-    ] = False
+    overwrite: Annotated[bool, _output("--overwrite", help="Replace an existing file.")] = False
+    quality: Annotated[
+        str, _output("--quality", metavar="NAME", help="small, medium, high (default) or lossless.")
+    ] = "high"
+    no_record: Annotated[bool, _output("--no-record", help="Leave out of the file how it was made.")] = False
     sidecar: Annotated[
-        bool, _option("--sidecar", help="Also write the record beside the file, as JSON.", panel=OUTPUT)
+        bool, _output("--sidecar", help="Also write how it was made beside the file, as JSON.")
     ] = False
-    dry_run: Annotated[bool, _option("--dry-run", help="Print the plan and stop.", panel=OUTPUT)] = False
-    format: Annotated[str, _option("--format", help="text, or json: one event a line.", panel=OUTPUT)] = (
-        "text"
-    )
-    quiet: Annotated[bool, _option("--quiet", "-q", help="Say nothing but errors.", panel=OUTPUT)] = False
+    dry_run: Annotated[bool, _output("--dry-run", help="Print the plan and stop.")] = False
+    format: Annotated[
+        str, _output("--format", metavar="NAME", help="text (default), or json: one event a line.")
+    ] = "text"
+    quiet: Annotated[bool, _output("--quiet", "-q", help="Say nothing but errors.")] = False
+
+
+def _two_levels(text: str) -> list[str]:
+    levels = text.split(",")
+    if len(levels) != 2:
+        raise ConfigError(f"guidance_interval={text!r} is not two noise levels; write LOW,HIGH: 0.1,0.9.")
+    return levels
 
 
 def with_options(verb: Callable[..., None]) -> Callable[..., None]:
-    """Give a verb `(own arguments, shot: ShotOptions, output: OutputOptions)` the flags of both groups."""
-    groups = {"shot": ShotOptions, "output": OutputOptions}
-    own = [p for p in inspect.signature(verb, eval_str=True).parameters.values() if p.name not in groups]
-    flags = {name: _parameters(group) for name, group in groups.items()}
+    """Turn a verb's parameters that are option groups, such as `shot: ShotOptions`, into their flags.
+
+    What typer sees has the verb's own parameters first, then every flag of each group.
+    """
+    given = inspect.signature(verb, eval_str=True).parameters.values()
+    own = [p for p in given if not is_dataclass(p.annotation)]
+    groups: dict[str, Any] = {p.name: p.annotation for p in given if is_dataclass(p.annotation)}
+    flags = {name: _flags(group) for name, group in groups.items()}
 
     @wraps(verb)
     def command(**values: Any) -> None:
         grouped = {
-            name: group(**{p.name: values.pop(p.name) for p in flags[name]}) for name, group in groups.items()
+            name: group(**{flag.name: values.pop(flag.name) for flag in flags[name]})
+            for name, group in groups.items()
         }
         verb(**values, **grouped)
 
-    parameters = [
-        p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in [*own, *flags["shot"], *flags["output"]]
-    ]
-    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    every = [*own, *(flag for group in flags.values() for flag in group)]
+    parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in every]
+    # typer reads the signature and the annotations; `wraps` would send it to the verb's own
+    vars(command).pop("__wrapped__")
+    vars(command)["__signature__"] = inspect.Signature(parameters)
     command.__annotations__ = {p.name: p.annotation for p in parameters}
-    del command.__wrapped__  # type: ignore[attr-defined]
     return command
 
 
-def _parameters(group: type) -> list[inspect.Parameter]:
+def _flags(group: type) -> list[inspect.Parameter]:
     hints = get_type_hints(group, include_extras=True)
     return [
         inspect.Parameter(

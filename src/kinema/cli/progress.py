@@ -1,4 +1,8 @@
-"""Progress on a terminal, or as lines of JSON for a program."""
+"""Progress on a terminal, or as lines of JSON for a program.
+
+Results go to stdout; notes and bars to stderr. With `json`, everything but errors goes to stdout, one event a
+line: `note`, `progress`, `plan`, `done`.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +15,15 @@ from kinema.core.contracts import Phase, Progress
 from kinema.core.errors import unknown_name
 
 WORDS: dict[Phase, str] = {
-    "load": "loading",
+    "load": "loading the model",
     "text": "reading the prompt",
     "encode": "encoding",
     "denoise": "denoising",
     "decode": "decoding",
     "write": "writing",
 }
+BAR = "{desc:<18} {percentage:3.0f}%|{bar:24}| {n_fmt}/{total_fmt}, {remaining} left"
+ONE_STEP = "{desc} ..."
 
 
 class Reporter:
@@ -26,6 +32,9 @@ class Reporter:
     Args:
         format: `text` or `json`.
         quiet: draw nothing.
+
+    Raises:
+        ConfigError: another format.
     """
 
     def __init__(self, format: str, *, quiet: bool) -> None:
@@ -46,29 +55,42 @@ class Reporter:
     def __call__(self, event: Progress) -> None:
         """Report one event."""
         if self.json:
-            data = {"phase": event.phase, "step": event.step, "steps": event.steps, "sigma": event.sigma}
-            print(json.dumps({"event": "progress", **data}), flush=True)
+            data = {"phase": event.phase, "step": event.step, "steps": event.steps}
+            self.emit("progress", **data, **({} if event.sigma is None else {"sigma": event.sigma}))
         elif not self.quiet and sys.stderr.isatty():
             self._draw(event)
 
-    def say(self, text: str, **data: Any) -> None:
-        """A line for the user, or an event named by `event` with `data` for a program."""
+    def note(self, text: str) -> None:
+        """Something that was changed or rounded, in one line."""
         if self.json:
-            print(json.dumps({"event": "note", "text": text, **data}), flush=True)
+            self.emit("note", text=text)
         elif not self.quiet:
             self._close()
+            print(f"note: {text}", file=sys.stderr, flush=True)
+
+    def done(self, text: str, **data: Any) -> None:
+        """The result: `text` for a person, `data` for a program."""
+        self._close()
+        if self.json:
+            self.emit("done", **data)
+        elif not self.quiet:
             print(text, flush=True)
 
+    def emit(self, event: str, **data: Any) -> None:
+        """One line of JSON; not held back by `quiet`, which is for people."""
+        print(json.dumps({"event": event, **data}, ensure_ascii=False), flush=True)
+
     def _draw(self, event: Progress) -> None:
-        from tqdm import tqdm
+        from tqdm import tqdm  # type: ignore[import-untyped, unused-ignore]
 
         if event.phase != self._phase:
             self._close()
             self._phase = event.phase
-            self._bar = tqdm(total=event.steps, desc=WORDS[event.phase], leave=False, file=sys.stderr)
+            shape = BAR if event.steps > 1 else ONE_STEP
+            self._bar = tqdm(
+                total=event.steps, desc=WORDS[event.phase], bar_format=shape, leave=False, file=sys.stderr
+            )
         self._bar.update(event.step - self._bar.n)
-        if event.step >= event.steps:
-            self._close()
 
     def _close(self) -> None:
         if self._bar is not None:

@@ -1,0 +1,169 @@
+"""A plan as a person reads it: sizes, costs, and the tracks as bars over the latent frames."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from kinema.cli.progress import Reporter
+    from kinema.pipelines.cards import ModelCard
+    from kinema.pipelines.estimate import Estimate
+    from kinema.pipelines.job import Job
+    from kinema.pipelines.plan import Plan, Prompts, Spans
+
+BARS = " ▁▂▃▄▅▆▇█"
+COLUMNS = 64
+
+
+def show_job(job: Job, report: Reporter) -> None:
+    """Print every shot's plan, or emit one event for each."""
+    from kinema.pipelines.estimate import estimate, measure_rate
+
+    rate = measure_rate(job.plans[0].device)
+    for index, plan in enumerate(job.plans):
+        card = job.cards[plan.model]
+        cost = estimate(plan, card)
+        if report.json:
+            report.emit("plan", **facts(plan, cost, rate))
+            continue
+        if len(job.plans) > 1:
+            typer.echo(f"shot {index + 1} of {len(job.plans)}")
+        for line in [*lines(plan, card), *costs(cost, rate)]:
+            typer.echo(line)
+
+
+def lines(plan: Plan, card: ModelCard) -> list[str]:
+    """What will be sampled: one fact a line, then the tracks under a ruler of pixel frames."""
+    g, s = plan.geometry, plan.sampling
+    seconds = float(g.keep / Fraction(g.fps))
+    return [
+        row("model", f"{card.id}: {legal(card)}"),
+        row("picture", f"{g.width}x{g.height}, {g.keep} frames at {g.fps} fps: {seconds:.2f} s"),
+        row("latents", f"{g.latent_frames} frames of {g.rows}x{g.columns}{_context(g.context)}"),
+        row("sampling", f"{s.steps} steps of {s.solver}, grid {s.grid}, shift {s.shift:g}, seed {s.seed}"),
+        *tracks(plan),
+        *(row("note", note) for note in plan.notes),
+    ]
+
+
+def tracks(plan: Plan) -> list[str]:
+    """Bars for guidance, prompts and held frames, one per latent frame, under the frame it begins with."""
+    cell = max(1, min(5, COLUMNS // plan.geometry.latent_frames))
+    guidance = plan.sampling.guidance
+    low, high = min(guidance), max(guidance)
+    scale = f"{low:g}" if low == high else f"{low:.3g} to {high:.3g}"
+    found = [
+        row("frame", ruler(plan.geometry.group_starts(), cell)),
+        row("guidance", f"{bars(guidance, high, cell)}  {scale}, {plan.sampling.method}"),
+    ]
+    for name, side in (("prompt", plan.prompts), ("negative", plan.negatives)):
+        found += [row(name, f"{bars(weights, 1, cell)}  {text!r}") for text, weights in _texts(name, side)]
+    for held in plan.given.held:
+        weights = [held.strength * (t == held.latent) for t in range(plan.geometry.latent_frames)]
+        place = f"frame {held.frame}, strength {held.strength:g}"
+        found.append(row("held", f"{bars(weights, 1, cell)}  {held.image} at {place}"))
+    return found
+
+
+def costs(cost: Estimate, rate: float) -> list[str]:
+    """Work, time and memory, about."""
+    work = f"{cost.tokens:,} tokens, {cost.forwards} forwards, {cost.operations / 1e12:.3g} TFLOP"
+    return [
+        row("work", work),
+        row("time", f"about {duration(cost.seconds(rate))} of sampling on this machine"),
+        row("memory", f"weights {size(cost.weight_bytes)}, work space about {size(cost.working_bytes)}"),
+    ]
+
+
+def facts(plan: Plan, cost: Estimate, rate: float) -> dict[str, Any]:
+    """The same for a program."""
+    g = plan.geometry
+    prompts = {
+        name: [{"text": text, "weights": weights} for text, weights in _texts(name, side)]
+        for name, side in (("prompt", plan.prompts), ("negative", plan.negatives))
+    }
+    return {
+        "shot": plan.shot,
+        "digest": plan.digest,
+        "notes": list(plan.notes),
+        "latent_frames": g.latent_frames,
+        "first_frames": g.group_starts(),
+        "tokens": cost.tokens,
+        "forwards": cost.forwards,
+        "operations": cost.operations,
+        "seconds": cost.seconds(rate),
+        "weight_bytes": cost.weight_bytes,
+        "working_bytes": cost.working_bytes,
+        "tracks": {"guidance": list(plan.sampling.guidance), **prompts},
+    }
+
+
+def legal(card: ModelCard) -> str:
+    """The sizes and lengths that a model takes."""
+    time = card.stride.time
+    lengths = ", ".join(str(1 + time * n) for n in range(1, 5))
+    return f"sizes in multiples of {card.multiple}, lengths {lengths}, ... frames"
+
+
+def row(name: str, text: str) -> str:
+    """One line of a table with two columns."""
+    return f"  {name:<10} {text}".rstrip()
+
+
+def bars(values: Sequence[float], top: float, cell: int) -> str:
+    """One block of `cell` columns per value, as high as its share of `top`; longer tracks are thinned out."""
+    shown = [values[at] for at in _columns(len(values))]
+    high = max(top, 1e-9)
+    return "".join(BARS[max(0, min(8, round(8 * value / high)))] * cell for value in shown)
+
+
+def ruler(starts: Sequence[int], cell: int) -> str:
+    """The pixel frame that each bar begins with, as many as there is room for."""
+    text, free = "", 0
+    for column, at in enumerate(_columns(len(starts))):
+        if column * cell >= free:
+            text = f"{text.ljust(column * cell)}{starts[at]}"
+            free = len(text) + 1
+    return text
+
+
+def duration(seconds: float) -> str:
+    """`0.8 s`, `75 s`, `12 min`, `3.4 h`."""
+    if seconds < 90:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def size(count: float) -> str:
+    """Bytes in powers of a thousand."""
+    for unit in ("B", "kB", "MB"):
+        if count < 999.5:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} GB"
+
+
+def _columns(count: int) -> list[int]:
+    """Which of `count` values are drawn: all, or `COLUMNS` of them evenly apart."""
+    shown = min(COLUMNS, count)
+    return [i * count // shown for i in range(shown)]
+
+
+def _texts(name: str, side: Prompts) -> list[tuple[str, list[float]]]:
+    """Prompts as a user would write them, with their weights; an empty negative prompt is left out."""
+    found = [
+        (_written(spans), [weight_K[k] for weight_K in side.weights]) for k, spans in enumerate(side.spans)
+    ]
+    return [(text, weights) for text, weights in found if name == "prompt" or text]
+
+
+def _written(spans: Spans) -> str:
+    return "".join(text if weight == 1 else f"({text}:{weight:g})" for text, weight in spans)
+
+
+def _context(latent_frames: int) -> str:
+    return f", {latent_frames} held in front" if latent_frames else ""
