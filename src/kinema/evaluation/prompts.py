@@ -1,0 +1,63 @@
+"""The fixed prompts: scenes and captions that depend on a seed only, with their noise."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from random import Random
+
+from kinema.training.captions import Grammar, Identity, Scene, caption, draw_scene
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """One thing to ask the generator for.
+
+    Attributes:
+        text: the caption.
+        scene: what it means, and what a real clip of it is rendered from.
+        unseen: whether training never showed this combination of identity and colour, or identity and motion.
+        seed: of the noise; every prompt has its own, and only one.
+    """
+
+    text: str
+    scene: Scene
+    unseen: bool
+    seed: int
+
+
+def prompt_set(
+    identities: Sequence[Identity],
+    grammar: Grammar,
+    *,
+    seen: int,
+    unseen: int,
+    still: bool = False,
+    seed: int = 0,
+) -> tuple[Prompt, ...]:
+    """`seen` prompts from the training combinations, then `unseen` held-out ones.
+
+    Clips alternate between sprites in place and sprites that cross the frame. Prompt i does not depend on
+    the counts.
+
+    Args:
+        identities: who can be asked for.
+        grammar: what training drew from.
+        seen: how many trained combinations.
+        unseen: how many held-out combinations; needs `grammar.held_out > 0`.
+        still: ask for single frames, in which nothing moves.
+        seed: names the set.
+    """
+    plan = [(False, index) for index in range(seen)] + [(True, index) for index in range(unseen)]
+    return tuple(_prompt(identities, grammar, is_unseen, index, still, seed) for is_unseen, index in plan)
+
+
+def _prompt(
+    identities: Sequence[Identity], grammar: Grammar, unseen: bool, index: int, still: bool, seed: int
+) -> Prompt:
+    name = f"prompt/{seed}/{'still' if still else 'clip'}/{'unseen' if unseen else 'seen'}/{index}"
+    rng, crosses = Random(name), not still and index % 2 == 1
+    while True:
+        scene = draw_scene(rng, grammar, identities, still=still, unseen=unseen)
+        if (scene.motion != "none") == crosses:
+            return Prompt(caption(scene, rng), scene, unseen, rng.getrandbits(32))

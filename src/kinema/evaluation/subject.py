@@ -1,0 +1,163 @@
+"""The generator under judgement: a transformer, its codec and text encoder, sampled by guided Euler steps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import yaml
+from safetensors import safe_open
+from torch import Tensor
+
+from kinema.core.errors import GeometryError, ModelError
+from kinema.core.runtime import frame_noise
+from kinema.diffusion.flow import TIMESTEPS, sigmas, table
+from kinema.diffusion.sampler import sample
+from kinema.diffusion.solvers import solver
+from kinema.diffusion.step import Step, Velocity
+from kinema.evaluation.prompts import Prompt
+from kinema.models.codec import PatchCodec
+from kinema.models.dit import VideoDiT, VideoDiTConfig
+from kinema.models.text import EmbeddedTextEncoder
+from kinema.pipelines.model import load
+from kinema.training.captions_cache import CaptionCache
+from kinema.training.dit import TextSource, conditioning
+
+AVERAGE = "average/"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sampling:
+    """How clips are sampled; fixed before anything is judged.
+
+    Attributes:
+        steps: Euler steps, two calls of the network each.
+        guidance: classifier-free guidance of text to video.
+        held_guidance: the same where the first frame is given.
+        shift: of the noise levels.
+        batch: clips at a time.
+        bf16: run the transformer in bfloat16, as it was trained; float32 otherwise.
+    """
+
+    steps: int = 24
+    guidance: float = 3.0
+    held_guidance: float = 2.0
+    shift: float = 1.0
+    batch: int = 8
+    bf16: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What is judged.
+
+    Attributes:
+        model: the transformer, in evaluation mode.
+        codec: what makes frames of its latents.
+        text: what makes token states of prompts.
+    """
+
+    model: VideoDiT
+    codec: PatchCodec
+    text: TextSource
+
+    @torch.no_grad()
+    def clips(
+        self,
+        prompts: Sequence[Prompt],
+        shape_FHW: tuple[int, int, int],
+        sampling: Sampling,
+        first_BCFHW: Tensor | None = None,
+    ) -> Tensor:
+        """One clip per prompt, `[B, 3, F, H, W]` in -1..1.
+
+        Args:
+            prompts: what to ask for, and the seeds.
+            shape_FHW: frames, height and width.
+            sampling: how.
+            first_BCFHW: frames `[B, 3, 1, H, W]` in -1..1 that are held as frame 0.
+        """
+        parts = []
+        for start in range(0, len(prompts), sampling.batch):
+            chosen = slice(start, start + sampling.batch)
+            first = None if first_BCFHW is None else self.codec.encode(first_BCFHW[chosen])
+            latents_BCTYX = self._latents(prompts[chosen], shape_FHW, sampling, first)
+            parts.append(self.codec.decode(latents_BCTYX))
+        return torch.cat(parts)
+
+    def _latents(
+        self,
+        prompts: Sequence[Prompt],
+        shape_FHW: tuple[int, int, int],
+        sampling: Sampling,
+        first_BCTYX: Tensor | None,
+    ) -> Tensor:
+        frames, height, width = shape_FHW
+        stride = self.codec.stride
+        if (frames - 1) % stride.time:
+            raise GeometryError(f"frames={frames} is not 1 + a multiple of {stride.time}; use 17.")
+        shape_CYX = (self.codec.latent_channels, height // stride.space, width // stride.space)
+        latent_frames = 1 + (frames - 1) // stride.time
+        x_BCTYX = torch.cat([frame_noise(prompt.seed, shape_CYX, latent_frames) for prompt in prompts])
+        caps_BT = torch.ones(len(prompts), latent_frames)
+        if first_BCTYX is not None:
+            x_BCTYX[:, :, :1], caps_BT[:, 0] = first_BCTYX, 0
+        guidance = sampling.guidance if first_BCTYX is None else sampling.held_guidance
+        velocity = self._velocity([prompt.text for prompt in prompts], guidance, bf16=sampling.bf16)
+        levels_SBT = table(sigmas(sampling.steps, sampling.shift, "wan-euler"), caps_BT)
+        return sample(velocity, x_BCTYX, levels_SBT, solver("euler"))
+
+    def _velocity(self, captions: Sequence[str], guidance: float, *, bf16: bool) -> Velocity:
+        """`u + guidance (v - u)`, where u has the empty prompt (https://arxiv.org/abs/2207.12598)."""
+        asked = self.model.prepare(conditioning(self.text(captions)))
+        empty = self.model.prepare(conditioning(self.text([""] * len(captions))))
+
+        def velocity(x_BCTYX: Tensor, step: Step) -> Tensor:
+            timestep_BT = TIMESTEPS * step.sigma_BT
+            with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+                v_BCTYX = self.model(x_BCTYX, timestep_BT, asked).float()
+                u_BCTYX = self.model(x_BCTYX, timestep_BT, empty).float()
+            return u_BCTYX + guidance * (v_BCTYX - u_BCTYX)
+
+        return velocity
+
+
+def open_subject(model: Path, *, config: Path, codec: Path | None, text: Path) -> Subject:
+    """A shipped model's folder, or a training run's checkpoint with its averaged weights.
+
+    Args:
+        model: a folder with `model_index.json`, or a safetensors file that `scripts/train_embedded.py` wrote.
+        config: the YAML file with the checkpoint's `model` section.
+        codec: the checkpoint's codec; with a folder it replaces the folder's own.
+        text: folder with `text_encoder/` and `tokenizer/`, for a checkpoint.
+    """
+    if model.is_dir():
+        shipped = load(str(model), device="cpu", dtype="float32", local_files_only=True)
+        vae = shipped.vae if codec is None else PatchCodec.from_folder(codec)
+        if not isinstance(vae, PatchCodec) or not isinstance(shipped.text, EmbeddedTextEncoder):
+            raise ModelError(f"{model} is not an embedded model; only those have judges.")
+        return Subject(shipped.dit, vae, CaptionCache(shipped.text))
+    if codec is None:
+        raise ModelError(f"{model} is a checkpoint and brings no codec; name its folder with --codec.")
+    encoder = EmbeddedTextEncoder.from_folder(text)
+    return Subject(averaged(model, config), PatchCodec.from_folder(codec), CaptionCache(encoder))
+
+
+def averaged(checkpoint: Path, config: Path) -> VideoDiT:
+    """The transformer of a checkpoint with its averaged weights, ready to sample."""
+    section = yaml.safe_load(config.read_text(encoding="utf-8"))["model"]
+    model = VideoDiT(VideoDiTConfig.from_mapping(section))
+    with safe_open(checkpoint, "pt") as file:
+        names = [name for name in file.keys() if name.startswith(AVERAGE)]  # noqa: SIM118
+        weights = {name.removeprefix(AVERAGE): file.get_tensor(name) for name in names}
+    needed = {name for name, _ in model.named_parameters()}
+    if needed != weights.keys():
+        stray = sorted(needed ^ weights.keys())
+        raise ModelError(
+            f"{checkpoint}: {len(stray)} weights do not fit {config}, {stray[:1]} first; "
+            "name the config that it was trained with."
+        )
+    model.load_state_dict(weights, strict=False)  # buffers are computed, not learned
+    return model.requires_grad_(False).eval()
