@@ -47,7 +47,7 @@ DIRECTIONS: dict[Motion, tuple[float, float]] = {
 }
 SIZE_FACTORS: dict[Size, float] = {"normal": 1.0, "small": 0.6, "big": 1.35}
 STILL_SCALE = 0.95
-CROSSING_SCALE = 0.6  # a crossing sprite must leave room to cross
+CROSSING_SCALE = 0.75  # a crossing sprite must leave room to cross
 CROSSING_REACH = 0.95  # distance of the sprite's centre from the middle, at the first and at the last frame
 
 # What follows the head of a name: "face | in clouds", "globe | showing americas".
