@@ -422,7 +422,7 @@ def main() -> None:
     options = parser.parse_args()
     settings = replace(QUICK if options.quick else Settings(), seed=options.seed)
     made = scene(settings)
-    write_video(options.out, made.frames(), fps=settings.fps, size=SIZE, overwrite=True, quality="small")
+    write_video(options.out, made.frames(), fps=settings.fps, size=SIZE, overwrite=True, quality="medium")
     print(options.out)
 
 
