@@ -44,8 +44,7 @@ def run(arguments: list[str] | None) -> int:
     except KinemaError as error:
         return _refuse(str(error))
     except (KeyboardInterrupt, typer.Abort):
-        typer.echo("interrupted; nothing was written.", err=True)
-        return INTERRUPTED
+        result = INTERRUPTED
     except BrokenPipeError:
         return _nobody_reads()
     except SystemExit as left:  # the parser's own way out of a broken pipe
@@ -56,6 +55,8 @@ def run(arguments: list[str] | None) -> int:
         if message is None:
             raise  # a bug of ours keeps its traceback
         return _refuse(_usage(message(), getattr(error, "ctx", None)))
+    if result == INTERRUPTED:  # raised here, or made a code by the parser
+        typer.echo("interrupted; nothing was written.", err=True)
     return result if isinstance(result, int) else 0
 
 

@@ -88,7 +88,12 @@ class Reporter:
             self._phase = event.phase
             shape = BAR if event.steps > 1 else ONE_STEP
             self._bar = tqdm(
-                total=event.steps, desc=WORDS[event.phase], bar_format=shape, leave=False, file=sys.stderr
+                total=event.steps,
+                desc=WORDS[event.phase],
+                bar_format=shape,
+                leave=False,
+                file=sys.stderr,
+                mininterval=0,
             )
         self._bar.update(event.step - self._bar.n)
 

@@ -1,0 +1,169 @@
+"""Every mistake gets one line: the value, the rule, the way out. No weights are read, nothing is left."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+import kinema.cli
+
+G = ("generate", "a rooster")
+PLACE = "past the end: the last of 17 frames is 16"
+NO_RECORD = "carries no record"
+
+MISTAKES: dict[tuple[str, ...], tuple[str, ...]] = {
+    # numbers out of range, not finite, not numbers
+    (*G, "--steps", "0"): ("steps='0' is out of range", "1 to 1000"),
+    (*G, "--steps", "-3"): ("steps='-3' is out of range", "1 to 1000"),
+    (*G, "--steps", "1.5"): ("steps='1.5' is not a whole number", "1 to 1000"),
+    (*G, "--seed", "x"): ("seed='x' is not a whole number", "write -1 to"),
+    (*G, "--seed", "-5"): ("seed='-5' is out of range", "write -1 to"),
+    (*G, "--shift", "0"): ("shift='0' is out of range", "more than 0, up to 1000"),
+    (*G, "--shift", "nan"): ("shift='nan' is not finite", "more than 0, up to 1000"),
+    (*G, "--seconds", "inf"): ("seconds='inf' is not finite", "more than 0, up to 3600"),
+    (*G, "--seconds", "-1"): ("seconds='-1' is out of range", "more than 0, up to 3600"),
+    (*G, "--fps", "0"): ("fps=0 is out of range", "0.1 to 1000"),
+    (*G, "--fps", "1/0"): ("fps='1/0' is not a frame rate", "30000/1001"),
+    (*G, "--guidance-rescale", "2"): ("guidance_rescale='2' is out of range", "0 to 1"),
+    (*G, "--guidance-interval", "0.5"): ("guidance_interval='0.5' is not two noise levels", "0.1,0.9"),
+    (*G, "--guidance-interval", "0.8,0.2"): ("(0.8, 0.2) is upside down", "lower level first"),
+    ("restyle", "c.mp4", "x", "--strength", "2"): ("strength='2' is out of range", "0 to 1"),
+    ("restyle", "c.mp4", "x", "--strength", "nan"): ("strength='nan' is not finite", "0 to 1"),
+    ("extend", "c.mp4", "--context", "0"): ("context='0' is out of range", "1 to 1024"),
+    ("keyframes", "a.png@0:2"): ("strength='2' is out of range", "0 to 1"),
+    # sizes and lengths, with the nearest that fit
+    (*G, "--size", "65x64"): ("width=65 is not a multiple of 8", "64 and 72"),
+    (*G, "--size", "64x3"): ("height=3 is out of range", "8 to 16384"),
+    (*G, "--size", "64"): ("size='64' is not a size", "WIDTHxHEIGHT"),
+    (*G, "--size", "16384x16384"): ("16384x16384", "above 8,000,000", "smaller size"),
+    (*G, "--frames", "18"): ("frames=18 is not 1 + a multiple of 4", "17 and 21", "--fit-length"),
+    (*G, "--frames", "0"): ("frames='0' is out of range", "1 to 100000"),
+    (*G, "--frames", "9", "--seconds", "1"): ("frames=9 and seconds=1 exclude each other", "write one"),
+    ("extend", "c.mp4", "--frames", "9"): ("frames=9 is not a multiple of 4", "8 and 12", "--fit-length"),
+    # unknown names, with the nearest right one
+    (*G, "--solver", "eulr"): ("unknown solver 'eulr'", "Did you mean 'euler'?"),
+    (*G, "--grid", "wann"): ("unknown grid 'wann'", "Did you mean 'wan'?"),
+    (*G, "--blend", "atention"): ("unknown blend 'atention'", "Did you mean 'attention'?"),
+    (*G, "--fit", "corp"): ("unknown fit 'corp'", "Did you mean 'crop'?"),
+    (*G, "--guidance-method", "cgf"): ("'cgf'", "Did you mean 'cfg'?"),
+    (*G, "--dtype", "float31"): ("unknown dtype 'float31'", "Did you mean 'float32'?"),
+    (*G, "--device", "gpu"): ("device='gpu' is unknown", "write auto, cpu, cuda"),
+    (*G, "--quality", "best"): ("unknown quality 'best'", "high, lossless, medium, small"),
+    (*G, "--format", "xml"): ("unknown format 'xml'", "json, text"),
+    ("travel", "0: a", "8: b", "--ease", "inn_out"): ("unknown easing 'inn_out'", "Did you mean 'in_out'?"),
+    # schedules, prompts and places
+    (*G, "--guidance", "0:(1"): ("guidance", "'(' was never closed", "(at '(1')"),
+    (*G, "--guidance", "nan"): ("unknown name 'nan'", "Available: "),
+    (*G, "--guidance", "flor(t)"): ("unknown function 'flor'", "Did you mean 'floor'?"),
+    (*G, "--guidance", "0:(1), 99:(2)"): ("99", PLACE),
+    ("generate", "a (fox"): ("prompt", "( is never closed", r"write \(", "(at '(fox')"),
+    ("generate", "a" * 40_000): ("40000 characters", "the most is 32000"),
+    ("travel", "a rooster"): ("'a rooster' does not begin with a place", '"0: a rooster"'),
+    ("travel", "0: a", "0: b"): ("two prompts at 0", "move one"),
+    ("travel", "0: a", "99: b"): ("99", PLACE),
+    ("keyframes", "a.png@99"): ("99", PLACE),
+    ("keyframes", "a.png", "words"): ("'a.png' has no @FRAME", "a.png@0 b.png@12"),
+    ("keyframes", "a.png@0", "one", "two"): ("two prompts, 'one' and 'two'", "in quotes"),
+    ("keyframes", "a.png@0", "a.png@0"): ("both at 0", "move one"),
+    ("keyframes", "a.png@1", "a.png@2"): ("share latent frame 1", "at least 4 frames apart"),
+    # media that cannot be read
+    ("animate", "none.png"): ("cannot read 'none.png'", "No such file"),
+    ("animate", "folder"): ("cannot read 'folder'", "not a regular file", "give a picture"),
+    ("animate", "text.png"): ("cannot read 'text.png'", "no picture", "PNG"),
+    ("animate", "cut-a.png"): ("cannot read 'cut-a.png'", "truncated"),
+    ("restyle", "none.mp4", "x"): ("cannot read 'none.mp4'", "No such file"),
+    ("restyle", "text.mp4", "x"): ("'text.mp4' is no video", "give MP4"),
+    ("restyle", "folder", "x"): ("'folder' holds no pictures", "give a video"),
+    ("restyle", "cut-c.mp4", "x"): ("cannot read 'cut-c.mp4'",),
+    ("extend", "none.mp4"): ("cannot read 'none.mp4'", "No such file"),
+    # requests that cannot be read
+    ("render", "none.yaml"): ("none.yaml does not exist", ".yaml, .json"),
+    ("render", "bad.yaml"): ("bad.yaml: line 1", "not YAML"),
+    ("render", "odd.yaml"): ("odd.yaml: unknown setting 'promt'", "Did you mean 'prompt'?"),
+    ("render", "c.mp4"): ("c.mp4 carries no record", "--no-record"),
+    ("plan", "none.yaml"): ("none.yaml does not exist", ".yaml, .json"),
+    ("plan", "none.mp4"): ("none.mp4 does not exist", "a clip that kinema made"),
+    ("plan", "a rooster", "--frames", "18"): ("frames=18", "17 and 21"),
+    ("inspect", "none.mp4"): ("none.mp4 does not exist", "a file that kinema made"),
+    ("inspect", "folder"): ("folder is not a file", "a file that kinema made"),
+    ("inspect", "text.png"): (f"text.png {NO_RECORD}", "--no-record"),
+    # models
+    (*G, "--model", "embeded"): ("unknown model 'embeded'", "Did you mean 'embedded'?"),
+    (*G, "--model", "./nowhere"): ("'./nowhere' is not a folder", "hub id (owner/name)"),
+    (*G, "--model", "folder"): ("model_index.json is missing", "Check the path"),
+    ("models", "embeded"): ("unknown model 'embeded'", "Did you mean 'embedded'?"),
+    # where the result would go
+    (*G, "-o", "x.mpg"): ("unknown file suffix '.mpg'", ".mp4, .mov"),
+    (*G, "-o", "x"): ("unknown file suffix ''", ".mp4, .mov"),
+    (*G, "-o", "x.png"): ("x.png is one picture and the clip has 17 frames", "--frames 1", "x-%04d.png"),
+    (*G, "-o", "c.mp4"): ("c.mp4 exists", "--overwrite"),
+    (*G, "-o", "no/x.mp4"): ("cannot write 'no/x.mp4'", "does not exist", "make it first"),
+    (*G, "-o", "x.mp4", "--quality", "lossless"): ("quality='lossless' is not possible with h264", ".mkv"),
+    (*G, "-o", "x.gif", "--fps", "60"): ("fps=60 is above 50", ".webp or .mp4"),
+    # the command itself
+    ("generat", "a rooster"): ("No such command 'generat'", "'generate'", "kinema --help"),
+    ("generate",): ("Missing argument 'PROMPT'", "kinema generate --help"),
+    ("restyle", "c.mp4"): ("Missing argument 'PROMPT'", "kinema restyle --help"),
+    (*G, "--stepz", "3"): ("No such option: --stepz", "--steps", "kinema generate --help"),
+    (*G, "--steps"): ("--steps", "requires an argument", "--help"),
+    (*G, "and more"): ("and more", "kinema generate --help"),
+}
+
+
+@pytest.mark.parametrize("argv", MISTAKES, ids=lambda argv: " ".join(argv)[:60])
+def test_one_line_says_what_is_wrong(argv, files, no_weights, capsys):
+    assert kinema.cli.run(list(argv)) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert re.fullmatch(r"error: [^\n]+\n", printed.err), printed.err
+    for part in MISTAKES[argv]:
+        assert part in printed.err
+    assert files() == set()
+
+
+def test_a_device_that_is_not_there(files, monkeypatch, capsys):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("kinema.pipelines.model.load_dit", lambda *_: pytest.fail("weights were loaded"))
+    assert kinema.cli.run([*G, "--device", "cuda"]) == 2
+    assert "device='cuda' is not available on this machine; use 'auto' or 'cpu'." in capsys.readouterr().err
+    assert files() == set()
+
+
+def test_a_folder_that_cannot_be_written(files, no_weights, monkeypatch, capsys):
+    def refuse(**_: object) -> str:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("tempfile.mkdtemp", refuse)
+    assert kinema.cli.run([*G, "-o", "x.mp4"]) == 2
+    assert re.search(r"cannot write in '.*': Permission denied; choose another", capsys.readouterr().err)
+    assert files() == set()
+
+
+def test_an_unreadable_model_folder_is_named(here, no_weights, capsys):
+    (here / "broken").mkdir()
+    (here / "broken" / "model_index.json").write_text("{")
+    assert kinema.cli.run(["models", "broken"]) == 2
+    assert "model_index.json cannot be read as JSON" in capsys.readouterr().err
+
+
+def test_a_bug_of_ours_keeps_its_traceback(monkeypatch):
+    def broken(*_: object, **__: object) -> None:
+        raise ZeroDivisionError("ours")
+
+    monkeypatch.setattr("kinema.pipelines.job.make_job", broken)
+    with pytest.raises(ZeroDivisionError, match="ours"):
+        kinema.cli.run([*G, "--dry-run"])
+
+
+@pytest.mark.parametrize(
+    ("message", "line"),
+    [
+        ("plain", "plain"),
+        ("wrong\n  0:(1\n    ^", "wrong (at '(1')"),
+        ("a\nb", "a b"),
+        ("", ""),
+    ],
+)
+def test_messages_fit_on_one_line(message, line):
+    assert kinema.cli.one_line(message) == line

@@ -1,0 +1,95 @@
+"""Every field of a shot can be said on the command line, and arrives as it was said."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+
+import pytest
+
+from kinema.cli.options import OutputOptions, ShotOptions, with_options
+from kinema.core.errors import ConfigError
+from kinema.story.shot import Shot
+
+# Fields that no shared option sets, and what does instead.
+ELSEWHERE = {
+    "name": "a shot file; only there are shots told apart",
+    "width": "--size",
+    "height": "--size",
+    "prompt": "the verb's argument",
+    "keyframes": "animate, keyframes",
+    "source": "restyle",
+    "extend": "extend",
+}
+
+
+def test_every_field_of_a_shot_is_reachable():
+    options = {f.name for f in fields(ShotOptions)}
+    assert options - {"size"} == set(Shot.model_fields) - set(ELSEWHERE)
+    assert options <= set(Shot.names())
+
+
+def test_nothing_said_is_nothing_given():
+    assert ShotOptions().given() == {}
+    assert Shot(**ShotOptions().given()) == Shot()
+
+
+SAID = {
+    "model": ("some/model", "some/model"),
+    "negative": ("text", "text"),
+    "frames": ("17", 17),
+    "seconds": ("2.5", 2.5),
+    "seed": ("7", 7),
+    "fit": ("pad", "pad"),
+    "steps": ("12", 12),
+    "guidance_method": ("apg", "apg"),
+    "guidance_rescale": ("0.5", 0.5),
+    "guidance_interval": ("0.1,0.9", (0.1, 0.9)),
+    "solver": ("heun", "heun"),
+    "grid": ("diffusers", "diffusers"),
+    "shift": ("3", 3.0),
+    "blend": ("velocity", "velocity"),
+    "device": ("cuda:1", "cuda:1"),
+    "dtype": ("bfloat16", "bfloat16"),
+}
+
+
+@pytest.mark.parametrize("name", SAID)
+def test_text_becomes_the_fields_own_kind(name):
+    text, value = SAID[name]
+    shot = Shot.from_mapping(ShotOptions(**{name: text}).given())
+    found = getattr(shot, name)
+    assert getattr(found, "constant", found) == value
+    assert shot.model_fields_set == {name}
+
+
+def test_options_with_a_syntax_of_their_own():
+    shot = Shot(
+        **ShotOptions(size="96x64", fps="30000/1001", guidance="0:(6), 8:(2)", length_fit=True).given()
+    )
+    assert (shot.width, shot.height, str(shot.fps), shot.length_fit) == (96, 64, "30000/1001", True)
+    assert shot.guidance is not None
+    assert shot.guidance.sample(9, 8)[[0, 8]].tolist() == [6, 2]
+
+
+@pytest.mark.parametrize("text", ["", "0.5", "0,1,2"])
+def test_an_interval_has_two_ends(text):
+    with pytest.raises(ConfigError, match="two noise levels; write LOW,HIGH"):
+        ShotOptions(guidance_interval=text).given()
+
+
+def test_a_verb_gets_its_groups_filled():
+    got = {}
+
+    def verb(prompt: str, shot: ShotOptions, output: OutputOptions, strength: str = "1") -> None:
+        got.update(locals())
+
+    command = with_options(verb)
+    flags = command.__signature__.parameters
+    assert list(flags)[:2] == ["prompt", "strength"]
+    assert len(flags) == 2 + len(fields(ShotOptions)) + len(fields(OutputOptions))
+    defaults = {name: flag.default for name, flag in flags.items() if flag.default is not flag.empty}
+    command(**defaults | {"prompt": "a fox", "steps": "3", "quiet": True})
+    assert got["prompt"] == "a fox"
+    assert got["strength"] == "1"
+    assert got["shot"] == ShotOptions(steps="3")
+    assert got["output"] == OutputOptions(quiet=True)

@@ -1,0 +1,264 @@
+"""Verbs ask for the shot that their words mean, and what they write can be looked at and made again."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+import kinema.cli
+from kinema.cli.make import free_name, slug
+from kinema.io.clip import Clip
+from kinema.io.record import read_record
+
+FAST = ("--steps", "1", "--frames", "5", "--size", "64x64")
+
+
+def asked(capsys, *argv):
+    """The resolved shot of a dry run."""
+    assert kinema.cli.run([*argv, "--dry-run", "--format", "json"]) == 0
+    return json.loads(capsys.readouterr().out)["shot"]
+
+
+def test_generate(no_weights, files, capsys):
+    shot = asked(capsys, "generate", "a fox", "-n", "text", "--seconds", "2", "-s", "7", "--solver", "heun")
+    assert (shot["prompt"], shot["negative"], shot["seed"], shot["solver"]) == ("a fox", "text", 7, "heun")
+    assert shot["frames"] == 17
+    assert files() == set()
+
+
+def test_animate_holds_the_first_frame(no_weights, here, capsys):
+    shot = asked(capsys, "animate", "a.png", "it waves")
+    assert [(key["image"], key["frame"]) for key in shot["keyframes"]] == [("a.png", 0)]
+    assert shot["prompt"] == "it waves"
+    assert asked(capsys, "animate", "a.png")["prompt"] == ""
+
+
+def test_keyframes_take_places_strengths_and_the_prompt_anywhere(no_weights, here, capsys):
+    for argv in (
+        ["a fox", "a.png@0", "a.png@1s:0.7", "a.png@-1"],
+        ["a.png@0", "a.png@1s:0.7", "a.png@-1", "a fox"],
+    ):
+        shot = asked(capsys, "keyframes", *argv, "--frames", "17")
+        held = [(key["frame"], key.get("strength", 1)) for key in shot["keyframes"]]
+        assert held == [(0, 1), ("1s", 0.7), (-1, 1)]
+        assert shot["prompt"] == "a fox"
+
+
+def test_travel_keeps_places_and_easing(no_weights, here, capsys):
+    argv = ("travel", "0: a rooster", "50%:a penguin, it: waves", "2s : a snowman", "--ease", "hold")
+    shot = asked(capsys, *argv, "--frames", "17")
+    prompts = {key: value for key, value in shot["prompt"].items() if key != "ease"}
+    assert prompts == {"0": "a rooster", "50%": "a penguin, it: waves", "2s": "a snowman"}
+    assert shot["prompt"]["ease"] == "hold"
+
+
+def test_restyle_takes_the_clip_and_its_length(no_weights, here, capsys):
+    shot = asked(capsys, "restyle", "c.mp4", "a fox", "--strength", "0.25")
+    assert shot["source"] == {"path": "c.mp4", "strength": 0.25}
+    assert shot["frames"] == 9
+    assert asked(capsys, "restyle", "c.mp4", "a fox")["source"]["strength"] == 0.6
+
+
+def test_extend_counts_new_frames(no_weights, here, capsys):
+    shot = asked(capsys, "extend", "c.mp4", "a fox", "--frames", "8", "--context", "1")
+    assert (shot["extend"]["path"], shot["extend"]["context"], shot["frames"]) == ("c.mp4", 1, 8)
+
+
+def test_render_takes_options_over_the_files(no_weights, here, capsys):
+    (here / "fox.yaml").write_text("prompt: a fox\nseed: 1\nseconds: 2\n")
+    shot = asked(capsys, "render", "fox.yaml", "--seed", "2", "--frames", "9")
+    assert (shot["prompt"], shot["seed"], shot["frames"]) == ("a fox", 2, 9)
+
+
+def test_a_drawn_seed_differs_and_is_told(no_weights, here, capsys):
+    seeds = {asked(capsys, "generate", "a fox")["seed"] for _ in range(4)}
+    assert len(seeds) == 4
+
+
+def test_a_clip_is_named_after_its_words_and_made_again_byte_for_byte(files, here, capsys):
+    assert kinema.cli.run(["generate", "A fox, running!", *FAST, "--seed", "5"]) == 0
+    printed = capsys.readouterr()
+    assert printed.out == "a-fox-running-s5.mp4  5 frames at 8 fps, 64x64, seed 5\n"
+    assert printed.err == ""
+    assert kinema.cli.run(["render", "a-fox-running-s5.mp4"]) == 0
+    assert files() == {"a-fox-running-s5.mp4", "a-fox-running-s5-again-s5.mp4"}
+    one, again = (here / name for name in sorted(files(), key=len))
+    assert one.read_bytes() == again.read_bytes()
+    assert Clip.open(one).array().shape == (5, 64, 64, 3)
+    capsys.readouterr()
+    assert kinema.cli.run(["inspect", str(one)]) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert record["shot"]["prompt"] == "A fox, running!"
+    assert record["shot"]["seed"] == 5
+    assert record["model"]["id"] == "embedded"
+
+
+def test_json_ends_with_where_the_result_is(files, here, capsys):
+    argv = ["generate", "a fox", *FAST[:2], "--frames", "1", "-o", "x.png", "--format", "json", "--sidecar"]
+    assert kinema.cli.run(argv) == 0
+    events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert {event["event"] for event in events} == {"progress", "done"}
+    assert [e["phase"] for e in events[:-1]] == sorted(
+        [e["phase"] for e in events[:-1]], key=["load", "text", "denoise", "decode"].index
+    )
+    assert events[-1]["path"] == "x.png"
+    assert events[-1]["frames"] == 1
+    record = read_record(here / "x.png")
+    assert record is not None
+    assert record.shot["seed"] == events[-1]["seed"]
+    assert files() == {"x.png", "x.json"}
+    assert json.loads((here / "x.json").read_text())["shot"] == dict(record.shot)
+
+
+def stand_in(monkeypatch, frames: Iterator[np.ndarray]) -> None:
+    """Render these frames in place of the model's."""
+
+    def stream(job: object, **_: object) -> Clip:
+        return Clip(frames, Fraction(8), size=(64, 64))
+
+    monkeypatch.setattr("kinema.pipelines.run.stream", stream)
+
+
+def grey(count: int) -> Iterator[np.ndarray]:
+    for _ in range(count):
+        yield np.full((64, 64, 3), 90, dtype=np.uint8)
+
+
+def test_overwrite_replaces(files, here, monkeypatch, capsys):
+    (here / "x.mp4").write_text("old")
+    stand_in(monkeypatch, grey(5))
+    assert kinema.cli.run(["generate", "a fox", *FAST, "-o", "x.mp4", "--overwrite"]) == 0
+    assert (here / "x.mp4").stat().st_size > 500
+
+
+def test_quiet_is_silent(files, here, monkeypatch, capsys):
+    stand_in(monkeypatch, grey(5))
+    assert kinema.cli.run(["generate", "a fox", *FAST, "-q", "-o", "x.webm"]) == 0
+    assert capsys.readouterr() == ("", "")
+    assert files() == {"x.webm"}
+
+
+def test_no_record_is_asked_for(here, monkeypatch, capsys):
+    seen = {}
+
+    def stream(job: object, **options: object) -> Clip:
+        seen.update(options)
+        return Clip(grey(5), Fraction(8), size=(64, 64))
+
+    monkeypatch.setattr("kinema.pipelines.run.stream", stream)
+    for flags, keep in (([], True), (["--no-record"], False)):
+        assert kinema.cli.run(["generate", "a fox", *FAST, "-q", *flags]) == 0
+        assert seen["keep_record"] is keep
+
+
+def test_notes_say_what_was_rounded(here, monkeypatch, capsys):
+    stand_in(monkeypatch, grey(7))
+    argv = ["generate", "a fox", "--frames", "7", "--fit-length", "--size", "64x64", "-o", "x.mp4"]
+    assert kinema.cli.run(argv) == 0
+    assert capsys.readouterr().err == "note: 9 frames are made and 7 kept.\n"
+
+
+def test_ctrl_c_leaves_nothing(files, here, monkeypatch, capsys):
+    def interrupted() -> Iterator[np.ndarray]:
+        yield from grey(3)
+        raise KeyboardInterrupt
+
+    stand_in(monkeypatch, interrupted())
+    assert kinema.cli.run(["generate", "a fox", *FAST, "-o", "x.mp4", "--sidecar"]) == 130
+    printed = capsys.readouterr()
+    assert printed.err.strip() == "interrupted; nothing was written."
+    assert printed.out == ""
+    assert files() == set()
+
+
+def test_a_reader_that_leaves_ends_it_quietly(here):
+    command = [sys.executable, "-c", "import kinema.cli; kinema.cli.main()", "schema"]
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True, timeout=120)
+    os.close(write)
+    assert done.returncode == kinema.cli.BROKEN_PIPE
+    assert done.stderr == ""
+
+
+def test_doctor_finds_a_sound_installation(capsys):
+    assert kinema.cli.run(["doctor"]) == 0
+    rows = capsys.readouterr().out.splitlines()
+    assert {row.split()[1] for row in rows} >= {
+        "kinema",
+        "packages",
+        "device",
+        "ffmpeg",
+        "model",
+        "attention",
+    }
+    assert all(row.startswith("ok ") for row in rows)
+
+
+def test_doctor_reports_a_kernel_that_computes_wrong(monkeypatch, capsys):
+    from kinema.models import selftest
+
+    monkeypatch.setattr(selftest, "attend", lambda q, k, v, bias: v.roll(1, dims=2))
+    monkeypatch.setattr("kinema.cli.doctor._embedded", lambda: ("model", "left out", True))
+    assert kinema.cli.run(["doctor"]) == 2
+    rows = [row for row in capsys.readouterr().out.splitlines() if " attention " in row]
+    assert rows
+    assert all(row.startswith("BAD") for row in rows)
+
+
+def test_models_says_what_one_can_do(here, no_weights, capsys):
+    from kinema.diffusion.solvers import SOLVERS
+    from kinema.pipelines.cards import MODES
+
+    folder = here / "wan"
+    for part, text in {
+        "model_index.json": {"_class_name": "WanPipeline"},
+        "transformer/config.json": {"in_channels": 16, "patch_size": [1, 2, 2]},
+        "vae/config.json": {"z_dim": 16},
+    }.items():
+        (folder / part).parent.mkdir(parents=True, exist_ok=True)
+        (folder / part).write_text(json.dumps(text))
+    assert kinema.cli.run(["models", "wan"]) == 0
+    text = capsys.readouterr().out
+    assert text.startswith("wan\n")
+    assert "multiples of 16, lengths 5, 9, 13, 17" in text
+    able = [line.split()[0] for line in text.splitlines() if line.split()[0] in ("can", "cannot")]
+    assert len(able) == len(MODES)
+    assert "cannot     extension of a clip" in text
+    assert "can        text to video" in text
+    assert all(name in text for name in SOLVERS)
+
+
+def test_schema_is_the_shots(capsys):
+    from kinema.story.shot import Shot
+
+    assert kinema.cli.run(["schema"]) == 0
+    assert json.loads(capsys.readouterr().out) == Shot.model_json_schema()
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        ("A fox, running!", "a-fox-running"),
+        ("../../etc", "etc"),
+        ("", ""),
+        ("狐狸 跑", "狐狸-跑"),
+        ("x" * 90, "x" * 40),
+    ],
+)
+def test_names_from_words(words, name):
+    assert slug(words) == name
+
+
+def test_names_are_free(here):
+    assert str(free_name("fox-s1", ".mp4")) == "fox-s1.mp4"
+    (here / "fox-s1.mp4").touch()
+    (here / "fox-s1-2.mp4").touch()
+    assert str(free_name("fox-s1", ".mp4")) == "fox-s1-3.mp4"
