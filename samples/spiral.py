@@ -48,16 +48,11 @@ class Settings:
     flow_steps: int = 12
     guidance: float = 2.5
     fps: int = 30
-    forward_seconds: float = 3.0
-    back_seconds: float = 7.0
-    rest_seconds: float = 2.5
+    seconds: tuple[float, float, float] = (3.0, 7.0, 2.5)  # forward, back, rest
 
 
 QUICK = Settings(points=90, train_steps=60, batch=256, width=32, ddpm_steps=30, ddim_steps=8, flow_steps=4,
-                 fps=6, forward_seconds=0.5, back_seconds=1.0, rest_seconds=0.4)  # fmt: skip
-
-
-# ---- data and network
+                 fps=6, seconds=(0.5, 1.0, 0.4))  # fmt: skip
 
 
 def spiral(labels_N: Tensor, source: torch.Generator) -> Tensor:
@@ -139,9 +134,6 @@ def train(settings: Settings, path: vp.VariancePreserving | None) -> Net:
         optimiser.step()
         schedule.step()
     return net.eval()
-
-
-# ---- six ways back
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -230,8 +222,6 @@ def ways(settings: Settings) -> list[Way]:
     ]
 
 
-# ---- drawing
-
 SIZE = (1280, 720)
 PANEL = (376, 284)
 LEFT, TOP, GAP = 96, 92, 14
@@ -240,6 +230,11 @@ UNITS = 55.0  # pixels for one unit of data
 PAPER, CARD, INK, SOFT, LINE = "#f4f2ec", "#fdfcf9", "#22262b", "#7b8087", "#dcd8cd"
 COLOURS = ["#d1495b", "#00798c", "#e09f1f"]
 TINTS = ["#eeb9c0", "#a3ccd2", "#f0d49a"]
+LEGEND = "Arrows: where a point of that colour is led. Lines: the arms that the data lies on."
+
+Draw = ImageDraw.ImageDraw
+Arrows = tuple[Tensor, Tensor, Tensor]  # where they stand, where they point, whose they are
+Card = tuple[Tensor, Arrows | None, float, str]  # points, arrows, noise level, note
 
 
 @cache
@@ -256,12 +251,11 @@ def to_pixels(points_N2: Tensor) -> NDArray[np.float64]:
 def nodes() -> tuple[Tensor, Tensor]:
     """Where arrows stand, and whose arrow each is: the arms take turns."""
     x, y = torch.arange(-3.025, 3.1, 0.55), torch.arange(-2.15, 1.8, 0.55)
-    places = torch.cartesian_prod(y, x).flip(1)
-    row, column = torch.arange(len(y)).repeat_interleave(len(x)), torch.arange(len(x)).repeat(len(y))
-    return places, (row + column) % ARMS
+    row, column = torch.cartesian_prod(torch.arange(len(y)), torch.arange(len(x))).T
+    return torch.stack([x[column], y[row]], dim=1), (row + column) % ARMS
 
 
-def draw_arrows(draw: ImageDraw.ImageDraw, places_N2: Tensor, moves_N2: Tensor, labels_N: Tensor) -> None:
+def draw_arrows(draw: Draw, places_N2: Tensor, moves_N2: Tensor, labels_N: Tensor) -> None:
     size = moves_N2.norm(dim=1, keepdim=True)
     starts = to_pixels(places_N2)
     steps = (moves_N2 / (size + 1.5) * 0.5).numpy() * [UNITS * ZOOM, -UNITS * ZOOM]
@@ -272,19 +266,19 @@ def draw_arrows(draw: ImageDraw.ImageDraw, places_N2: Tensor, moves_N2: Tensor, 
         draw.polygon([tuple(corner) for corner in head], fill=TINTS[label])
 
 
-def draw_arms(draw: ImageDraw.ImageDraw) -> None:
+def draw_arms(draw: Draw) -> None:
     for arm in range(ARMS):
         line = to_pixels(on_arm(torch.linspace(0, 1, 80), torch.full((80,), arm)))
         draw.line(line.flatten().tolist(), fill=TINTS[arm], width=4, joint="curve")
 
 
-def draw_points(draw: ImageDraw.ImageDraw, points_N2: Tensor, labels_N: Tensor) -> None:
+def draw_points(draw: Draw, points_N2: Tensor, labels_N: Tensor) -> None:
     radius = 2.3 * ZOOM
     for (x, y), label in zip(to_pixels(points_N2).tolist(), labels_N.tolist(), strict=True):
         draw.ellipse([x - radius, y - radius, x + radius, y + radius], fill=COLOURS[label], outline=CARD)
 
 
-def panel(points_N2: Tensor, labels_N: Tensor, arrows: tuple[Tensor, Tensor, Tensor] | None) -> Image.Image:
+def panel(points_N2: Tensor, labels_N: Tensor, arrows: Arrows | None) -> Image.Image:
     """One card at final size: points over arrows, or over the true arms."""
     card = Image.new("RGB", (PANEL[0] * ZOOM, PANEL[1] * ZOOM), PAPER)
     draw = ImageDraw.Draw(card)
@@ -298,9 +292,7 @@ def panel(points_N2: Tensor, labels_N: Tensor, arrows: tuple[Tensor, Tensor, Ten
     return card.reduce(ZOOM)
 
 
-def write_on_card(
-    draw: ImageDraw.ImageDraw, corner: tuple[int, int], title: str, level: float, note: str
-) -> None:
+def write_on_card(draw: Draw, corner: tuple[int, int], title: str, level: float, note: str) -> None:
     """A card's title, its noise level as a bar, and what came of it."""
     x, y = corner
     draw.text((x + 14, y + 10), title, fill=INK, font=font(17))
@@ -322,10 +314,6 @@ def side_text(words: str, small: str) -> Image.Image:
     return strip.rotate(90, expand=True)
 
 
-Arrows = tuple[Tensor, Tensor, Tensor]  # where they stand, where they point, whose they are
-Card = tuple[Tensor, Arrows | None, float, str]  # points, arrows, noise level, note
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class Scene:
     """Everything that the frames show."""
@@ -339,17 +327,10 @@ class Scene:
 
     def frames(self) -> Iterator[NDArray[np.uint8]]:
         """The film: noise comes, a moment's rest, noise goes, the result stays."""
-        counts = [
-            round(s * self.settings.fps) for s in (self.settings.forward_seconds, self.settings.back_seconds)
-        ]
-        rest = round(self.settings.rest_seconds * self.settings.fps)
-        for i in range(counts[0]):
-            yield self.forward(i / max(counts[0] - 1, 1))
-        for i in range(counts[1]):
-            yield self.back(i / max(counts[1] - 1, 1))
-        last = self.back(1.0, final=True)
-        for _ in range(rest):
-            yield last
+        forward, back, rest = (round(seconds * self.settings.fps) for seconds in self.settings.seconds)
+        yield from (self.forward(float(share)) for share in np.linspace(0, 1, forward))
+        yield from (self.back(float(share)) for share in np.linspace(0, 1, back))
+        yield from [self.back(1.0, final=True)] * rest
 
     def forward(self, share: float) -> NDArray[np.uint8]:
         """The noising, eased in and out; both rows are the same until guidance acts."""
@@ -373,12 +354,9 @@ class Scene:
             places, labels = nodes()
             arrows = None if final else (places, way.field(places, labels, max(level, 0.02)), labels)
             shown.append((points, arrows, level, note))
-        words = (
-            "The same noise, led back six ways"
-            if final
-            else "Backward: the learned field leads the noise home"
-        )
-        return self.compose(words, shown)
+        if final:
+            return self.compose("The same noise, led back six ways", shown)
+        return self.compose("Backward: the learned field leads the noise home", shown)
 
     def compose(self, words: str, shown: list[Card], *, back: bool = True) -> NDArray[np.uint8]:
         """Six cards under a headline."""
@@ -386,17 +364,10 @@ class Scene:
         draw = ImageDraw.Draw(page)
         draw.text((LEFT, 28), "From noise to a spiral", fill=INK, font=font(30))
         draw.text((SIZE[0] - 22, 60), words, fill=SOFT, font=font(19), anchor="rs")
-        rows = [
-            ("No guidance", "the label alone"),
-            (f"Guidance {self.settings.guidance:g}", "label against no label"),
-        ]
-        for row, text in enumerate(rows):
-            page.paste(side_text(*text), (22, TOP + row * (PANEL[1] + GAP)))
-        draw.text(
-            (LEFT, SIZE[1] - 16),
-            "Arrows: where a point of that colour is led. Lines: the arms that the data lies on.",
-            fill=SOFT, font=font(14), anchor="ls",
-        )  # fmt: skip
+        draw.text((LEFT, SIZE[1] - 16), LEGEND, fill=SOFT, font=font(14), anchor="ls")
+        guided = side_text(f"Guidance {self.settings.guidance:g}", "label against no label")
+        page.paste(side_text("No guidance", "the label alone"), (22, TOP))
+        page.paste(guided, (22, TOP + PANEL[1] + GAP))
         for place, (way, (points, arrows, level, note)) in enumerate(zip(self.ways, shown, strict=True)):
             corner = (LEFT + place % 3 * (PANEL[0] + GAP), TOP + place // 3 * (PANEL[1] + GAP))
             page.paste(panel(points, self.labels_N, arrows), corner)
@@ -409,9 +380,8 @@ def scene(settings: Settings) -> Scene:
     labels = torch.arange(settings.points) % ARMS
     clean = spiral(labels, generator(settings.seed, "shown"))
     noise = torch.randn(settings.points, 2, generator=generator(settings.seed, "noise"))
-    panels = ways(settings)
-    roads = [way.run(noise, labels, settings.seed) for way in panels]
-    return Scene(settings, panels, roads, clean, noise, labels)
+    six = ways(settings)
+    return Scene(settings, six, [way.run(noise, labels, settings.seed) for way in six], clean, noise, labels)
 
 
 def main() -> None:
@@ -421,8 +391,9 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a rough version in a few seconds")
     options = parser.parse_args()
     settings = replace(QUICK if options.quick else Settings(), seed=options.seed)
-    made = scene(settings)
-    write_video(options.out, made.frames(), fps=settings.fps, size=SIZE, overwrite=True, quality="medium")
+    write_video(
+        options.out, scene(settings).frames(), fps=settings.fps, size=SIZE, overwrite=True, quality="medium"
+    )
     print(options.out)
 
 

@@ -265,15 +265,12 @@ def test_levels_per_position_hold_the_masked_part(name):
     torch.testing.assert_close(ended[mask], run(name, x, free(levels, x))[mask], atol=2e-6, rtol=0)
 
 
-@pytest.mark.parametrize(
-    ("name", "made"), [("unipc", UniPCMultistepScheduler), ("dpm++2m", DPMSolverMultistepScheduler)]
-)
-def test_equal_to_diffusers_to_twelve_digits_in_double_precision(name, made):
+def test_unipc_equals_diffusers_to_twelve_digits_in_double_precision():
     """Over 50 steps float32 rounding reaches 2e-5 on either side; the formulas themselves agree."""
-    x, scheduler = noise(dtype=torch.float64), made(**FLOW)
+    x, scheduler = noise(dtype=torch.float64), UniPCMultistepScheduler(**FLOW)
     scheduler.set_timesteps(50)
     levels = scheduler.sigmas.clone()
     scheduler.sigmas, y = levels.double(), x
     for i, t in enumerate(scheduler.timesteps):
         y = scheduler.step(mixed(y, at_scalar(scheduler.sigmas[i], y)), t, y).prev_sample
-    torch.testing.assert_close(run(name, x, free(levels, x)), y, atol=1e-12, rtol=0)
+    torch.testing.assert_close(run("unipc", x, free(levels, x)), y, atol=1e-12, rtol=0)
