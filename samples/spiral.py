@@ -256,9 +256,11 @@ def nodes() -> tuple[Tensor, Tensor]:
 
 
 def draw_arrows(draw: Draw, places_N2: Tensor, moves_N2: Tensor, labels_N: Tensor) -> None:
-    size = moves_N2.norm(dim=1, keepdim=True)
     starts = to_pixels(places_N2)
-    steps = (moves_N2 / (size + 1.5) * 0.5).numpy() * [UNITS * ZOOM, -UNITS * ZOOM]
+    steps = (moves_N2 / (moves_N2.norm(dim=1, keepdim=True) + 1.5) * 0.5).numpy() * [
+        UNITS * ZOOM,
+        -UNITS * ZOOM,
+    ]
     for start, step, label in zip(starts, steps, labels_N.tolist(), strict=True):
         end, side = start + step, 0.28 * np.array([-step[1], step[0]])
         draw.line([*start, *end], fill=TINTS[label], width=3)
@@ -347,10 +349,8 @@ class Scene:
             i = min(int(at), len(road) - 2)
             points = torch.lerp(road[i], road[i + 1], at - i)
             level = float(torch.lerp(way.sigmas[i].double(), way.sigmas[i + 1].double(), at - i))
-            note = ""
-            if final:
-                close, covered = score(points, self.labels_N)
-                note = f"{close:.0%} on their own arm, {covered:.0%} of it covered"
+            close, covered = score(points, self.labels_N) if final else (0.0, 0.0)
+            note = f"{close:.0%} on their own arm, {covered:.0%} of it covered" if final else ""
             places, labels = nodes()
             arrows = None if final else (places, way.field(places, labels, max(level, 0.02)), labels)
             shown.append((points, arrows, level, note))
