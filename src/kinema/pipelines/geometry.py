@@ -33,6 +33,7 @@ class Geometry:
         rows, columns: of the latents.
         context: latent frames of an earlier clip held before them.
         first: place in the whole clip of the first latent frame that is sampled.
+        shown: pixel frames of the clip on disk that is extended, which come first in the file.
         time: pixel frames of a latent group.
         fps: frames per second, as a fraction's text.
         notes: what was rounded.
@@ -47,6 +48,7 @@ class Geometry:
     columns: int
     context: int
     first: int
+    shown: int
     time: int
     fps: str
     notes: tuple[str, ...] = ()
@@ -91,6 +93,7 @@ def plan_geometry(shot: Shot, card: ModelCard, after: Geometry | None = None) ->
         columns=width // card.stride.space,
         context=context,
         first=0 if extend is None else _frames_before(card, clip, after),
+        shown=clip.frames if extend is not None and clip is not None else 0,
         time=card.stride.time,
         fps=str(fps),
         notes=notes,

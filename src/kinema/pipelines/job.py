@@ -34,8 +34,13 @@ class Job:
 
     @property
     def frames(self) -> int:
-        """Pixel frames of the file that are sampled; a clip that is extended adds its own in front."""
+        """Pixel frames of the file that are made; a clip that is extended adds its own in front."""
         return sum(plan.geometry.keep for plan in self.plans)
+
+    @property
+    def length(self) -> int:
+        """Pixel frames of the file, with those of a clip that is extended."""
+        return sum(plan.geometry.shown + plan.geometry.keep for plan in self.plans)
 
     @property
     def width(self) -> int:
@@ -90,6 +95,12 @@ def _check_same_model(number: int, shot: Shot, before: Sequence[Plan]) -> None:
         raise ConfigError(
             f"shot {number} goes on from the shot before in model {shot.model!r}, and that one is in "
             f"{before[-1].model!r}; use one model, or extend the first shot's file."
+        )
+    g = before[-1].geometry
+    if g.keep != g.frames:
+        raise ConfigError(
+            f"shot {number} goes on from a shot of {g.keep} frames, which is cut from {g.frames}; "
+            f"give that one {g.frames} frames."
         )
 
 

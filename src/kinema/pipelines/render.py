@@ -49,8 +49,9 @@ def render_plan(plan: Plan, model: Model, *, previous: Clip | None, on_progress:
     skip = 0 if conditions.tail is None else conditions.tail.frames
     frames = _frames(plan, model, latents, kept, skip, on_progress)
     g = plan.geometry
-    count = g.keep + (len(kept) if kept is not None else 0)
-    return Clip(frames, Fraction(g.fps), latents=latents.cpu(), count=count, size=(g.width, g.height))
+    return Clip(
+        frames, Fraction(g.fps), latents=latents.cpu(), count=g.shown + g.keep, size=(g.width, g.height)
+    )
 
 
 def denoise(
