@@ -1,4 +1,4 @@
-"""The nouns that several layers share, free of torch: what a file remembers, what a run reports, latent strides.
+"""The nouns that several layers share, free of torch: what a file remembers, what a run reports, strides.
 
 Axis letters, package-wide: B batch, C channels, T latent frames, Y and X latent rows and columns, F pixel
 frames, H W pixels, N tokens, L text tokens, D width, K prompts. Tensor names may carry them: `x_BCTYX`.

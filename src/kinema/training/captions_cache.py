@@ -33,7 +33,12 @@ class CaptionCache:
 
     def __call__(self, captions: Sequence[str]) -> TextStates:
         """States of the captions, in order, padded to the longest."""
-        self._learn([c for c in dict.fromkeys(captions) if c not in self.kept])
+        distinct = list(dict.fromkeys(captions))
+        new = [c for c in distinct if c not in self.kept]
+        if len(self.kept) + len(new) > self.capacity:
+            self.kept.clear()
+            new = distinct  # those of this batch that were kept are gone too
+        self._learn(new)
         found = [self.kept[c] for c in captions]
         longest = max(len(states) for states, _ in found)
         states = torch.stack([F.pad(s.float(), (0, 0, 0, longest - len(s))) for s, _ in found])
@@ -44,8 +49,6 @@ class CaptionCache:
     def _learn(self, captions: list[str]) -> None:
         if not captions:
             return
-        if len(self.kept) + len(captions) > self.capacity:
-            self.kept.clear()
         with torch.no_grad():
             states = self.encoder.encode(captions)
         assert states.pooled_KD is not None

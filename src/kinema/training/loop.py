@@ -112,22 +112,33 @@ class Trainer:
         part.replace(path)
 
     def load(self, path: Path, *, moments: bool = True) -> None:
-        """Go on from a checkpoint; without `moments`, only its averaged weights are taken, for a new run."""
+        """Go on from a checkpoint; without `moments`, only its averaged weights are taken, for a new run.
+
+        Raises:
+            ModelError: the checkpoint is of a model of another shape; nothing has been changed then.
+        """
         with safe_open(path, "pt") as file:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
             state = json.loads(file.metadata()["state"])
         prefix = "model/" if moments else "average/"
         weights = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-        _, unexpected = self.model.load_state_dict(weights, strict=moments)
-        if unexpected:
-            raise ModelError(
-                f"{path} does not fit this model: {len(unexpected)} unknown weights, {unexpected[0]!r} first."
-            )
+        self._check_fit(path, weights, whole=moments)
+        self.model.load_state_dict(weights, strict=False)
         for name, p in self.model.named_parameters():
             self.average[name].copy_(tensors.get(f"average/{name}", p.detach()))
         if moments:
             self.step = state["step"]
             self._restore(tensors)
+
+    def _check_fit(self, path: Path, weights: dict[str, Tensor], *, whole: bool) -> None:
+        own = self.model.state_dict()
+        wrong = [name for name, w in weights.items() if name not in own or own[name].shape != w.shape]
+        wrong += [name for name in own if whole and name not in weights]
+        if wrong:
+            raise ModelError(
+                f"{path} does not fit this model: {len(wrong)} weights differ, {wrong[0]!r} first; use the "
+                "configuration that it was trained with."
+            )
 
     def _moments(self) -> Iterator[tuple[str, Tensor]]:
         for i, optimiser in enumerate(self.optimisers):

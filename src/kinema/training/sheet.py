@@ -30,10 +30,12 @@ def averaged(trainer: Trainer) -> Iterator[None]:
     with torch.no_grad():
         for name, p in trainer.model.named_parameters():
             p.copy_(trainer.average[name])
-    yield
-    with torch.no_grad():
-        for name, p in trainer.model.named_parameters():
-            p.copy_(kept[name])
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for name, p in trainer.model.named_parameters():
+                p.copy_(kept[name])
 
 
 @torch.no_grad()

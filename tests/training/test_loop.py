@@ -1,0 +1,162 @@
+"""Training runs: a resumed run is the run that was never interrupted; rates and averages are as said."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from torch import nn
+
+from kinema.core.errors import ModelError
+from kinema.core.runtime import generator
+from kinema.training.loop import Log, OptimiserSettings, Trainer
+
+MATRICES = ("1.weight", "3.weight")
+SETTINGS = OptimiserSettings(rate=1e-2, matrix_rate=2e-2, warmup=3, decay=0.5, average=0.8)
+
+
+def small(seed=0, hidden=6):
+    torch.manual_seed(seed)
+    return nn.Sequential(
+        nn.LayerNorm(4), nn.Linear(4, hidden), nn.Tanh(), nn.Linear(hidden, 2), nn.BatchNorm1d(2)
+    )
+
+
+def trainer(seed=0, steps=8, settings=SETTINGS, **shape):
+    return Trainer(small(seed, **shape), MATRICES, settings, steps=steps)
+
+
+def move(run, until):
+    """Steps whose data depends on the step alone."""
+    while run.step < until:
+        rng = generator(3, f"step {run.step}")
+        x, y = torch.randn(16, 4, generator=rng), torch.randn(16, 2, generator=rng)
+        run.update((run.model(x) - y).square().mean())
+    return run
+
+
+def equal(one, other):
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize("stop", [1, 5])
+def test_resumed_equals_uninterrupted_to_the_last_bit(tmp_path, stop):
+    whole = move(trainer(), 8)
+    move(trainer(), stop).save(tmp_path / "run.safetensors")
+    resumed = trainer(seed=99)
+    resumed.load(tmp_path / "run.safetensors")
+    assert resumed.step == stop
+    move(resumed, 8)
+    equal(whole.model.state_dict(), resumed.model.state_dict())
+    equal(whole.average, resumed.average)
+
+
+def test_a_checkpoint_needs_its_moments_to_resume(tmp_path):
+    """The test above would pass with any optimiser without memory; these have one."""
+    whole = move(trainer(), 8)
+    move(trainer(), 5).save(tmp_path / "run.safetensors")
+    forgetful = trainer()
+    forgetful._restore = lambda tensors: None
+    forgetful.load(tmp_path / "run.safetensors")
+    move(forgetful, 8)
+    assert not torch.equal(whole.model[1].weight, forgetful.model[1].weight)
+    assert not torch.equal(whole.model[1].bias, forgetful.model[1].bias)
+
+
+def test_a_new_run_starts_from_the_averages(tmp_path):
+    first = move(trainer(), 5)
+    first.save(tmp_path / "run.safetensors")
+    second = trainer(seed=99)
+    second.load(tmp_path / "run.safetensors", moments=False)
+    assert second.step == 0
+    for name, p in second.model.named_parameters():
+        assert torch.equal(p, first.average[name])
+        assert torch.equal(second.average[name], first.average[name])
+    assert not torch.equal(second.model[1].weight, first.model[1].weight)
+
+
+def test_an_interrupted_save_keeps_the_checkpoint_before(tmp_path, monkeypatch):
+    path = tmp_path / "run.safetensors"
+    run = move(trainer(), 2)
+    run.save(path)
+    before = path.read_bytes()
+
+    def full(tensors, name, metadata):
+        name.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("kinema.training.loop.save_file", full)
+    with pytest.raises(OSError, match="No space"):
+        move(run, 3).save(path)
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("moments", [True, False])
+def test_another_models_checkpoint_is_refused_whole(tmp_path, moments):
+    move(trainer(hidden=5), 1).save(tmp_path / "run.safetensors")
+    run = trainer()
+    before = {name: value.clone() for name, value in run.model.state_dict().items()}
+    with pytest.raises(ModelError, match=r"run\.safetensors does not fit this model: 3 weights differ"):
+        run.load(tmp_path / "run.safetensors", moments=moments)
+    equal(before, run.model.state_dict())
+
+
+def test_rates_rise_hold_and_fall():
+    settings = OptimiserSettings(warmup=10, decay=0.4)
+    factors = [settings.factor(step, 100) for step in range(101)]
+    assert factors[:10] == pytest.approx([0.1 * i for i in range(1, 11)])
+    assert set(factors[10:61]) == {1.0}
+    assert factors[60:100] == pytest.approx([max(0.01, (100 - i) / 40) for i in range(60, 100)])
+    assert factors[100] == 0.01
+
+
+def test_each_step_uses_its_share_of_both_rates():
+    run = trainer(steps=8)
+    for step in range(8):
+        move(run, step + 1)
+        rates = [group["lr"] for opt in run.optimisers for group in opt.param_groups]
+        share = SETTINGS.factor(step, 8)
+        assert rates == pytest.approx([1e-2 * share, 2e-2 * share])
+
+
+def test_matrices_go_to_muon_and_nothing_else():
+    adam, muon = trainer().optimisers
+    assert isinstance(adam, torch.optim.AdamW)
+    assert isinstance(muon, torch.optim.Muon)
+    model = small()
+    shapes = [p.shape for p in muon.param_groups[0]["params"]]
+    assert shapes == [model[1].weight.shape, model[3].weight.shape]
+    total = len(list(model.parameters()))
+    assert len(adam.param_groups[0]["params"]) == total - 2
+
+
+def test_the_average_follows_slowly_but_not_from_the_start():
+    """After n steps the decay is min(average, (1 + n) / (10 + n))."""
+    run = trainer()
+    expected = run.model[1].weight.detach().clone()
+    for step in range(1, 7):
+        move(run, step)
+        decay = min(SETTINGS.average, (1 + step) / (10 + step))
+        expected = decay * expected + (1 - decay) * run.model[1].weight.detach()
+        torch.testing.assert_close(run.average["1.weight"], expected)
+
+
+def test_gradients_are_clipped_and_their_norm_told():
+    one, ten = nn.Linear(3, 1, bias=False), nn.Linear(3, 1, bias=False)
+    settings = OptimiserSettings(clip=1.0, warmup=1, decay=0.0)
+    for model, scale in ((one, 2.0), (ten, 20.0)):
+        nn.init.ones_(model.weight)
+        run = Trainer(model, (), settings, steps=9)
+        norm = run.update(scale * model.weight.sum())
+        assert norm == pytest.approx(scale * 3**0.5)
+        state = run.optimisers[0].state[model.weight]
+        assert state["exp_avg"].norm() == pytest.approx(0.1, rel=1e-4)  # (1 - beta1) * clip, either way
+
+
+def test_the_log_is_appended_line_by_line(tmp_path):
+    Log(tmp_path / "run").write(step=1, loss=0.5, stage="image")
+    Log(tmp_path / "run").write(step=2, loss=0.25, stage="image")
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert rows == [{"step": 1, "loss": 0.5, "stage": "image"}, {"step": 2, "loss": 0.25, "stage": "image"}]

@@ -1,0 +1,122 @@
+"""The scripts that make the embedded model, run end to end on a few small sprites: stills, clips, packing."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+import kinema
+from kinema.models.codec import PatchCodec, PatchCodecConfig
+from kinema.training.codec import fit_linear
+
+ROOT = Path(__file__).resolve().parents[2]
+ASSETS = Path(kinema.__file__).parent / "assets" / "embedded"
+SIZE = 16
+CODEC = PatchCodecConfig(patch=4, mean_channels=6, deviation_channels=4, width=16, blocks=1, fine=2)
+STAGE = {"batch": 2, "fps": 8, "steps": 2, "optimiser": {"warmup": 1}}
+RECIPE = {
+    "seed": 0,
+    "model": {
+        "patch_size": [1, 1, 1],
+        "num_attention_heads": 2,
+        "attention_head_dim": 24,
+        "in_channels": 10,
+        "out_channels": 10,
+        "text_dim": 384,
+        "pooled_dim": 384,
+        "freq_dim": 16,
+        "ffn_dim": 32,
+        "num_layers": 1,
+    },
+    "stages": {
+        "image": STAGE | {"frames": 1, "objective": {"shift": 1.0}},
+        "video": STAGE | {"frames": 5, "objective": {"odds": {"continue": 1.0}}, "grammar": {"moving": 0.4}},
+    },
+    "defaults": {
+        "width": SIZE,
+        "height": SIZE,
+        "frames": 5,
+        "fps": "8",
+        "steps": 2,
+        "solver": "euler",
+        "grid": "wan-euler",
+        "shift": 1.0,
+        "guidance": 2.0,
+    },
+}
+
+
+def script(name):
+    """A script of the repository as a module."""
+    spec = importlib.util.spec_from_file_location(f"scripts_{name}", ROOT / "scripts" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def workshop(tmp_path):
+    """Sprites, a fitted codec and a recipe."""
+    frames = np.random.default_rng(0).integers(0, 255, (4, SIZE, SIZE, 4), dtype=np.uint8)
+    frames[..., 3] = 255
+    data = tmp_path / "data"
+    data.mkdir()
+    np.save(data / "frames.npy", frames)
+    sprites = [
+        {"name": name, "tags": [name], "offset": 2 * i, "frames": 2} for i, name in enumerate(["fox", "hen"])
+    ]
+    (data / "sprites.json").write_text(json.dumps({"fps": 8, "sha256": "ab", "sprites": sprites}))
+    codec = PatchCodec(CODEC).requires_grad_(False)
+    rng = torch.Generator().manual_seed(0)
+    fit_linear(codec, [torch.rand(4, 3, 5, SIZE, SIZE, generator=rng) * 2 - 1 for _ in range(4)])
+    codec.save(tmp_path / "codec")
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(RECIPE))
+    return tmp_path
+
+
+def run(module, monkeypatch, *argv):
+    monkeypatch.setattr(sys, "argv", [module.__file__, *map(str, argv)])
+    return module.arguments()
+
+
+def train(workshop, monkeypatch, stage, *more):
+    module = script("train_embedded")
+    argv = ("--config", workshop / "recipe.yaml", "--data", workshop / "data", "--codec", workshop / "codec")
+    argv += ("--grammar", ROOT / "configs" / "embedded-v0-data.yaml", "--out", workshop / "run")
+    args = run(module, monkeypatch, *argv, "--stage", stage, *more)
+    args.out.mkdir(exist_ok=True)
+    module.train(args)
+    return workshop / "run" / f"{stage}.safetensors"
+
+
+def test_two_stages_and_packing_give_a_folder_that_opens(workshop, monkeypatch):
+    image = train(workshop, monkeypatch, "image", "--every", "1", "--sheets", "2")
+    assert (workshop / "run" / "image-2.png").stat().st_size > 0
+    video = train(workshop, monkeypatch, "video", "--start", image)
+    made = video.read_bytes()
+    train(workshop, monkeypatch, "video")  # finished already: resumes at its end and changes nothing
+    assert video.read_bytes() == made
+
+    packing, out = script("pack_embedded"), workshop / "model"
+    argv = ("--checkpoint", video, "--codec", workshop / "codec", "--config", workshop / "recipe.yaml")
+    packing.pack(run(packing, monkeypatch, *argv, "--out", out))
+    for part in ("text_encoder", "tokenizer"):
+        (out / part).symlink_to(ASSETS / part)
+    model = kinema.load(str(out))
+    clip = kinema.generate("a fox on a blue background", model=model, seed=1)
+    assert clip.array().shape == (5, SIZE, SIZE, 3)
+    assert clip.record.model["id"] == str(out)
+    stored = model.dit.state_dict()["blocks.0.attn1.to_q.weight"]
+    from safetensors import safe_open
+
+    with safe_open(video, "pt") as file:
+        average = file.get_tensor("average/blocks.0.attn1.to_q.weight")
+    torch.testing.assert_close(stored, average.half().float(), atol=0, rtol=0)
