@@ -303,8 +303,7 @@ def write_on_card(draw: Draw, corner: tuple[int, int], title: str, level: float,
     draw.rounded_rectangle(bar, radius=2, fill=LINE)
     if level > 0.02:
         draw.rounded_rectangle([bar[0], bar[1], bar[0] + 88 * level, bar[3]], radius=2, fill=SOFT)
-    if note:
-        draw.text((x + 14, y + PANEL[1] - 12), note, fill=INK, font=font(15), anchor="ls")
+    draw.text((x + 14, y + PANEL[1] - 12), note, fill=INK, font=font(15), anchor="ls")
 
 
 def side_text(words: str, small: str) -> Image.Image:
@@ -391,10 +390,8 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a rough version in a few seconds")
     options = parser.parse_args()
     settings = replace(QUICK if options.quick else Settings(), seed=options.seed)
-    write_video(
-        options.out, scene(settings).frames(), fps=settings.fps, size=SIZE, overwrite=True, quality="medium"
-    )
-    print(options.out)
+    film = scene(settings).frames()
+    print(write_video(options.out, film, fps=settings.fps, size=SIZE, overwrite=True, quality="medium"))
 
 
 if __name__ == "__main__":
