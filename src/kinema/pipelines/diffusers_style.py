@@ -4,8 +4,8 @@
     frames = pipe(prompt="a rooster", num_frames=17, generator=torch.Generator().manual_seed(1)).frames[0]
 
 Names and meanings are those of diffusers' `WanPipeline` and `WanImageToVideoPipeline`; with the same
-generator and checkpoint the frames are the same too. Videos of a batch are made one after the other, so memory
-does not grow with their number, and a callback is called for each step of each of them.
+generator and checkpoint the frames are the same too. Videos of a batch are made one after the other, so
+memory does not grow with their number, and a callback is called for each step of each of them.
 """
 
 from __future__ import annotations

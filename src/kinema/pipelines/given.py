@@ -65,10 +65,10 @@ def plan_given(shot: Shot, card: ModelCard, geometry: Geometry) -> tuple[Given, 
         read_image(key.image)  # a picture that cannot be read is refused now, not after the model has loaded
         first = latent and 1 + (latent - 1) * geometry.time
         last = min(first + geometry.time - 1, geometry.frames - 1) if latent else 0
-        if latent and geometry.time > 1:
+        if latent and geometry.time > 1 and card.mechanism == "levels":
             notes.append(
-                f"frame {frame} shares latent frame {latent} with frames {first} to {last}: "
-                f"all show {key.image}."
+                f"frame {frame} shares latent frame {latent} with frames {first} to {last}, "
+                "which show the picture too."
             )
     _check_places(held, card, geometry)
     given = Given(

@@ -50,7 +50,11 @@ def render_plan(plan: Plan, model: Model, *, previous: Clip | None, on_progress:
     frames = _frames(plan, model, latents, kept, skip, on_progress)
     g = plan.geometry
     return Clip(
-        frames, Fraction(g.fps), latents=latents.cpu(), count=g.shown + g.keep, size=(g.width, g.height)
+        frames,
+        Fraction(g.fps),
+        latents=latents.cpu(),
+        count=g.shown + g.keep,
+        size=(g.width, g.height),
     )
 
 

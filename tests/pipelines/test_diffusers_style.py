@@ -1,0 +1,177 @@
+"""`KinemaPipeline` behaves as callers of diffusers expect, without importing diffusers for the package's model."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import kinema
+from kinema.core.errors import ConfigError
+
+CALL = {"prompt": "a rooster", "num_frames": 5, "num_inference_steps": 3, "guidance_scale": 2.0}
+
+
+@pytest.fixture(scope="module")
+def pipe(small):
+    pipe = kinema.KinemaPipeline.from_pretrained(small).to("cpu")
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def seeded(seed: int = 1) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def test_output_types_show_the_same_frames(pipe):
+    kinds = {kind: pipe(**CALL, generator=seeded(), output_type=kind).frames for kind in ("np", "pt", "pil")}
+    array = kinds["np"]
+    assert array.shape == (1, 5, 64, 64, 3)
+    assert array.dtype == np.float32
+    assert array.min() >= 0
+    assert array.max() <= 1
+    np.testing.assert_array_equal(kinds["pt"].numpy(), array.transpose(0, 1, 4, 2, 3))
+    assert isinstance(kinds["pil"][0][0], Image.Image)
+    np.testing.assert_allclose(np.asarray(kinds["pil"][0][4]) / 255, array[0, 4], atol=0.51 / 255)
+
+
+def test_latents_decode_to_the_frames(pipe):
+    latents = pipe(**CALL, generator=seeded(), output_type="latent").frames
+    frames = pipe.components["vae"].decode(latents) / 2 + 0.5
+    found = pipe(**CALL, generator=seeded(), output_type="pt", return_dict=False)[0]
+    torch.testing.assert_close(frames[0].transpose(0, 1), found[0])
+
+
+def test_given_latents_are_the_noise(pipe):
+    noise = torch.randn(1, pipe.model.card.latent_channels, 2, 8, 8, generator=seeded())
+    np.testing.assert_array_equal(pipe(**CALL, latents=noise).frames, pipe(**CALL, generator=seeded()).frames)
+    with pytest.raises(ConfigError, match=r"latents have the shape \[1, 1, 1, 1, 1\]; this request needs"):
+        pipe(**CALL, latents=torch.zeros(1, 1, 1, 1, 1))
+
+
+def test_each_video_has_its_own_words_and_generator(pipe):
+    call = CALL | {"prompt": ["a rooster", "snow"], "negative_prompt": ["", "red"]}
+    batch = pipe(**call, generator=[seeded(1), seeded(2)]).frames
+    for i, seed in enumerate((1, 2)):
+        one = CALL | {"prompt": call["prompt"][i], "negative_prompt": call["negative_prompt"][i]}
+        np.testing.assert_array_equal(batch[i], pipe(**one, generator=seeded(seed)).frames[0])
+    with pytest.raises(ConfigError, match="3 generators for 2 videos"):
+        pipe(**call, generator=[seeded()] * 3)
+    with pytest.raises(ConfigError, match="2 prompts and 1 negative"):
+        pipe(**call | {"negative_prompt": ["red"]})
+
+
+def test_a_length_between_is_rounded_up_and_trimmed(pipe):
+    long = pipe(**CALL | {"num_frames": 9}, generator=seeded()).frames
+    np.testing.assert_array_equal(pipe(**CALL | {"num_frames": 7}, generator=seeded()).frames, long[:, :7])
+
+
+def test_a_callback_sees_every_step_and_may_change_the_latents(pipe):
+    seen = []
+
+    def watch(p, step, timestep, kwargs):
+        seen.append((step, float(timestep), p.num_timesteps, kwargs["latents"].shape[2]))
+        return {"latents": kwargs["latents"]}
+
+    plain = pipe(**CALL, generator=seeded(), callback_on_step_end=watch).frames
+    assert [step for step, *_ in seen] == [0, 1, 2]
+    assert [time for _, time, *_ in seen] == sorted((time for _, time, *_ in seen), reverse=True)
+    assert {(steps, frames) for *_, steps, frames in seen} == {(3, 2)}
+    np.testing.assert_array_equal(plain, pipe(**CALL, generator=seeded()).frames)
+
+    def blank(p, step, timestep, kwargs):
+        return {"latents": torch.zeros_like(kwargs["latents"])} if step == 2 else {}
+
+    latents = pipe(**CALL, generator=seeded(), callback_on_step_end=blank, output_type="latent").frames
+    assert not latents.any()
+
+
+def test_changed_latents_are_what_the_next_step_starts_from(pipe):
+    states = []
+
+    def double(p, step, timestep, kwargs):
+        states.append(kwargs["latents"])
+        return {"latents": 2 * kwargs["latents"]} if step == 0 else None
+
+    changed = pipe(**CALL, generator=seeded(), callback_on_step_end=double, output_type="latent").frames
+    plain = pipe(**CALL, generator=seeded(), output_type="latent").frames
+    assert len(states) == 3
+    assert changed.std() > 1.2 * plain.std()
+
+
+def test_interrupt_stops_and_shows_what_there_is(pipe):
+    steps = []
+
+    def stop(p, step, timestep, kwargs):
+        steps.append(kwargs["latents"])
+        p._interrupt = step == 1
+
+    latents = pipe(**CALL, generator=seeded(), callback_on_step_end=stop, output_type="latent").frames
+    assert len(steps) == 2
+    assert torch.equal(latents, steps[1])
+    assert pipe.interrupt
+    whole = pipe(**CALL, generator=seeded(), output_type="latent").frames
+    assert not pipe.interrupt
+    assert not torch.equal(latents, whole)
+
+
+def test_properties_follow_the_call(pipe):
+    pipe(**CALL | {"guidance_scale": 1.0})
+    assert (pipe.guidance_scale, pipe.do_classifier_free_guidance) == (1.0, False)
+    pipe(**CALL | {"guidance_scale": 4.0, "num_inference_steps": 2})
+    assert (pipe.guidance_scale, pipe.do_classifier_free_guidance, pipe.num_timesteps) == (4.0, True, 2)
+    assert pipe.current_timestep is None
+
+
+def test_pictures_may_be_images_arrays_or_paths(pipe, tmp_path):
+    array = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    Image.fromarray(array).save(tmp_path / "a.png")
+    kinds = (Image.fromarray(array), array, tmp_path / "a.png", str(tmp_path / "a.png"))
+    found = [pipe(**CALL, generator=seeded(), image=kind).frames for kind in kinds]
+    for other in found[1:]:
+        np.testing.assert_array_equal(other, found[0])
+    with pytest.raises(ConfigError, match=r"float64 \[64, 64, 3\]; give a uint8 array"):
+        pipe(**CALL, image=array / 255)
+
+
+def test_unknown_names_are_refused_before_work(pipe):
+    with pytest.raises(ConfigError, match="unknown callback tensor 'prompt_embeds'"):
+        pipe(**CALL, callback_on_step_end_tensor_inputs=["prompt_embeds"])
+    with pytest.raises(ConfigError, match="unknown output_type 'gif'"):
+        pipe(**CALL, output_type="gif")
+    with pytest.raises(ConfigError, match="unknown dtype 'int8'"):
+        kinema.KinemaPipeline.from_pretrained(dtype=torch.int8)
+
+
+def test_fewer_text_tokens_read_fewer_words(pipe):
+    long = CALL | {"prompt": "a rooster in the snow beside a red house"}
+    cut, same = (
+        pipe(**call, generator=seeded(), max_sequence_length=length, output_type="latent").frames
+        for call, length in ((long, 4), (CALL | {"prompt": "a rooster"}, 4))
+    )
+    torch.testing.assert_close(cut, same, atol=1e-5, rtol=0)
+
+
+def test_half_precision_keeps_time_and_tables_in_full(small):
+    pipe = kinema.KinemaPipeline.from_pretrained(small, torch_dtype=torch.bfloat16)
+    assert pipe.dtype == torch.bfloat16
+    dit = pipe.components["transformer"]
+    assert dit.proj_out.weight.dtype == torch.bfloat16
+    assert dit.scale_shift_table.dtype == torch.float32
+    assert pipe.to(torch.float32).components["transformer"].proj_out.weight.dtype == torch.float32
+
+
+def test_diffusers_is_not_imported_for_the_packages_model(small):
+    code = (
+        "import sys, kinema; "
+        f"pipe = kinema.KinemaPipeline.from_pretrained({str(small)!r}); "
+        "pipe.set_progress_bar_config(disable=True); "
+        "pipe('a', num_frames=1, num_inference_steps=1); "
+        "print(sorted({'diffusers', 'transformers'} & set(sys.modules)))"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "[]"

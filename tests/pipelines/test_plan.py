@@ -1,0 +1,164 @@
+"""Plans: legal geometry always, tracks as group means, sizes and lengths refused with the nearest that fit."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kinema.core.errors import ConfigError, GeometryError, MediaError
+from kinema.pipelines.cards import EMBEDDED, ModelCard, read_card
+from kinema.pipelines.plan import Plan, make_plan
+from kinema.story.shot import Shot
+from kinema.story.tracks import PromptTrack
+
+
+@pytest.fixture(scope="module")
+def card() -> ModelCard:
+    return read_card(EMBEDDED)
+
+
+def plan_of(card: ModelCard, **fields: object) -> Plan:
+    return make_plan(Shot.make(**{"seed": 1, **fields}), card)
+
+
+def test_weights_are_group_means_of_the_track(card):
+    track = {0: "a fox", 6: "a wolf", -1: "a bear"}
+    plan = plan_of(card, prompt=track, frames=17)
+    texts, weights_FK = PromptTrack(track).sample(17, Fraction(plan.geometry.fps))
+    assert plan.prompts.spans == tuple(((text, 1.0),) for text in texts)
+    groups = [weights_FK[:1], *np.split(weights_FK[1:], 4)]
+    expected_TK = np.stack([group.mean(axis=0) for group in groups])
+    np.testing.assert_allclose(plan.prompts.weights, expected_TK, atol=1e-12)
+
+
+def test_negative_phrases_move_with_the_weight_of_their_prompt(card):
+    plan = plan_of(card, prompt={0: "a fox, (snow:-1.2)", 16: "a wolf"}, negative="blur", frames=17)
+    assert plan.prompts.spans == ((("a fox", 1.0),), (("a wolf", 1.0),))
+    with_snow, without = plan.negatives.spans
+    assert ("snow", 1.2) in with_snow
+    assert without == (("blur", 1.0),)
+    assert plan.negatives.weights == plan.prompts.weights
+
+
+@given(
+    groups=st.integers(0, 12),
+    keys=st.dictionaries(
+        st.integers(0, 48), st.sampled_from(["a", "b", "c", "a, (d:-1)", "(b:1.5) e"]), min_size=1, max_size=5
+    ),
+    sides=st.tuples(st.integers(1, 20), st.integers(1, 20)),
+    guidance=st.floats(0, 20),
+)
+@settings(deadline=None, max_examples=60)
+def test_a_legal_length_always_gives_a_consistent_plan(groups, keys, sides, guidance):
+    card = read_card(EMBEDDED)
+    frames = 1 + groups * card.stride.time
+    prompt = {frame: text for frame, text in keys.items() if frame < frames} or "a"
+    width, height = (side * card.multiple for side in sides)
+    plan = plan_of(card, prompt=prompt, frames=frames, width=width, height=height, guidance=guidance)
+    g = plan.geometry
+    assert g.latent_frames == groups + 1 == len(g.group_starts())
+    assert card.stride.pixel_frames(g.latent_frames) == frames == g.keep
+    assert (g.rows * card.stride.space, g.columns * card.stride.space) == (height, width)
+    for side in (plan.prompts, plan.negatives):
+        weights_TK = np.array(side.weights)
+        assert weights_TK.shape == (g.latent_frames, len(side.spans))
+        assert (weights_TK >= 0).all()
+        np.testing.assert_allclose(weights_TK.sum(axis=1), 1, atol=1e-9)
+    assert plan.sampling.guidance == pytest.approx([guidance] * g.latent_frames)
+
+
+@given(frames=st.integers(1, 200))
+@settings(deadline=None, max_examples=60)
+def test_other_lengths_are_refused_with_the_nearest_or_rounded_up(frames):
+    card = read_card(EMBEDDED)
+    fitted = plan_of(card, frames=frames, length_fit=True).geometry
+    assert fitted.keep == frames <= fitted.frames < frames + card.stride.time
+    if fitted.frames == frames:
+        assert plan_of(card, frames=frames).geometry == fitted
+        return
+    near = f"{fitted.frames - card.stride.time} and {fitted.frames}"
+    with pytest.raises(GeometryError, match=f"frames={frames} is not 1 .* lengths are {near} "):
+        plan_of(card, frames=frames)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "fps", "frames", "noted"),
+    [(2, 8, 17, True), (2.125, 8, 17, False), (0.01, 8, 1, True), (1, 24, 25, True), (1.2, 10, 13, True)],
+)
+def test_seconds_are_rounded_to_a_legal_length_and_noted(card, seconds, fps, frames, noted):
+    plan = plan_of(card, seconds=seconds, fps=fps)
+    assert plan.geometry.frames == plan.geometry.keep == frames
+    assert any("rounded" in note for note in plan.notes) == noted
+
+
+def test_sizes_off_the_grid_are_refused_with_the_nearest(card):
+    m = card.multiple
+    with pytest.raises(GeometryError, match=rf"width={8 * m + 1} .*nearest: {8 * m} and {9 * m}"):
+        plan_of(card, width=8 * m + 1, height=8 * m)
+
+
+def test_one_side_alone_keeps_the_models_shape(card):
+    own = card.defaults
+    g = plan_of(card, width=2 * own.width).geometry
+    assert (g.width, g.height) == (2 * own.width, 2 * own.height)
+    g = plan_of(card, height=2 * own.height).geometry
+    assert (g.width, g.height) == (2 * own.width, 2 * own.height)
+
+
+def test_clips_beyond_memory_are_refused_before_anything_is_loaded(card):
+    with pytest.raises(GeometryError, match="latents, above"):
+        plan_of(card, width=4096, height=4096, frames=40_001)
+
+
+@pytest.mark.parametrize(
+    ("fields", "error", "reason"),
+    [
+        ({"solver": "unipcc"}, ConfigError, "Did you mean 'unipc'"),
+        ({"keyframes": "no/such.png"}, MediaError, "no/such.png"),
+        ({"source": "no/such.mp4"}, MediaError, "no/such.mp4"),
+        ({"prompt": {0: "a", 40: "b"}, "frames": 17}, ConfigError, "40"),
+    ],
+)
+def test_what_is_wrong_is_found_while_planning(card, fields, error, reason):
+    with pytest.raises(error, match=reason):
+        plan_of(card, **fields)
+
+
+def test_the_digest_names_what_decides_the_result_and_nothing_else(card):
+    shot = {"prompt": {0: "a", 16: "b"}, "frames": 17, "guidance": "2 + t / 8"}
+    one, same = plan_of(card, **shot), plan_of(card, **shot)
+    assert one.digest == same.digest
+    assert json.loads(json.dumps(asdict(one)))["geometry"]["frames"] == 17
+    changes = [{"seed": 2}, {"steps": 7}, {"blend": "velocity"}, {"negative": "c"}, {"guidance": 3}]
+    digests = {plan_of(card, **{**shot, **change}).digest for change in changes}
+    assert len(digests | {one.digest}) == 6
+
+
+def test_a_resolved_shot_plans_to_itself(card):
+    plan = plan_of(card, prompt="a fox", seconds=2, guidance={0: 1, -1: 4}, keyframes=())
+    again = make_plan(Shot.from_mapping(plan.shot), card)
+    assert asdict(again) | {"notes": ()} == asdict(plan) | {
+        "notes": (),
+        "geometry": asdict(plan.geometry) | {"notes": ()},
+    }
+
+
+def test_a_drawn_seed_is_kept_in_the_record(card):
+    shot = Shot(prompt="a fox")
+    one, other = make_plan(shot, card), make_plan(shot, card)
+    assert one.sampling.seed != other.sampling.seed
+    assert one.shot["seed"] == one.sampling.seed
+
+
+def test_the_card_of_the_package_model_needs_no_weights(tmp_path: Path, card):
+    for name in ("model_index.json", "vae/config.json", "transformer/config.json"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes((card.folder / name).read_bytes())
+    assert read_card(str(tmp_path)).defaults == card.defaults
