@@ -88,7 +88,7 @@ class Trainer:
         groups = [group for opt in self.optimisers for group in opt.param_groups]
         for group, peak in zip(groups, self.peaks, strict=True):
             group["lr"] = peak * factor
-        loss.backward()
+        torch.autograd.backward(loss)
         norm = float(nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip))
         for optimiser in self.optimisers:
             optimiser.step()
