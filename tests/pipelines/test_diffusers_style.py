@@ -1,4 +1,4 @@
-"""`KinemaPipeline` behaves as callers of diffusers expect, without importing diffusers for the package's model."""
+"""`KinemaPipeline` behaves as callers of diffusers expect, and needs no diffusers for the embedded model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Plans: legal geometry always, tracks as group means, sizes and lengths refused with the nearest that fit."""
+"""Plans: legal geometry always, tracks as group means, misfits refused with the nearest values that do."""
 
 from __future__ import annotations
 

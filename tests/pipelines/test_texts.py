@@ -1,4 +1,4 @@
-"""Mixed prompts: a mean of padded embeddings for models that read padding, a share of attention for others."""
+"""Mixed prompts: means of padded embeddings where a model reads padding, shares of attention elsewhere."""
 
 from __future__ import annotations
 
