@@ -16,9 +16,9 @@ from torch import Tensor
 from kinema.training.captions import COLOURS, Background
 
 CORNER_SHARE = 0.08  # side of a corner over the side of the frame
-FLAT_DISTANCE = 0.06  # in Oklab: black and white are 1 apart, the nearest two names 0.13
-FLAT_SHARE = 0.5  # of the corners that must lie this near to their median, or else the ground is a gradient
-CLEAR, SOLID = 0.04, 0.12  # distances from the ground at which coverage starts, and at which it is full
+FLAT_DISTANCE = 0.1  # in sRGB, where black and white are 1.7 apart; Oklab magnifies the noise of dark pixels
+FLAT_SHARE = 0.75  # of the corners that must lie this near to their median, or else the ground is a gradient
+CLEAR, SOLID = 0.1, 0.3  # distances from the ground, in sRGB, at which coverage starts and is full
 
 LMS_FROM_RGB = torch.tensor(
     [
@@ -53,14 +53,14 @@ def nearest_names(lab_NC: Tensor) -> list[str]:
 
 def flat_colours(frames_BCFHW: Tensor) -> Tensor:
     """The median colour `[B, C]`, sRGB in 0..1, of the four corners over all frames."""
-    colours_BC: Tensor = _corners(frames_BCFHW).flatten(1, 2).median(dim=1).values
+    colours_BC: Tensor = corners(frames_BCFHW).flatten(1, 3).median(dim=1).values
     return colours_BC
 
 
 def side_colours(frames_BCFHW: Tensor) -> dict[str, Tensor]:
     """The colour `[B, C]`, sRGB in 0..1, of each side: the mean of its two corners' medians."""
     upper_left, upper_right, lower_left, lower_right = (
-        _corners(frames_BCFHW).median(dim=2).values.unbind(dim=1)
+        corners(frames_BCFHW).flatten(2, 3).median(dim=2).values.unbind(dim=1)
     )
     return {
         "top": (upper_left + upper_right) / 2,
@@ -85,8 +85,8 @@ def matches(frames_BCFHW: Tensor, backgrounds: Sequence[Background]) -> Tensor:
 def ground(frames_BCFHW: Tensor) -> Tensor:
     """The background without the sprite, `[B, C, H, W]`, sRGB in 0..1: one colour or a plane."""
     colour_BC = flat_colours(frames_BCFHW)
-    corners_BPC = _corners(frames_BCFHW).flatten(1, 2)
-    near_BP = (oklab(corners_BPC) - oklab(colour_BC)[:, None]).norm(dim=-1) < FLAT_DISTANCE
+    corners_BPC = corners(frames_BCFHW).flatten(1, 3)
+    near_BP = (corners_BPC - colour_BC[:, None]).norm(dim=-1) < FLAT_DISTANCE
     is_flat_B = near_BP.float().mean(dim=1) >= FLAT_SHARE
     sides = {side: colour[:, :, None, None] for side, colour in side_colours(frames_BCFHW).items()}
     height, width = frames_BCFHW.shape[-2:]
@@ -100,16 +100,14 @@ def ground(frames_BCFHW: Tensor) -> Tensor:
 
 def coverage(frames_BCFHW: Tensor) -> Tensor:
     """How much each pixel belongs to the sprite, `[B, F, H, W]` in 0..1: its distance from the ground."""
-    ground_BHWC = rearrange(ground(frames_BCFHW), "B C H W -> B 1 H W C")
-    frames_BFHWC = rearrange(frames_BCFHW.add(1).div(2), "B C F H W -> B F H W C")
-    distance_BFHW = (oklab(frames_BFHWC) - oklab(ground_BHWC)).norm(dim=-1)
+    distance_BFHW = (frames_BCFHW.add(1).div(2) - ground(frames_BCFHW).unsqueeze(2)).norm(dim=1)
     return ((distance_BFHW - CLEAR) / (SOLID - CLEAR)).clamp(0, 1)
 
 
-def _corners(frames_BCFHW: Tensor) -> Tensor:
-    """The pixels of the four corners, row by row, `[B, 4, P, C]`, sRGB in 0..1."""
+def corners(frames_BCFHW: Tensor) -> Tensor:
+    """The pixels of the four corners, row by row, `[B, 4, F, P, C]`, sRGB in 0..1."""
     deep = max(1, round(CORNER_SHARE * frames_BCFHW.shape[-1]))
     near, far = slice(None, deep), slice(-deep, None)
     parts = [frames_BCFHW[..., rows, columns] for rows in (near, far) for columns in (near, far)]
-    pixels = [rearrange(part, "B C F H W -> B (F H W) C") for part in parts]
+    pixels = [rearrange(part, "B C F H W -> B F (H W) C") for part in parts]
     return torch.stack(pixels, dim=1).add(1).div(2)

@@ -22,6 +22,7 @@ from kinema.evaluation.silhouette import Gallery
 from kinema.training.captions import Scene
 
 RESAMPLES = 2000
+LEVEL = 1 / 255  # the smallest change that an 8-bit file can hold; flat real backgrounds change by nothing
 Band = tuple[float, float]
 
 
@@ -36,7 +37,7 @@ class Marks:
         direction: 1 where the sprite goes the named way, of clips that name one.
         in_place: 1 where the sprite stays, of clips that name no direction.
         amount: mean change from frame to frame.
-        flicker: mean change of what should be background.
+        flicker: mean change in the corners, which should be background.
     """
 
     net_rank: NDArray[np.float64]
@@ -83,7 +84,7 @@ def mark(
         net_rank=_numbers(net_B),
         gallery_rank=_numbers(gallery_B),
         background=_numbers(matches(frames_BCFHW, [scene.background for scene in wanted])),
-        direction=np.where(stays, np.nan, right),
+        direction=np.where(stays, np.nan, right) if moves else nothing,
         in_place=np.where(stays, right, np.nan) if moves else nothing,
         amount=_numbers(amounts(frames_BCFHW)) if moves else nothing,
         flicker=_numbers(flicker(frames_BCFHW)) if moves else nothing,
@@ -91,9 +92,10 @@ def mark(
 
 
 def bands(marks: Marks) -> dict[str, Band]:
-    """The 5 to 95 % band of motion amount, and for flicker everything up to its 95 % point."""
+    """The 5 to 95 % band of motion amount; for flicker all up to its 95 % point, at least `LEVEL`."""
     low, high = np.quantile(marks.amount, [0.05, 0.95])
-    return {"amount": (float(low), float(high)), "flicker": (0.0, float(np.quantile(marks.flicker, 0.95)))}
+    most = max(LEVEL, float(np.quantile(marks.flicker, 0.95)))
+    return {"amount": (float(low), float(high)), "flicker": (0.0, most)}
 
 
 def summary(marks: Marks, band: Mapping[str, Band], *, seed: int = 0) -> dict[str, dict[str, float]]:

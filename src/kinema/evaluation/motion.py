@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from kinema.evaluation.background import coverage
+from kinema.evaluation.background import corners, coverage
 from kinema.training.captions import Motion
 
 LEAST_TRAVEL = (
@@ -56,12 +56,10 @@ def amounts(frames_BCFHW: Tensor) -> Tensor:
 
 
 def flicker(frames_BCFHW: Tensor) -> Tensor:
-    """The same over the pixels that show background before and after, `[B]`: there nothing should change."""
-    free_BFHW = (coverage(frames_BCFHW) == 0).float()
-    both_BFHW = free_BFHW[:, 1:] * free_BFHW[:, :-1]
-    change_BFHW = frames_BCFHW.diff(dim=2).abs().mean(dim=1) / 2
-    total_B = both_BFHW.sum(dim=(1, 2, 3)).clamp_min(1)
-    return (change_BFHW * both_BFHW).sum(dim=(1, 2, 3)) / total_B
+    """The same in the corners, where nothing should change, `[B]`; the median of the four."""
+    change_BK = corners(frames_BCFHW).diff(dim=2).abs().mean(dim=(2, 3, 4))
+    flicker_B: Tensor = change_BK.median(dim=1).values
+    return flicker_B
 
 
 def _direction(x: float, y: float) -> Motion:

@@ -85,7 +85,7 @@ def clearest(coverage_FHW: Tensor) -> list[int]:
     """The frames, at most `FRAMES`, in which most of the sprite is away from the frame's edge, in order."""
     inner = coverage_FHW[:, 2:-2, 2:-2].sum(dim=(1, 2))
     edge = coverage_FHW.sum(dim=(1, 2)) - inner
-    order = (inner - 4 * edge).argsort(descending=True, stable=True)
+    order = (inner - edge).argsort(descending=True, stable=True)
     return sorted(order[:FRAMES].tolist())
 
 
