@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import time
-from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -46,6 +45,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--stage", required=True, help="a stage of the config")
     parser.add_argument("--start", type=Path, help="checkpoint whose averaged weights to begin with")
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--seed", type=int, help="instead of the config's")
     parser.add_argument("--steps", type=int, help="instead of the stage's own number")
     parser.add_argument("--minutes", type=float, default=1e9, help="stop (resumably) after this long")
     parser.add_argument("--every", type=int, default=100, help="steps between checkpoints")
@@ -54,15 +54,18 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-class Batches:
-    """Latents and captions of step i, for clips that begin a video and for clips from its middle."""
+class Part:
+    """One kind of batch of a stage: stills or clips, and how they are noised.
+
+    A stage with several parts takes them in turn, so that cheap stills go on teaching who is who while clips
+    teach how things move.
+    """
 
     def __init__(
-        self, args: argparse.Namespace, stage: dict[str, Any], codec: PatchCodec, *, seed: int
+        self, settings: dict[str, Any], bank: SpriteBank, grammar: Grammar, codec: PatchCodec, *, seed: int
     ) -> None:
-        bank = SpriteBank.open(args.data)
-        grammar = replace(Grammar.load(args.grammar), **stage.get("grammar", {}))
-        frames, fps = stage["frames"], stage["fps"]
+        grammar = replace(grammar, **settings.get("grammar", {}))
+        frames, fps = settings["frames"], settings["fps"]
 
         def source(frames: int, seed: int) -> ClipSource:
             return ClipSource(bank, grammar, frames=frames, fps=fps, size=bank.size, seed=seed)
@@ -70,63 +73,79 @@ class Batches:
         groups = 1 + (frames - 1) // codec.stride.time
         self.starts = source(frames, 2 * seed)
         self.middles = source(groups * codec.stride.time, 2 * seed + 1)
-        self.codec, self.batch = codec, stage["batch"]
+        self.codec, self.batch = codec, settings["batch"]
+        self.objective = ObjectiveSettings(**settings["objective"])
 
     @torch.no_grad()
     def draw(self, step: int, *, middle: bool, device: str) -> tuple[Tensor, list[str]]:
-        """The batch of step `step`; `middle` gives clips without a special first frame."""
+        """Latents and captions of step `step`; `middle` gives clips without a special first frame."""
         source = self.middles if middle else self.starts
         frames_BCFHW, captions, _ = source.draw(self.batch, index=step)
         return self.codec.encode(frames_BCFHW.to(device), first=not middle), captions
 
 
+class Run:
+    """A stage of the recipe, ready to go or to go on."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        config = yaml.safe_load(args.config.read_text())
+        stage, self.seed = config["stages"][args.stage], config["seed"] if args.seed is None else args.seed
+        self.name, self.device, self.out = args.stage, args.device, args.out
+        torch.manual_seed(self.seed)
+        self.model = VideoDiT(VideoDiTConfig.from_mapping(config["model"])).to(args.device)
+        with torch.no_grad():
+            self.model.proj_out.weight.zero_()
+        self.codec = PatchCodec.from_folder(args.codec).to(args.device)
+        self.text = CaptionCache(EmbeddedTextEncoder.from_folder(args.text))
+        bank, grammar = SpriteBank.open(args.data), Grammar.load(args.grammar)
+        self.parts = [Part(p, bank, grammar, self.codec, seed=self.seed) for p in stage["parts"]]
+        self.trainer = Trainer(
+            self.model,
+            matrices(self.model),
+            OptimiserSettings(**stage["optimiser"]),
+            steps=args.steps or stage["steps"],
+        )
+        self.checkpoint = args.out / f"{args.stage}.safetensors"
+        if self.checkpoint.exists():
+            self.trainer.load(self.checkpoint)
+        elif args.start:
+            self.trainer.load(args.start, moments=False)
+
+    def step(self) -> tuple[float, float]:
+        """One update; the loss and the gradient's norm."""
+        step, part = self.trainer.step, self.parts[self.trainer.step % len(self.parts)]
+        rng = step_generator(self.seed, step)
+        held = draw_held(part.objective, rng)
+        latents, captions = part.draw(step, middle=held == "continue", device=self.device)
+        with torch.autocast(self.device, torch.bfloat16):
+            loss = objective(self.model, latents, captions, self.text, part.objective, held=held, rng=rng)
+        return float(loss.detach()), self.trainer.update(loss)
+
+    def sheet(self) -> None:
+        """Samples beside real clips, as a picture."""
+        path = self.out / f"{self.name}-{self.trainer.step}.png"
+        sample_sheet(self.trainer, self.codec, self.text, self.parts[-1].starts, path)
+
+
 def train(args: argparse.Namespace) -> None:
-    config = yaml.safe_load(args.config.read_text())
-    stage, seed = config["stages"][args.stage], config["seed"]
-    steps = args.steps or stage["steps"]
-    torch.manual_seed(seed)
-    model = VideoDiT(VideoDiTConfig.from_mapping(config["model"])).to(args.device)
-    with torch.no_grad():
-        model.proj_out.weight.zero_()
-    codec = PatchCodec.from_folder(args.codec).to(args.device)
-    text = CaptionCache(EmbeddedTextEncoder.from_folder(args.text))
-    settings = ObjectiveSettings(**stage["objective"])
-    trainer = Trainer(model, matrices(model), OptimiserSettings(**stage["optimiser"]), steps=steps)
-    checkpoint = args.out / f"{args.stage}.safetensors"
-    if checkpoint.exists():
-        trainer.load(checkpoint)
-    elif args.start:
-        trainer.load(args.start, moments=False)
-    batches, log, began, done = (
-        Batches(args, stage, codec, seed=seed),
-        Log(args.out),
-        time.time(),
-        trainer.step,
-    )
-    losses: list[float] = []
-    while trainer.step < steps and time.time() - began < 60 * args.minutes:
-        rng = step_generator(seed, trainer.step)
-        held = draw_held(settings, rng)
-        latents, captions = batches.draw(trainer.step, middle=held == "continue", device=args.device)
-        with torch.autocast(args.device, torch.bfloat16) if stage.get("bf16", True) else nullcontext():
-            loss = objective(model, latents, captions, text, settings, held=held, rng=rng)
-        losses.append(float(loss.detach()))
-        norm = trainer.update(loss)
+    run, log, began = Run(args), Log(args.out), time.time()
+    trainer, losses, first = run.trainer, [[] for _ in run.parts], run.trainer.step
+    while trainer.step < trainer.steps and time.time() - began < 60 * args.minutes:
+        loss, norm = run.step()
+        losses[(trainer.step - 1) % len(run.parts)].append(loss)
         if trainer.step % 20 == 0:
-            rate = (trainer.step - done) * stage["batch"] / (time.time() - began)
-            log.write(
-                stage=args.stage, step=trainer.step, loss=sum(losses) / len(losses), norm=norm, rate=rate
-            )
+            means = [round(sum(part) / len(part), 4) for part in losses]
+            seconds = (time.time() - began) / (trainer.step - first)
+            log.write(stage=args.stage, step=trainer.step, loss=means, norm=norm, seconds=seconds)
             print(
-                f"{args.stage} {trainer.step}/{steps} loss {sum(losses) / len(losses):.4f} {rate:.1f}/s",
-                flush=True,
+                f"{args.stage} {trainer.step}/{trainer.steps} loss {means} {seconds:.2f} s a step", flush=True
             )
-            losses.clear()
+            losses = [[] for _ in run.parts]
         if trainer.step % args.every == 0:
-            trainer.save(checkpoint)
+            trainer.save(run.checkpoint)
         if trainer.step % args.sheets == 0:
-            sample_sheet(trainer, codec, text, batches.starts, args.out / f"{args.stage}-{trainer.step}.png")
-    trainer.save(checkpoint)
+            run.sheet()
+    trainer.save(run.checkpoint)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,9 @@ ROOT = Path(__file__).resolve().parents[2]
 ASSETS = Path(kinema.__file__).parent / "assets" / "embedded"
 SIZE = 16
 CODEC = PatchCodecConfig(patch=4, mean_channels=6, deviation_channels=4, width=16, blocks=1, fine=2)
-STAGE = {"batch": 2, "fps": 8, "steps": 2, "optimiser": {"warmup": 1}}
+STAGE = {"steps": 2, "optimiser": {"warmup": 1}}
+STILLS = {"batch": 2, "fps": 8, "frames": 1, "objective": {"shift": 1.0}}
+CLIPS = STILLS | {"frames": 5, "objective": {"odds": {"continue": 1.0}}, "grammar": {"moving": 0.4}}
 RECIPE = {
     "seed": 0,
     "model": {
@@ -36,8 +38,8 @@ RECIPE = {
         "num_layers": 1,
     },
     "stages": {
-        "image": STAGE | {"frames": 1, "objective": {"shift": 1.0}},
-        "video": STAGE | {"frames": 5, "objective": {"odds": {"continue": 1.0}}, "grammar": {"moving": 0.4}},
+        "image": STAGE | {"parts": [STILLS]},
+        "video": STAGE | {"parts": [STILLS, CLIPS]},
     },
     "defaults": {
         "width": SIZE,

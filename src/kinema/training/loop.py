@@ -165,7 +165,7 @@ class Log:
         folder.mkdir(parents=True, exist_ok=True)
         self.path = folder / "metrics.jsonl"
 
-    def write(self, **values: float | int | str) -> None:
+    def write(self, **values: float | int | str | list[float]) -> None:
         """Append one report."""
         with self.path.open("a") as file:
             file.write(json.dumps(values) + "\n")
