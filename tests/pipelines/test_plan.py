@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from kinema.core.errors import ConfigError, GeometryError, MediaError
 from kinema.pipelines.cards import EMBEDDED, ModelCard, read_card
@@ -139,6 +140,15 @@ def test_the_digest_names_what_decides_the_result_and_nothing_else(card):
     changes = [{"seed": 2}, {"steps": 7}, {"blend": "velocity"}, {"negative": "c"}, {"guidance": 3}]
     digests = {plan_of(card, **{**shot, **change}).digest for change in changes}
     assert len(digests | {one.digest}) == 6
+
+
+def test_a_picture_that_changes_under_its_name_is_another_plan(card, tmp_path):
+    shot = {"keyframes": str(tmp_path / "a.png"), "frames": 9}
+    digests = set()
+    for level in (0, 0, 1):
+        Image.fromarray(np.full((8, 8, 3), level, np.uint8)).save(tmp_path / "a.png")
+        digests.add(plan_of(card, **shot).digest)
+    assert len(digests) == 2
 
 
 def test_a_resolved_shot_plans_to_itself(card):

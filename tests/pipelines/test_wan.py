@@ -15,6 +15,7 @@ import kinema
 from kinema.core.errors import ModelError
 from kinema.pipelines.cards import read_card
 from kinema.pipelines.job import make_job
+from kinema.pipelines.known import to_pixels
 from kinema.story.shot import Shot
 
 CALL = {
@@ -101,6 +102,16 @@ def test_load_reads_every_kind(wan, kind):
     assert (model.image is not None) == (kind in ("i2v", "flf2v"))
     assert model.dit.config.in_channels == (12 if kind in ("i2v", "flf2v") else 4)
     assert model.card.multiple == (32 if kind == "ti2v" else 16)
+
+
+def test_a_keyframe_inside_a_clip_is_coded_as_a_group_of_frames(wan, tmp_path):
+    model = kinema.load(str(wan("ti2v")), device="cpu")
+    picture(1, (64, 64)).save(tmp_path / "a.png")
+    shot = {"frames": 9, "width": 64, "height": 64, "steps": 2, "keyframes": f"{tmp_path / 'a.png'}@3"}
+    latents = kinema.generate("a fox", model=model, seed=1, **shot).latents
+    pixels = to_pixels([np.asarray(picture(1, (64, 64)))] * 5, torch.device("cpu"))
+    assert torch.equal(latents[:, :, 1], model.vae.encode(pixels)[:, :, 1])
+    assert not torch.equal(latents[:, :, 1], model.vae.encode(pixels)[:, :, 0])
 
 
 # What cannot be done is said before any weight is read

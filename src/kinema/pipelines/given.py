@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from fractions import Fraction
+from pathlib import Path
 
 from kinema.core.errors import ConfigError, GeometryError
 from kinema.io.image import How, read_image
@@ -39,6 +41,7 @@ class Given:
         strength: how much of it may change, 0..1.
         extend: path of a clip to go on from; None for none.
         fit: how pictures and clips of another shape are brought to size.
+        contents: sha256 of each file named here, so that a changed picture is another plan.
     """
 
     held: tuple[HeldImage, ...] = ()
@@ -46,6 +49,7 @@ class Given:
     strength: float = 1.0
     extend: str | None = None
     fit: How = "crop"
+    contents: tuple[str, ...] = ()
 
 
 def plan_given(shot: Shot, card: ModelCard, geometry: Geometry) -> tuple[Given, tuple[str, ...]]:
@@ -77,8 +81,30 @@ def plan_given(shot: Shot, card: ModelCard, geometry: Geometry) -> tuple[Given, 
         strength=1.0 if shot.source is None else shot.source.strength,
         extend=None if shot.extend is None else str(shot.extend.path),
         fit=shot.fit,
+        contents=tuple(_content(path) for path in _paths(shot)),
     )
     return given, tuple(notes)
+
+
+def _paths(shot: Shot) -> list[Path]:
+    """Pictures and clips on disk that the shot names."""
+    paths = [Path(key.image) for key in shot.keyframes]
+    if shot.source is not None:
+        paths.append(Path(shot.source.path))
+    if shot.extend is not None and not shot.extend.previous:
+        paths.append(Path(shot.extend.path))
+    return paths
+
+
+def _content(path: Path) -> str:
+    """sha256 of a file, or over those of a folder of pictures."""
+    if path.is_dir():
+        parts = "".join(_content(part) for part in sorted(path.iterdir()) if part.is_file())
+        return hashlib.sha256(parts.encode()).hexdigest()
+    if not path.is_file():  # a numbered pattern, frames/%04d.png
+        return ""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _check_places(held: list[HeldImage], card: ModelCard, geometry: Geometry) -> None:

@@ -86,7 +86,7 @@ class Plan:
 
     @property
     def digest(self) -> str:
-        """sha256 over everything that decides the result."""
+        """sha256 over the request and the content of the files it names; of the model, its name only."""
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
 
 
