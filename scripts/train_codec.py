@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +21,17 @@ from kinema.core.errors import ModelError
 from kinema.core.runtime import generator
 from kinema.models.codec import PatchCodec, PatchCodecConfig
 from kinema.training.captions import Grammar
-from kinema.training.codec import DecoderSettings, fidelity, fit_linear, train_decoder, vary
+from kinema.training.codec import (
+    DecoderSettings,
+    fidelity,
+    fit_linear,
+    train_decoder,
+    vary,
+)
 from kinema.training.data import ClipSource, SpriteBank
 from kinema.training.loop import OptimiserSettings
+
+STREAMS = {"linear": 1000, "decoder": 2000, "check": 3000}
 
 
 def arguments() -> argparse.Namespace:
@@ -34,46 +41,95 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("stage", choices=["linear", "decoder"])
     parser.add_argument("--config", type=Path, default=Path("configs/embedded-v0-codec.yaml"))
     parser.add_argument(
-        "--data", type=Path, action="append", required=True, help="folder from prepare_emoji.py; repeatable"
+        "--data",
+        type=Path,
+        action="append",
+        required=True,
+        help="folder from prepare_emoji.py; repeatable",
     )
     parser.add_argument("--start", type=Path, help="decoder: the folder of the fitted linear codec")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--run", type=Path, default=Path("runs/codec"), help="decoder: checkpoint and curves")
     parser.add_argument(
-        "--minutes", type=float, default=1e9, help="decoder: stop (resumably) after this long"
+        "--run",
+        type=Path,
+        default=Path("runs/codec"),
+        help="decoder: checkpoint and curves",
+    )
+    parser.add_argument(
+        "--minutes",
+        type=float,
+        default=1e9,
+        help="decoder: stop (resumably) after this long",
     )
     return parser.parse_args()
 
 
 class Clips:
-    """Batch i of the training clips: the banks in turn, every other batch varied beyond the grammar."""
+    """Batch i of the training clips: the folders in turn; first as the transformer's grammar, then varied and wider.
+
+    Args:
+        folders: sprites; one named twice comes twice as often.
+        config: the codec's YAML.
+        frames: pixel frames of a clip.
+        batch: clips of a batch.
+        stream: names the stream of clips.
+        plain: what every other batch is drawn with; without it the wider grammar.
+    """
 
     def __init__(
-        self, folders: list[Path], config: dict[str, Any], *, frames: int, batch: int, name: str
+        self,
+        folders: list[Path],
+        config: dict[str, Any],
+        *,
+        frames: int,
+        batch: int,
+        stream: int,
+        plain: Grammar | None = None,
     ) -> None:
-        grammar = replace(Grammar(), **config["grammar"])
-        offset = {"linear": 1000, "decoder": 2000, "check": 3000}[name]
-        self.seed, self.name, self.batch = config["seed"], name, batch
+        wide = Grammar.from_mapping(config["grammar"])
+        self.seed, self.batch, self.stream = config["seed"], batch, stream
+        banks = {folder: SpriteBank.open(folder) for folder in folders}
         self.sources = [
-            ClipSource(
-                SpriteBank.open(folder), grammar, frames=frames, seed=self.seed + offset, **config["clip"]
-            )
-            for folder in folders
+            [
+                ClipSource(
+                    banks[folder],
+                    grammar,
+                    frames=frames,
+                    seed=self.seed + stream + turn,
+                    **config["clip"],
+                )
+                for turn, folder in enumerate(folders)
+            ]
+            for grammar in (plain or wide, wide)
         ]
 
     def draw(self, index: int) -> Tensor:
         """Frames `[B, 3, F, H, W]` of batch `index`."""
-        turn, rest = divmod(index, len(self.sources))
-        frames_BCFHW, _, _ = self.sources[rest].draw(self.batch, index=turn)
+        turn, place = divmod(index, len(self.sources[0]))
+        frames_BCFHW, _, _ = self.sources[turn % 2][place].draw(self.batch, index=turn)
         if turn % 2 == 0:
             return frames_BCFHW
-        return vary(frames_BCFHW, generator(self.seed, f"vary/{self.name}/{index}"))
+        return vary(frames_BCFHW, generator(self.seed, f"vary/{self.stream}/{index}"))
+
+
+def held_out(folder: Path, config: dict[str, Any], batches: int) -> Iterator[Tensor]:
+    """Clips of the combinations that no training shows."""
+    bank, seed = SpriteBank.open(folder), config["seed"] + STREAMS["check"]
+    source = ClipSource(bank, Grammar(), frames=17, seed=seed, unseen=True, **config["clip"])
+    for index in range(batches):
+        yield source.draw(8, index=index)[0]
 
 
 def fit(args: argparse.Namespace, config: dict[str, Any]) -> None:
     """Fit the principal axes and write a codec whose decoder is still the plain inverse."""
     settings = config["linear"]
-    clips = Clips(args.data, config, frames=settings["frames"], batch=settings["batch"], name="linear")
+    clips = Clips(
+        args.data,
+        config,
+        frames=settings["frames"],
+        batch=settings["batch"],
+        stream=STREAMS["linear"],
+    )
     codec = PatchCodec(PatchCodecConfig(**config["codec"]), seed=config["seed"]).requires_grad_(False)
 
     def batches() -> Iterator[Tensor]:
@@ -95,13 +151,20 @@ def train(args: argparse.Namespace, config: dict[str, Any]) -> None:
         raise ModelError(
             f"{args.start}: encoder {encoder[:12]} is not the config's; fit it with this config."
         )
-    clips = Clips(args.data, config, frames=settings.frames, batch=settings.batch, name="decoder")
+    clips = Clips(
+        args.data,
+        config,
+        frames=settings.frames,
+        batch=settings.batch,
+        stream=STREAMS["decoder"],
+        plain=Grammar(),
+    )
     done = train_decoder(codec, clips.draw, settings, args.run, seed=config["seed"], minutes=args.minutes)
     codec.save(args.out)
-    check = Clips(args.data, config, frames=17, batch=8, name="check")
-    for linear in (True, False):
-        first, later = fidelity(codec, map(check.draw, range(12)), linear=linear)
-        print(f"{'linear' if linear else 'decoder'}: first {first:.2f} dB, later {later:.2f} dB")
+    for folder in dict.fromkeys(args.data):
+        for linear in (True, False):
+            first, later = fidelity(codec, held_out(folder, config, 12), linear=linear)
+            print(f"{folder} {'linear' if linear else 'decoder'}: first {first:.2f} dB, later {later:.2f} dB")
     print(f"{args.out}  finished={done}, encoder {codec.encoder_sha256()}")
 
 

@@ -29,7 +29,7 @@ def codec(config=SMALL, seed=0):
         random_axes(config.time * config.pixels, config.deviation_channels, rng),
         torch.linspace(1, 0.2, config.deviation_channels),
     )
-    for layer in (made.decoder.patches, made.decoder.leave):
+    for layer in (made.decoder.lapped, made.decoder.patches, made.decoder.leave):
         layer.weight.copy_(torch.randn(layer.weight.shape, generator=rng) / 4)
     return made
 

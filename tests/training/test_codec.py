@@ -14,6 +14,7 @@ from kinema.training.codec import (
     decode_open,
     fidelity,
     fit_linear,
+    fit_patches,
     matrices,
     noisy_latents,
     reconstruction_loss,
@@ -25,6 +26,7 @@ from kinema.training.loop import OptimiserSettings
 CONFIG = PatchCodecConfig(patch=4, mean_channels=6, deviation_channels=4, width=16, blocks=1, fine=2)
 SETTINGS = DecoderSettings(
     steps=6,
+    solve=4,
     batch=2,
     frames=5,
     every=2,
@@ -80,6 +82,38 @@ def test_fidelity_is_the_psnr_of_first_and_later_frames():
     error = ((codec.linear_decode(codec.encode(x)) - x) / 2).square()
     expected = [-10 * error[:, :, part].mean().log10().item() for part in (slice(0, 1), slice(1, None))]
     assert fidelity(codec, [x], linear=True) == pytest.approx(expected, rel=1e-4)
+
+
+@torch.no_grad()
+def planted(codec):
+    """A codec whose frames come from another solution of the patch layers, and clips that only it decodes."""
+    rng = torch.Generator().manual_seed(11)
+    for value in (codec.decoder.lapped.weight, codec.decoder.patches.weight, codec.decoder.patches.bias):
+        value.copy_(0.2 * torch.randn(value.shape, generator=rng))
+    return codec
+
+
+@pytest.mark.parametrize("length", [1, 3])
+def test_solved_patch_layers_are_the_ones_that_were_planted(monkeypatch, length):
+    codec = planted(fitted())
+    codes = [torch.randn(4, 10, length, 6, 6, generator=generator(1, f"{i}")) for i in range(12)]
+    targets = {i: decode_open(codec, z) for i, z in enumerate(codes)}
+    solved = fitted()
+    order = iter(codes)
+    monkeypatch.setattr("kinema.training.codec.noisy_latents", lambda *_: next(order))
+    fit_patches(solved, targets.values(), ridge=1e-9)
+    for z, target in zip(codes, targets.values(), strict=True):
+        torch.testing.assert_close(decode_open(solved, z), target, atol=1e-3, rtol=0)
+
+
+def test_solved_patch_layers_beat_the_linear_codec_on_what_they_saw():
+    codec = fitted()
+    clips = [draw(i) for i in range(20)]
+    linear = fidelity(codec, clips)
+    fit_patches(codec, clips)
+    solved = fidelity(codec, clips)
+    assert solved[0] > linear[0] + 0.5
+    assert solved[1] > linear[1] + 0.2
 
 
 def test_loss_counts_each_kind_of_error():

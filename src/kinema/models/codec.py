@@ -27,7 +27,7 @@ from kinema.core.contracts import Stride
 from kinema.core.errors import GeometryError, ModelError
 from kinema.models.patches import PatchCodecConfig, PatchProjection
 
-__all__ = ["DecoderState", "DetailDecoder", "PatchCodec", "PatchCodecConfig"]
+__all__ = ["MISSED", "DecoderState", "DetailDecoder", "PatchCodec", "PatchCodecConfig"]
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 MISSED = 0.05  # about what the linear codec misses (rms, frames in -1..1); the decoder works in this unit
@@ -93,8 +93,9 @@ class CausalBlock(nn.Module):
 class DetailDecoder(nn.Module):
     """The learned part: what is missing from the linear reconstruction of one latent frame.
 
-    Blocks at the latent grid see the patches around; `patches` then corrects each patch, and two layers at
-    full size smooth the seams between patches. Both corrections are zero before training.
+    Each patch is corrected from its 3x3 neighbours linearly (`lapped`) and from the blocks' view of more of them
+    and of the past (`patches`); then two layers at full size smooth the seams between patches. All corrections
+    are zero before training. A patch has one slot for a lone first frame, then one per frame of a group.
     """
 
     spread: Tensor
@@ -102,10 +103,12 @@ class DetailDecoder(nn.Module):
     def __init__(self, config: PatchCodecConfig) -> None:
         super().__init__()
         self.config = config
-        channels, area = config.mean_channels + config.deviation_channels, config.time * config.patch**2
+        channels = config.mean_channels + config.deviation_channels
+        area = (1 + config.time) * config.patch**2
         self.register_buffer("spread", torch.ones(channels, 1, 1))
         self.enter = MatrixConv(channels, config.width, 3)
         self.blocks = nn.ModuleList(CausalBlock(config.width) for _ in range(config.blocks))
+        self.lapped = MatrixConv(channels, area * 3, 3)
         self.patches = MatrixConv(config.width, area * 3, 1)
         self.features = MatrixConv(config.width, area * config.fine, 1)
         self.smooth = MatrixConv(config.fine + 3, 2 * config.fine, 3)
@@ -120,8 +123,8 @@ class DetailDecoder(nn.Module):
         for module in self.modules():
             if isinstance(module, CausalBlock):  # small branches: depth does not raise the variance
                 module.outer.weight.data.mul_(0.1)
-        nn.init.zeros_(self.patches.weight)
-        nn.init.zeros_(self.leave.weight)
+        for layer in (self.lapped, self.patches, self.leave):
+            nn.init.zeros_(layer.weight)
 
     def set_spread(self, std_C: Tensor) -> None:
         """Take the latents' standard deviations: whitened, the small channels with the detail count too."""
@@ -131,19 +134,34 @@ class DetailDecoder(nn.Module):
         self, latent_BCYX: Tensor, rough_BCfHW: Tensor, state: DecoderState | None
     ) -> tuple[Tensor, DecoderState]:
         """Frames `[B, 3, f, H, W]` that improve on `rough_BCfHW`, and the state for the next latent frame."""
+        x_BDYX, state = self.trunk(latent_BCYX, state)
+        patches = self.lapped(latent_BCYX / self.spread) + self.patches(x_BDYX)
+        grid = torch.cat([patches, self.features(x_BDYX)], dim=1)
+        return self._full_size(grid, rough_BCfHW), state
+
+    def trunk(self, latent_BCYX: Tensor, state: DecoderState | None) -> tuple[Tensor, DecoderState]:
+        """The blocks' output `[B, D, Y, X]` for one latent frame, and the state for the next."""
         x_BDYX = self.enter(latent_BCYX / self.spread)
         past: list[Tensor] = []
         for i, block in enumerate(self.blocks):
             x_BDYX, tap_BDYX = block(x_BDYX, state.past[i] if state else None)
             past.append(tap_BDYX)
-        return self._full_size(x_BDYX, rough_BCfHW), DecoderState(tuple(past))
+        return x_BDYX, DecoderState(tuple(past))
 
-    def _full_size(self, x_BDYX: Tensor, rough_BCfHW: Tensor) -> Tensor:
-        frames, time, p = rough_BCfHW.shape[2], self.config.time, self.config.patch
-        grid = torch.cat([self.patches(x_BDYX), self.features(x_BDYX)], dim=1)
-        full = rearrange(grid, "b (c f p q) y x -> b f c (y p) (x q)", f=time, p=p, q=p)
-        # A lone first frame takes the last of the group's slots.
-        full = rearrange(full[:, time - frames :], "b f c h w -> (b f) c h w")
+    def slots(self, frames: int) -> slice:
+        """Which of a patch's slots hold 1 (lone) or `time` frames."""
+        return slice(0, 1) if frames == 1 else slice(1, 1 + self.config.time)
+
+    def _full_size(self, grid_BDYX: Tensor, rough_BCfHW: Tensor) -> Tensor:
+        frames, p = rough_BCfHW.shape[2], self.config.patch
+        full = rearrange(
+            grid_BDYX,
+            "b (c f p q) y x -> b f c (y p) (x q)",
+            f=1 + self.config.time,
+            p=p,
+            q=p,
+        )
+        full = rearrange(full[:, self.slots(frames)], "b f c h w -> (b f) c h w")
         rough = rearrange(rough_BCfHW, "b c f h w -> (b f) c h w")
         better = rough + MISSED * full[:, :3]
         seams = self.leave(F.silu(self.smooth(torch.cat([better, full[:, 3:]], dim=1))))
@@ -180,13 +198,21 @@ class PatchCodec(nn.Module):
         return torch.stack(latents, dim=2)
 
     def decode(
-        self, latents_BCTYX: Tensor, *, first: bool = True, state: DecoderState | None = None
+        self,
+        latents_BCTYX: Tensor,
+        *,
+        first: bool = True,
+        state: DecoderState | None = None,
     ) -> Tensor:
         """Latents as frames `[B, 3, F, H, W]` in -1..1: the frames of `stream`, joined."""
         return torch.cat(list(self.stream(latents_BCTYX, first=first, state=state)), dim=2)
 
     def stream(
-        self, latents_BCTYX: Tensor, *, first: bool = True, state: DecoderState | None = None
+        self,
+        latents_BCTYX: Tensor,
+        *,
+        first: bool = True,
+        state: DecoderState | None = None,
     ) -> Iterator[Tensor]:
         """Frames of one latent frame after the other: 1 for a clip's first, `time` for others; in -1..1."""
         for index, latent_BCYX in enumerate(latents_BCTYX.unbind(dim=2)):
@@ -195,7 +221,11 @@ class PatchCodec(nn.Module):
             yield frames.clamp(-1, 1)
 
     def decode_step(
-        self, latent_BCYX: Tensor, state: DecoderState | None = None, *, lone: bool = False
+        self,
+        latent_BCYX: Tensor,
+        state: DecoderState | None = None,
+        *,
+        lone: bool = False,
     ) -> tuple[Tensor, DecoderState]:
         """Decode one latent frame.
 

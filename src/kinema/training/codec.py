@@ -10,9 +10,10 @@ from pathlib import Path
 import torch
 from einops import rearrange
 from torch import Tensor
+from torch.nn.functional import unfold
 
 from kinema.core.runtime import generator
-from kinema.models.codec import DecoderState, DetailDecoder, PatchCodec
+from kinema.models.codec import MISSED, DecoderState, DetailDecoder, PatchCodec
 from kinema.training.loop import Log, OptimiserSettings, Trainer
 
 CHECKPOINT = "decoder.safetensors"
@@ -32,6 +33,7 @@ class DecoderSettings:
         square: weight of the squared error.
         edges: weight of the differences between neighbouring pixels.
         change: weight of the differences between neighbouring frames.
+        solve: batches from which the patch layers are solved before the first step.
         every: steps between checkpoints.
         optimiser: rates, schedule and averaging.
     """
@@ -43,6 +45,7 @@ class DecoderSettings:
     square: float = 5.0
     edges: float = 0.5
     change: float = 0.25
+    solve: int = 600
     every: int = 100
     optimiser: OptimiserSettings = field(default_factory=lambda: OptimiserSettings(rate=3e-3))
 
@@ -88,7 +91,10 @@ def fit_linear(codec: PatchCodec, clips: Iterable[Tensor]) -> int:
     deviations = _Moments(config.time * config.pixels)
     for frames_BCFHW in clips:
         patches = rearrange(
-            frames_BCFHW, "b c f (y p) (x q) -> (b y x) f (c p q)", p=config.patch, q=config.patch
+            frames_BCFHW,
+            "b c f (y p) (x q) -> (b y x) f (c p q)",
+            p=config.patch,
+            q=config.patch,
         )
         means.add(patches[:, 0])
         for group in torch.split(patches[:, 1:], config.time, dim=1):
@@ -146,6 +152,71 @@ def decode_open(codec: PatchCodec, latents_BCTYX: Tensor) -> Tensor:
     return torch.cat(parts, dim=2)
 
 
+@torch.no_grad()
+def fit_patches(
+    codec: PatchCodec,
+    clips: Iterable[Tensor],
+    *,
+    noise: float = 0.0,
+    seed: int = 0,
+    ridge: float = 1e-4,
+) -> None:
+    """Solve the decoder's layers `lapped` and `patches` for the least squared error, the blocks as they are.
+
+    Ridge regression from a patch's 3x3 neighbours in the latent frame, and from the blocks' output there, to
+    what the linear codec misses; once for lone first frames and once for groups.
+
+    Args:
+        codec: changed in place.
+        clips: batches `[B, 3, F, H, W]` in -1..1, F > 1.
+        noise: as in `DecoderSettings`.
+        seed: names the noise.
+        ridge: penalty relative to the mean power of the inputs.
+    """
+    decoder, config = codec.decoder, codec.config
+    normal: dict[int, list[Tensor]] = {}
+    for index, frames_BCFHW in enumerate(clips):
+        latents_BCTYX = noisy_latents(codec, frames_BCFHW, noise, generator(seed, f"patches/{index}"))
+        state: DecoderState | None = None
+        groups = torch.split(frames_BCFHW, [1] + [config.time] * (latents_BCTYX.shape[2] - 1), dim=2)
+        for latent_BCYX, group_BCfHW in zip(latents_BCTYX.unbind(dim=2), groups, strict=True):
+            inputs, state = _patch_inputs(decoder, latent_BCYX, state)
+            missed = (group_BCfHW - codec.projection.inverse(latent_BCYX, group_BCfHW.shape[2])) / MISSED
+            p = config.patch
+            targets = rearrange(missed, "b c f (y p) (x q) -> (b y x) (c f p q)", p=p, q=p)
+            sums = [(inputs.T @ inputs).double(), (inputs.T @ targets).double()]
+            old = normal.get(group_BCfHW.shape[2])
+            normal[group_BCfHW.shape[2]] = [a + b for a, b in zip(old, sums, strict=True)] if old else sums
+    for frames, (gram, cross) in normal.items():
+        penalty = ridge * gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype)
+        _set_patches(decoder, torch.linalg.solve(gram + penalty, cross).float().T, frames)
+
+
+def _patch_inputs(
+    decoder: DetailDecoder, latent_BCYX: Tensor, state: DecoderState | None
+) -> tuple[Tensor, DecoderState]:
+    """Rows of what `lapped` and `patches` see at each patch, and a one for the bias; the next state."""
+    x_BDYX, state = decoder.trunk(latent_BCYX, state)
+    around = unfold(latent_BCYX / decoder.spread, 3, padding=1)
+    columns = [around, x_BDYX.flatten(2), torch.ones_like(around[:, :1])]
+    return rearrange(torch.cat(columns, dim=1), "b k n -> (b n) k"), state
+
+
+def _set_patches(decoder: DetailDecoder, solution: Tensor, frames: int) -> None:
+    """Write a solution `[(c f p q), inputs]` into the slots of lone frames or of groups."""
+    slots = decoder.slots(frames)
+    lapped, patches, bias = solution.tensor_split(
+        [decoder.lapped.weight.shape[1], solution.shape[1] - 1], dim=1
+    )
+    for target, rows in (
+        (decoder.lapped.weight, lapped),
+        (decoder.patches.weight, patches),
+        (decoder.patches.bias[:, None], bias),
+    ):
+        every = rearrange(target.data, "(c f a) k -> c f a k", c=3, f=1 + decoder.config.time)
+        every[:, slots] = rearrange(rows, "(c f a) k -> c f a k", c=3, f=frames)
+
+
 def latent_spread(codec: PatchCodec, clips: Iterable[Tensor]) -> Tensor:
     """Standard deviation `[C]` of each latent channel over clips `[B, 3, F, H, W]` in -1..1."""
     with torch.no_grad():
@@ -191,6 +262,7 @@ def train_decoder(
         trainer.load(checkpoint)
     else:
         decoder.set_spread(latent_spread(codec, map(draw, range(SPREAD_BATCHES))))
+        fit_patches(codec, map(draw, range(settings.solve)), noise=settings.noise, seed=seed)
     device = codec.projection.centre.device
     while trainer.step < settings.steps and time.monotonic() - began < 60 * minutes:
         frames_BCFHW = draw(trainer.step).to(device)
@@ -200,7 +272,11 @@ def train_decoder(
         losses.append(float(loss.detach()))
         trainer.update(loss)
         if trainer.step % 20 == 0:
-            log.write(step=trainer.step, loss=sum(losses) / len(losses), seconds=time.monotonic() - began)
+            log.write(
+                step=trainer.step,
+                loss=sum(losses) / len(losses),
+                seconds=time.monotonic() - began,
+            )
             losses.clear()
         if trainer.step % settings.every == 0:
             trainer.save(checkpoint)
