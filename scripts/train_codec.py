@@ -65,7 +65,7 @@ def arguments() -> argparse.Namespace:
 
 
 class Clips:
-    """Batch i of the training clips: the folders in turn; first as the transformer's grammar, then varied and wider.
+    """Batch i of the clips: the folders in turn, first as the transformer sees them, then varied and wider.
 
     Args:
         folders: sprites; one named twice comes twice as often.

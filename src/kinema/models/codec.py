@@ -93,9 +93,10 @@ class CausalBlock(nn.Module):
 class DetailDecoder(nn.Module):
     """The learned part: what is missing from the linear reconstruction of one latent frame.
 
-    Each patch is corrected from its 3x3 neighbours linearly (`lapped`) and from the blocks' view of more of them
-    and of the past (`patches`); then two layers at full size smooth the seams between patches. All corrections
-    are zero before training. A patch has one slot for a lone first frame, then one per frame of a group.
+    Each patch is corrected from its 3x3 neighbours linearly (`lapped`) and from the blocks' view of more of
+    them and of the past (`patches`); then two layers at full size smooth the seams between patches. All
+    corrections are zero before training. A patch has one slot for a lone first frame, then one per frame of
+    a group.
     """
 
     spread: Tensor
