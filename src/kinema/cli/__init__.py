@@ -80,9 +80,9 @@ def _program() -> typer.Typer:
 
 def _version(wanted: bool) -> None:
     if wanted:
-        from kinema import __version__
+        from kinema.core.version import VERSION
 
-        typer.echo(f"kinema {__version__}")
+        typer.echo(f"kinema {VERSION}")
         raise typer.Exit
 
 

@@ -41,9 +41,9 @@ def doctor() -> None:
 
 def findings() -> Iterator[tuple[str, str, bool]]:
     """What was looked at, what was found, and whether it is well."""
-    from kinema import __version__
+    from kinema.core.version import VERSION
 
-    yield "kinema", f"{__version__}, python {platform.python_version()}, {platform.platform()}", True
+    yield "kinema", f"{VERSION}, python {platform.python_version()}, {platform.platform()}", True
     yield "packages", ", ".join(_versions()), True
     yield from _machine()
     yield _ffmpeg()

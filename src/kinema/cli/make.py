@@ -239,7 +239,7 @@ def _finish(request: Shot | Storyboard, output: OutputOptions, *, stem: str) -> 
     with Reporter(output.format, quiet=output.quiet) as report:
         job = make_job(request)
         path = output.out or free_name(f"{stem}-s{job.seed}", ".png" if job.is_image else ".mp4")
-        _check_target(path, job, overwrite=output.overwrite)
+        _check_target(path, job, output)
         if output.dry_run:
             from kinema.cli.show import show_job
 
@@ -268,17 +268,19 @@ def _facts(job: Job) -> dict[str, Any]:
     return {"frames": job.frames, "fps": job.fps, "width": job.width, "height": job.height}
 
 
-def _check_target(path: Path, job: Job, *, overwrite: bool) -> None:
-    """Refuse what the options decide; the writer checks all else about its target itself."""
+def _check_target(path: Path, job: Job, output: OutputOptions) -> None:
+    """Refuse a target that cannot be, before anything is loaded or fetched."""
     from kinema.io.formats import STILLS
+    from kinema.io.video_write import check_output
 
-    if path.is_file() and not overwrite:
+    if path.is_file() and not output.overwrite:
         raise MediaError(f"{path} exists; choose another name, or add --overwrite.")
     if not job.is_image and path.suffix.lower() in STILLS and "%" not in path.name:
         raise ConfigError(
             f"{path} is one picture and the clip has {job.frames} frames; add --frames 1, or write "
             f"{path.stem}.mp4 or {path.stem}-%04d.png."
         )
+    check_output(path, fps=job.fps, overwrite=output.overwrite, quality=cast("Quality", output.quality))
 
 
 def slug(text: str) -> str:

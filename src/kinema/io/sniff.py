@@ -76,7 +76,7 @@ def open_regular(path: Path, *, limit: int | None = None) -> BinaryIO:
         handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     except (OSError, ValueError) as error:  # ValueError: a NUL inside the name
         reason = getattr(error, "strerror", None) or str(error)
-        raise MediaError(f"cannot read {str(path)!r}: {reason}.") from None
+        raise MediaError(f"cannot read {str(path)!r}: {reason}; check the path.") from None
     status = os.fstat(handle)
     problem = None
     if not stat.S_ISREG(status.st_mode):

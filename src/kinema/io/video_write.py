@@ -88,6 +88,23 @@ def write_video(
     return path
 
 
+def check_output(
+    path: str | Path,
+    *,
+    fps: FrameRate,
+    overwrite: bool = False,
+    quality: Quality = "high",
+    codec: str | None = None,
+) -> None:
+    """Refuse, as `write_video` would, a target that cannot be; nothing stays written."""
+    path = Path(path)
+    _writer_for(
+        path, parse_fps(fps), None, overwrite=overwrite, quality=quality, codec=codec, note=_log.warning
+    )
+    with staging(_home(path)):
+        pass  # a folder that takes no files is found out by trying
+
+
 def parse_fps(fps: FrameRate) -> Fraction:
     """A rational frame rate; decimals near 24000/1001, 30000/1001, ... mean exactly those.
 

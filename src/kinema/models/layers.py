@@ -144,6 +144,15 @@ class FeedForward(nn.Module):
         return x
 
 
+class RMSNorm(nn.RMSNorm):
+    """torch's, with the weight in the input's dtype: under autocast the two differ, which is slow and warned of."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`x` over its root mean square along the last axis, times the weight."""
+        assert self.weight is not None
+        return F.rms_norm(x, list(self.normalized_shape), self.weight.to(x.dtype), self.eps)
+
+
 class Attention(nn.Module):
     """Multi-head attention with RMS-normalised queries and keys (over all heads together).
 
@@ -157,12 +166,12 @@ class Attention(nn.Module):
         self.to_k = nn.Linear(width, width)
         self.to_v = nn.Linear(width, width)
         self.to_out = nn.ModuleList([nn.Linear(width, width), nn.Identity()])
-        self.norm_q = nn.RMSNorm(width, eps=eps)
-        self.norm_k = nn.RMSNorm(width, eps=eps)
+        self.norm_q = RMSNorm(width, eps=eps)
+        self.norm_k = RMSNorm(width, eps=eps)
         if image_width is not None:
             self.add_k_proj = nn.Linear(image_width, width)
             self.add_v_proj = nn.Linear(image_width, width)
-            self.norm_added_k = nn.RMSNorm(width, eps=eps)
+            self.norm_added_k = RMSNorm(width, eps=eps)
 
     def split(self, x_BND: Tensor) -> Tensor:
         """Give every head its share of the channels."""

@@ -83,6 +83,8 @@ def plan_geometry(shot: Shot, card: ModelCard, after: Geometry | None = None) ->
     frames, keep, notes = _length(shot, card, fps, clip)
     extend = shot.extend
     context = 0 if extend is None else (extend.context or CONTEXT)
+    if extend is not None and extend.context is not None and clip is not None:
+        _check_context(extend.context, card.stride.latent_frames(clip.frames) - 1)
     geometry = Geometry(
         width=width,
         height=height,
@@ -104,6 +106,15 @@ def plan_geometry(shot: Shot, card: ModelCard, after: Geometry | None = None) ->
             "ask for a smaller size or a shorter clip."
         )
     return geometry
+
+
+def _check_context(context: int, most: int) -> None:
+    """A clip's first latent frame stands for one frame, the others for a group; only groups can be held."""
+    if context > most:
+        raise GeometryError(
+            f"context={context} is more than the clip's {most} whole latent frames; write at most "
+            f"{max(most, 1)}."
+        )
 
 
 def _frames_before(card: ModelCard, clip: VideoReader | None, after: Geometry | None) -> int:

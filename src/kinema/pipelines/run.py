@@ -111,6 +111,6 @@ def _frames(job: Job, whole: Clip, models: dict[str, Model], on_progress: OnProg
 
 def versions() -> dict[str, str]:
     """What a record says of the software: changing any of these may change bits."""
-    from kinema import __version__
+    from kinema.core.version import VERSION
 
-    return {"kinema": __version__, "torch": torch.__version__, "python": platform.python_version()}
+    return {"kinema": VERSION, "torch": torch.__version__, "python": platform.python_version()}

@@ -103,9 +103,10 @@ def objective(
     B, T = latents_BCTYX.shape[0], latents_BCTYX.shape[2]
     levels = draw_levels(held, B, T, settings, rng)
     dropped = torch.rand(B, generator=rng) < settings.text_dropout
-    states = text(["" if drop else caption for drop, caption in zip(dropped, captions, strict=True)])
-    noise = torch.randn(latents_BCTYX.shape, generator=rng)
     device = latents_BCTYX.device
+    kept = ["" if drop else caption for drop, caption in zip(dropped, captions, strict=True)]
+    states = text(kept).to(device)
+    noise = torch.randn(latents_BCTYX.shape, generator=rng)
     sigma_BT, noise = levels.sigma_BT.to(device), noise.to(device)
     x_BCTYX = noisy(latents_BCTYX, noise, sigma_BT)
     v_BCTYX = model(x_BCTYX, 1000 * sigma_BT, model.prepare(conditioning(states)))

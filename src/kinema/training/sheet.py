@@ -41,14 +41,15 @@ def averaged(trainer: Trainer) -> Iterator[None]:
 @torch.no_grad()
 def guided_euler(model: VideoDiT, noise_BCTYX: Tensor, captions: Sequence[str], text: TextSource) -> Tensor:
     """Clean latents by Euler steps with classifier-free guidance; enough for a look."""
-    prompt = model.prepare(conditioning(text(captions)))
-    empty = model.prepare(conditioning(text([""] * len(captions))))
+    device = noise_BCTYX.device
+    prompt = model.prepare(conditioning(text(captions).to(device)))
+    empty = model.prepare(conditioning(text([""] * len(captions)).to(device)))
     B, T = noise_BCTYX.shape[0], noise_BCTYX.shape[2]
     grid = torch.linspace(1, 0, STEPS + 1)
     x_BCTYX = noise_BCTYX
     for sigma, after in pairwise(grid.tolist()):
-        level_BT = torch.full((B, T), 1000 * sigma)
-        with torch.autocast("cpu", torch.bfloat16):
+        level_BT = torch.full((B, T), 1000 * sigma, device=device)
+        with torch.autocast(device.type, torch.bfloat16):
             v, u = model(x_BCTYX, level_BT, prompt).float(), model(x_BCTYX, level_BT, empty).float()
         x_BCTYX = x_BCTYX + (after - sigma) * (u + GUIDANCE * (v - u))
     return x_BCTYX
@@ -62,10 +63,11 @@ def sample_sheet(
     index = source.index
     frames_BCFHW, captions, _ = source.draw(ROWS, index=10**9)
     source.index = index
-    shape = codec.encode(frames_BCFHW[:1]).shape[1:]
-    noise = torch.randn((ROWS, *shape), generator=generator(0, "sheet"))
+    device = trainer.model.proj_out.weight.device
+    shape = codec.encode(frames_BCFHW[:1].to(device)).shape[1:]
+    noise = torch.randn((ROWS, *shape), generator=generator(0, "sheet")).to(device)
     with averaged(trainer):
-        made_BCFHW = codec.decode(guided_euler(trainer.model, noise, captions, text))
+        made_BCFHW = codec.decode(guided_euler(trainer.model, noise, captions, text)).cpu()
     shown = sorted({round(i * (frames_BCFHW.shape[2] - 1) / 4) for i in range(5)})
     rows = [rearrange(clip[:, :, shown], "B C F H W -> (B H) (F W) C") for clip in (frames_BCFHW, made_BCFHW)]
     sheet = torch.cat(rows, dim=1).clamp(-1, 1).add(1).mul(127.5).round().byte().numpy()
