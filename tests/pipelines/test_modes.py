@@ -121,7 +121,7 @@ def test_extension_keeps_the_clip_and_goes_on_from_its_latents(model, tmp_path):
 
 def test_extension_of_a_clip_shorter_than_its_context(model, tmp_path):
     path, pixels = clip_file(tmp_path / "clip.mkv", 3)
-    clip = kinema.generate("", model=model, seed=2, frames=4, extend={"path": path, "context": 3})
+    clip = kinema.generate("", model=model, seed=2, frames=4, extend=path)
     assert np.array_equal(clip.array()[:3], pixels)
     assert torch.equal(clip.latents[:, :, :1], encoded(model, pixels[-1:]))
     assert len(clip) == 7
@@ -134,12 +134,14 @@ def test_extension_of_a_clip_shorter_than_its_context(model, tmp_path):
         ({"width": 128}, r"128x64 is not the size of"),
         ({"fps": 12}, r"fps=12 is not the rate of .* \(8\)"),
         ({"frames": 9}, r"frames=9 is not a multiple of 4; the nearest lengths are 8 and 12"),
+        ({"extend": {"context": 3}}, r"context=3 is more than the clip's 2 whole latent frames"),
     ],
 )
 def test_extension_keeps_size_and_rate(model, tmp_path, fields, reason):
     path, _ = clip_file(tmp_path / "clip.mkv", 9)
     with pytest.raises(GeometryError, match=reason):
-        kinema.generate("", model=model, extend=path, **{"frames": 8, **fields})
+        extend = {"path": path, **fields.pop("extend", {})}
+        kinema.generate("", model=model, **{"frames": 8, "extend": extend, **fields})
 
 
 def test_a_storyboard_goes_on_from_latents_and_noise_of_the_shot_before(model):

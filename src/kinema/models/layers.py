@@ -145,7 +145,7 @@ class FeedForward(nn.Module):
 
 
 class RMSNorm(nn.RMSNorm):
-    """torch's, with the weight in the input's dtype: under autocast the two differ, which is slow and warned of."""
+    """torch's, with the weight in the input's dtype: under autocast the two differ, which is slow."""
 
     def forward(self, x: Tensor) -> Tensor:
         """`x` over its root mean square along the last axis, times the weight."""
