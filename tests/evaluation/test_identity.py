@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
 
+import kinema
 from kinema.core.errors import ConfigError, GeometryError, ModelError
 from kinema.evaluation.identity import IdentityJudge, IdentityNet, IdentityNetConfig, ranks, settle
 from kinema.training.captions import Grammar
 from kinema.training.data import ClipSource
+
+SHIPPED = Path(kinema.__file__).parent / "evaluation/judges/identity-64.safetensors"
 
 
 @pytest.fixture
@@ -82,3 +86,10 @@ def test_settling_makes_evaluation_agree_with_training_statistics():
 def test_the_full_size_has_about_a_million_parameters():
     net = IdentityNet(IdentityNetConfig(classes=1673))
     assert 0.8e6 < sum(p.numel() for p in net.parameters()) < 1.2e6
+
+
+def test_the_shipped_judge_is_the_frozen_one_and_knows_1673_identities():
+    judge = IdentityJudge.load(SHIPPED)
+    assert len(judge.names) == len(set(judge.names)) == 1673
+    assert judge.facts["fresh_undamaged"]["top1"] > 0.9
+    assert judge.log_probabilities(torch.zeros(1, 3, 2, 64, 64)).exp().sum() == pytest.approx(1, abs=1e-3)
