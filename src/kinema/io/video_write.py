@@ -101,8 +101,9 @@ def check_output(
     _writer_for(
         path, parse_fps(fps), None, overwrite=overwrite, quality=quality, codec=codec, note=_log.warning
     )
+    # A folder that takes no files is found out by trying.
     with staging(_home(path)):
-        pass  # a folder that takes no files is found out by trying
+        pass
 
 
 def parse_fps(fps: FrameRate) -> Fraction:
