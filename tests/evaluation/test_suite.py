@@ -140,7 +140,6 @@ def test_table_and_sheet_show_every_subject(subject, prompts, bank):
     ]
     clips = torch.zeros(2, 3, 9, 32, 32)
     sheet = contact_sheet({"real": clips - 1, "model": clips + 1}, ["one", "two"], shown=5)
-    assert sheet.width == 2 * 5 * 32 + 8
     assert sheet.getpixel((20, 30)) == (0, 0, 0)
     assert sheet.getpixel((5 * 32 + 28, 30)) == (255, 255, 255)
 
@@ -157,3 +156,14 @@ def test_a_checkpoint_gives_its_averaged_weights(subject, tmp_path):
     config.write_text(yaml.safe_dump({"model": TINY | {"num_layers": 3}}))
     with pytest.raises(ModelError, match="weights do not fit"):
         averaged(path, config)
+
+
+def test_many_rows_stand_in_blocks_and_none_is_lost():
+    levels = torch.linspace(-1, 1, 30)
+    clips = levels.view(30, 1, 1, 1, 1).expand(30, 3, 1, 64, 64)
+    sheet = contact_sheet({"real": clips}, [f"prompt {i}" for i in range(30)])
+    assert 0.5 < sheet.width / sheet.height < 2
+    middles = {
+        sheet.getpixel((x, y))[0] for x in range(32, sheet.width, 8) for y in range(46, sheet.height, 7)
+    }
+    assert {round((float(level) + 1) * 127.5) for level in levels} <= middles

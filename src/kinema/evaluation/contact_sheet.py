@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -10,11 +11,13 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 HEAD, CAPTION, GAP = 14, 13, 8
+LETTER = 6  # pixels of a letter of Pillow's built-in font, about
+LEAST_WIDTH = 360  # pixels that captions need
 INK, PAPER = (30, 30, 30), (255, 255, 255)
 
 
 def contact_sheet(columns: Mapping[str, Tensor], captions: Sequence[str], *, shown: int = 5) -> Image.Image:
-    """Draw clips.
+    """Draw clips, in as many blocks of rows side by side as make the sheet about square.
 
     Args:
         columns: clips `[B, 3, F, H, W]` in -1..1 by the name that heads their column.
@@ -23,17 +26,20 @@ def contact_sheet(columns: Mapping[str, Tensor], captions: Sequence[str], *, sho
     """
     strips = {name: _strips(clips, shown) for name, clips in columns.items()}
     height, width = next(iter(strips.values())).shape[1:3]
-    row = height + CAPTION
-    size = (len(strips) * (width + GAP) - GAP, HEAD + len(captions) * row)
-    sheet = Image.new("RGB", size, PAPER)
+    block = max(LEAST_WIDTH, len(strips) * (width + GAP))
+    row, count = height + CAPTION, len(captions)
+    blocks = max(1, round(math.sqrt(count * row / block)))
+    rows = math.ceil(count / blocks)
+    sheet = Image.new("RGB", (blocks * block, HEAD + rows * row), PAPER)
     draw = ImageDraw.Draw(sheet)
-    for column, (name, strip_BHWC) in enumerate(strips.items()):
-        left = column * (width + GAP)
-        draw.text((left, 1), name, fill=INK)
-        for index, strip_HWC in enumerate(strip_BHWC):
-            sheet.paste(Image.fromarray(strip_HWC), (left, HEAD + index * row))
     for index, text in enumerate(captions):
-        draw.text((1, HEAD + index * row + height), text, fill=INK)
+        left, top = index // rows * block, HEAD + index % rows * row
+        draw.text((left + 1, top + height), text[: block // LETTER], fill=INK)
+        for column, (name, strip_BHWC) in enumerate(strips.items()):
+            place = left + column * (width + GAP)
+            sheet.paste(Image.fromarray(strip_BHWC[index]), (place, top))
+            if index % rows == 0:
+                draw.text((place, 1), name, fill=INK)
     return sheet
 
 
