@@ -5,6 +5,7 @@ python samples/make.py
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,11 +20,6 @@ from kinema.io.video_write import write_video
 HERE = Path(__file__).resolve().parent
 COLUMNS, SIDE, LABEL, GAP = 4, 160, 40, 12
 PAPER, INK = (250, 250, 248), (40, 40, 44)
-
-
-def shot_of(fields: dict[str, Any]) -> kinema.Shot:
-    keys = [str(HERE / key) for key in fields.get("keyframes", [])]
-    return kinema.Shot.from_mapping({**fields, "keyframes": keys})
 
 
 def words_of(fields: dict[str, Any]) -> str:
@@ -65,17 +61,19 @@ def gallery(clips: dict[str, tuple[str, np.ndarray]]) -> Iterator[np.ndarray]:
 
 
 def main() -> None:
-    wanted = yaml.safe_load((HERE / "gallery.yaml").read_text())
+    os.chdir(HERE)  # a record says where its pictures were; here that is beside it, on every machine
+    wanted = yaml.safe_load(Path("gallery.yaml").read_text())
+    Path("clips").mkdir(exist_ok=True)
     model = kinema.load()
     clips = {}
     for name, fields in wanted.items():
-        clip = kinema.render(shot_of(fields), model=model)
-        clip.save(HERE / "clips" / f"{name}.mp4", overwrite=True)
+        clip = kinema.render(kinema.Shot.from_mapping(fields), model=model)
+        clip.save(f"clips/{name}.mp4", overwrite=True)
         clips[name] = (words_of(fields), clip.array())
         print(name, words_of(fields), sep=": ")
-    story = kinema.render(HERE / "storyboard.yaml", model=model)
-    story.save(HERE / "clips" / "storyboard.mp4", overwrite=True)
-    write_video(HERE / "gallery.webp", gallery(clips), fps=8, overwrite=True)
+    story = kinema.render("storyboard.yaml", model=model)
+    story.save("clips/storyboard.mp4", overwrite=True)
+    write_video("gallery.webp", gallery(clips), fps=8, overwrite=True)
 
 
 if __name__ == "__main__":
