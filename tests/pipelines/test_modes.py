@@ -139,8 +139,8 @@ def test_extension_of_a_clip_shorter_than_its_context(model, tmp_path):
 )
 def test_extension_keeps_size_and_rate(model, tmp_path, fields, reason):
     path, _ = clip_file(tmp_path / "clip.mkv", 9)
+    extend = {"path": path, **fields.pop("extend", {})}
     with pytest.raises(GeometryError, match=reason):
-        extend = {"path": path, **fields.pop("extend", {})}
         kinema.generate("", model=model, **{"frames": 8, "extend": extend, **fields})
 
 
