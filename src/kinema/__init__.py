@@ -1,4 +1,4 @@
-"""kinema: prompts, stills, keyframes and camera moves in; video files out.
+"""kinema: prompts, stills and keyframes in; video files out.
 
     import kinema
     kinema.generate("a rooster on a blue background", seed=1).save("rooster.mp4")
