@@ -23,6 +23,7 @@ from torch import Tensor
 from kinema.models.codec import PatchCodec
 from kinema.models.dit import VideoDiT, VideoDiTConfig
 from kinema.models.text import EmbeddedTextEncoder
+from kinema.models.weights import load_state
 from kinema.training.captions import Grammar
 from kinema.training.captions_cache import CaptionCache
 from kinema.training.data import ClipSource, SpriteBank
@@ -43,7 +44,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--codec", type=Path, required=True, help="folder from train_codec.py")
     parser.add_argument("--text", type=Path, default=ASSETS, help="folder with text_encoder/ and tokenizer/")
     parser.add_argument("--stage", required=True, help="a stage of the config")
-    parser.add_argument("--start", type=Path, help="checkpoint whose averaged weights to begin with")
+    parser.add_argument("--start", type=Path, help="checkpoint or packed model to begin with")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seed", type=int, help="instead of the config's")
     parser.add_argument("--steps", type=int, help="instead of the stage's own number")
@@ -108,6 +109,8 @@ class Run:
         self.checkpoint = args.out / f"{args.stage}.safetensors"
         if self.checkpoint.exists():
             self.trainer.load(self.checkpoint)
+        elif args.start and args.start.is_dir():
+            self.trainer.begin(load_state(args.start / "transformer", dtype=torch.float32), args.start)
         elif args.start:
             self.trainer.load(args.start, moments=False)
 

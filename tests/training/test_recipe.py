@@ -122,3 +122,8 @@ def test_two_stages_and_packing_give_a_folder_that_opens(workshop, monkeypatch):
     with safe_open(video, "pt") as file:
         average = file.get_tensor("average/blocks.0.attn1.to_q.weight")
     torch.testing.assert_close(stored, average.half().float(), atol=0, rtol=0)
+
+    again = workshop / "run" / "image.safetensors"
+    again.unlink()
+    train(workshop, monkeypatch, "image", "--start", out)  # a packed model can be trained on
+    assert again.stat().st_size > 0

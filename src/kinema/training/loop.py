@@ -130,6 +130,17 @@ class Trainer:
             self.step = state["step"]
             self._restore(tensors)
 
+    def begin(self, weights: dict[str, Tensor], origin: Path) -> None:
+        """Start a new run from finished weights, such as those of a packed model.
+
+        Raises:
+            ModelError: they are of a model of another shape; nothing has been changed then.
+        """
+        self._check_fit(origin, weights, whole=True)
+        self.model.load_state_dict(weights)
+        for name, p in self.model.named_parameters():
+            self.average[name].copy_(p.detach())
+
     def _check_fit(self, path: Path, weights: dict[str, Tensor], *, whole: bool) -> None:
         own = self.model.state_dict()
         wrong = [name for name, w in weights.items() if name not in own or own[name].shape != w.shape]
