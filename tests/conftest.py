@@ -1,11 +1,16 @@
-"""What tests of several layers share: small checkpoints, built once, and a cache folder of their own."""
+"""What tests of several layers share: one thread, small checkpoints, built once, and a cache of their own."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+# How sums are split over threads changes their last bits, and many tests ask for equal bits. Set before torch
+# is imported, and for the processes that tests start.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 from checkpoints import save_embedded, save_wan
 

@@ -104,7 +104,7 @@ def test_a_prompt_without_weight_leaves_no_trace():
     weights = torch.tensor([[[1.0, 0.0]] * 3])
     alone = model(x, time, model.prepare(prompts(None, states[:, :1])))
     poisoned = torch.cat([states[:, :1], torch.full((1, 1, 6, 32), float("nan"))], dim=1)
-    assert torch.equal(alone, model(x, time, model.prepare(prompts(weights, poisoned))))
+    assert (alone - model(x, time, model.prepare(prompts(weights, poisoned)))).abs().max() <= 1e-5
 
 
 def test_each_frame_reads_its_own_prompt():
