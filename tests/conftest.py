@@ -7,12 +7,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 # How sums are split over threads changes their last bits, and many tests ask for equal bits. Set before torch
 # is imported, and for the processes that tests start.
 os.environ["OMP_NUM_THREADS"] = "1"
 
 from checkpoints import save_embedded, save_wan
+
+settings.register_profile("no deadline", deadline=None)  # no test depends on the clock
+settings.load_profile("no deadline")
 
 
 @pytest.fixture(scope="session", autouse=True)
