@@ -56,24 +56,22 @@ SIZE_WORDS: dict[Size, tuple[str, ...]] = {
     "small": ("small", "little", "tiny"),
     "big": ("big", "large", "huge"),
 }
-FROZEN_PHRASES = ("in a frozen pose", "holding its pose", "standing stiff", "that does not animate")
+FROZEN_PHRASES = ("in a frozen pose", "standing stiff")
 MOTION_PHRASES: dict[Motion, tuple[str, ...]] = {
-    "left": ("slides left", "moves to the left", "glides from right to left", "crosses leftwards"),
-    "right": ("slides right", "moves to the right", "glides from left to right", "crosses rightwards"),
-    "up": ("slides up", "moves upwards", "glides from bottom to top", "rises to the top"),
-    "down": ("slides down", "moves downwards", "glides from top to bottom", "sinks to the bottom"),
+    "left": ("slides left", "moves to the left"),
+    "right": ("slides right", "moves to the right"),
+    "up": ("slides up", "moves upwards"),
+    "down": ("slides down", "moves downwards"),
 }
-FLAT_PHRASES = ("a {0} background", "a plain {0} background", "a {0} backdrop", "a solid {0} background")
+FLAT_PHRASES = ("a {0} background", "a plain {0} background")
 GRADIENT_PHRASES: dict[Layout, tuple[str, ...]] = {
     "vertical": (
         "a background that fades from {0} at the top to {1} at the bottom",
         "a vertical gradient from {0} to {1}",
-        "a backdrop with {0} above turning into {1} below",
     ),
     "horizontal": (
         "a background that fades from {0} on the left to {1} on the right",
         "a horizontal gradient from {0} to {1}",
-        "a backdrop with {0} at the left turning into {1} at the right",
     ),
 }
 
@@ -235,9 +233,9 @@ def caption(scene: Scene, rng: Random) -> str:
     backdrop = _backdrop_phrase(scene.background, rng)
     subject = _subject_phrase(scene, rng)
     if scene.motion == "none":
-        return rng.choice(("{s} on {b}", "{s} in front of {b}", "{b} with {s}")).format(s=subject, b=backdrop)
+        return rng.choice(("{s} on {b}", "{s} in front of {b}")).format(s=subject, b=backdrop)
     verb = rng.choice(MOTION_PHRASES[scene.motion])
-    template = rng.choice(("{s} {v} on {b}", "{s} {v} in front of {b}", "on {b}, {s} {v}"))
+    template = rng.choice(("{s} {v} on {b}", "{s} {v} in front of {b}"))
     return template.format(s=subject, v=verb, b=backdrop)
 
 
