@@ -24,6 +24,7 @@ MAX_FRAMES = 100_000
 MAX_SECONDS = 3600.0
 MIN_SIDE, MAX_SIDE = 8, 16_384
 MAX_SEED = 2**63 - 1
+MIN_BPM, MAX_BPM = 10.0, 1000.0
 
 _SIZE = re.compile(r"\s*(\d{1,6})\s*[xX*×]\s*(\d{1,6})\s*")
 _DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d{1,3})?")
@@ -124,6 +125,7 @@ class Shot(Settings):
         "sample_solver": "solver", "frame_rate": "fps", "duration": "seconds", "base_seed": "seed",
         "image": "keyframes", "images": "keyframes", "last_image": "keyframes", "video": "source",
         "torch_dtype": "dtype", "strength": "source", "model_path": "model", "ckpt_dir": "model",
+        "music": "audio", "soundtrack": "audio", "audio_path": "audio", "tempo": "bpm",
     }  # fmt: skip
 
     name: str | None = Field(
@@ -197,6 +199,20 @@ class Shot(Settings):
         None, title="Source clip", description="video to video: the clip and its strength"
     )
     extend: Extend | None = Field(None, title="Extend", description="the clip that this one carries on")
+    audio: MediaPath | None = Field(
+        None,
+        title="Audio",
+        description="a sound file: audio.rms, audio.onset, audio.band(60, 200), audio.beat and beat in any "
+        "number over frames follow it, and so do places in beats (8b); it plays under the clip",
+    )
+    bpm: float | None = Field(
+        None,
+        ge=MIN_BPM,
+        le=MAX_BPM,
+        title="Beats per minute",
+        description="what beat and places in beats (8b) count, from the first frame on; left out, the "
+        "beats of the audio, or 120 a minute without one",
+    )
     fit: Literal["crop", "pad", "stretch"] = Field(
         "crop", title="Fit", description="how a picture of another shape fills the frame"
     )

@@ -156,6 +156,8 @@ def _shot_with_paths(shot: Shot, change: Callable[[str], str]) -> Shot:
         changes["keyframes"] = tuple(key.with_(image=change(key.image)) for key in shot.keyframes)
     if shot.source is not None:
         changes["source"] = shot.source.with_(path=change(shot.source.path))
+    if shot.audio is not None:
+        changes["audio"] = change(shot.audio)
     if shot.extend is not None and not shot.extend.previous:
         changes["extend"] = shot.extend.with_(path=change(shot.extend.path))
     if shot.model.startswith("."):
