@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kinema.core.errors import ConfigError
 from kinema.pipelines.cards import ModelCard
 from kinema.pipelines.geometry import Geometry, plan_geometry
 from kinema.pipelines.given import Given, plan_given
@@ -104,6 +105,8 @@ def make_plan(shot: Shot, card: ModelCard, after: Geometry | None = None) -> Pla
         ModelError: a mode that the model cannot do.
         MediaError: a picture or clip that cannot be read.
     """
+    if shot.mode != "joint":
+        raise ConfigError(f"mode={shot.mode!r} is not run yet; write mode: joint.")
     _check_modes(shot, card)
     geometry = plan_geometry(shot, card, after)
     given, notes = plan_given(shot, card, geometry)

@@ -15,6 +15,7 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from kinema.core.errors import ConfigError
 from kinema.story.positions import FramePosition
+from kinema.story.redraw import Mode, Redraw
 from kinema.story.settings import Settings
 from kinema.story.timing import FrameRate
 from kinema.story.tracks import PromptTrack, Schedule
@@ -213,6 +214,14 @@ class Shot(Settings):
         description="what beat and places in beats (8b) count, from the first frame on; left out, the "
         "beats of the audio, or 120 a minute without one",
     )
+    mode: Mode = Field(
+        "joint",
+        title="Mode",
+        description="joint: all frames at once; frame_by_frame: each frame redrawn from the one before",
+    )
+    redraw: Redraw | None = Field(
+        None, title="Redraw", description="how frame_by_frame makes each frame from the one before"
+    )
     fit: Literal["crop", "pad", "stretch"] = Field(
         "crop", title="Fit", description="how a picture of another shape fills the frame"
     )
@@ -269,6 +278,8 @@ class Shot(Settings):
             )
         if self.source is not None and self.extend is not None:
             raise ConfigError("source and extend exclude each other; paint over a clip, or carry it on.")
+        if self.redraw is not None and self.mode == "joint":
+            raise ConfigError("redraw belongs to mode: frame_by_frame; add that, or leave redraw out.")
         for where, place in self._places():
             if self.frames is not None and (place.unit != "s" or self.fps is not None):
                 _inside(where, place, self.frames, self.fps)

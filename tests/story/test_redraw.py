@@ -1,0 +1,80 @@
+"""The settings of frame-by-frame mode: what may run over frames, and what excludes what."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from kinema.core.errors import ConfigError
+from kinema.story.redraw import RANGES, NameTrack, Redraw, check_range
+from kinema.story.shot import Shot
+from kinema.story.tracks import Schedule
+
+
+def test_it_survives_the_way_through_a_file():
+    written = {
+        "strength": "0:(0.5), 10:(0.2)",
+        "cadence": 2,
+        "solver": {"0": "euler", "50%": "heun"},
+        "seed": "travel",
+        "seeds": {"0": 7, "2s": 9},
+        "noise": {"0": 0.05, "1s": {"value": 0, "ease": "in_out"}},
+    }
+    shot = Shot(prompt="a fox", mode="frame_by_frame", redraw=written)
+    again = Shot.from_mapping(json.loads(json.dumps(shot.to_mapping())))
+    assert again == shot
+    assert again.redraw.noise.sample(9, 8)[8] == 0
+
+
+@pytest.mark.parametrize("name", sorted(RANGES))
+def test_a_number_out_of_range_is_refused_when_written(name):
+    low, high = RANGES[name]
+    asked = {"seed": "schedule"} if name == "seeds" else {}
+    for wrong in (low - 1, high * 1.5 + 1):
+        with pytest.raises(ConfigError, match=rf"{name}=.* write {low:g} to {high:g}".replace("+", r"\+")):
+            Redraw(**asked, **{name: wrong})
+
+
+def test_a_schedule_out_of_range_names_the_frame():
+    values = Schedule("0:(0.2), 10:(1.2)").sample(11, 8)
+    with pytest.raises(ConfigError, match=r"redraw.strength is 1.1 at frame 9"):
+        check_range("strength", values)
+    check_range("strength", np.clip(values, 0, 1))
+
+
+def test_every_schedule_has_a_range_and_every_range_a_schedule():
+    tracks = {n for n, f in Redraw.model_fields.items() if "Schedule" in str(f.annotation)}
+    assert tracks == set(RANGES)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"seed": "travel"}, "seed: travel needs seeds"),
+        ({"seeds": {0: 7}}, "seeds is not used by seed: iter"),
+        ({"seed": "fixed", "seed_every": 2}, "seed_every is not used by seed: fixed"),
+        ({"mask_feather": 2}, "mask_feather needs a mask"),
+        ({"colour": "off", "colour_amount": 0.5}, "colour_amount does nothing while colour is off"),
+        ({"sharpen_radius": 2}, "sharpen_radius does nothing while sharpen is 0"),
+        ({"strength_schedule": "0:(0.65)"}, "kinema's is 1 - Deforum's"),
+        ({"solver": {0: 3}}, "3.* is not a name"),
+        ({"colour": "lb"}, "Did you mean 'lab'"),
+    ],
+)
+def test_what_contradicts_itself_is_refused(wrong, message):
+    with pytest.raises(ConfigError, match=message):
+        Redraw(**wrong)
+
+
+def test_names_hold_from_key_to_key():
+    assert NameTrack({0: "euler", 3: "heun"}).sample(5, 8) == ("euler", "euler", "euler", "heun", "heun")
+    assert NameTrack("euler").sample(2, 8) == ("euler", "euler")
+    with pytest.raises(ConfigError, match="9 is past the end"):
+        NameTrack({0: "euler", 9: "heun"}).sample(5, 8)
+
+
+def test_redraw_belongs_to_its_mode():
+    with pytest.raises(ConfigError, match="redraw belongs to mode: frame_by_frame"):
+        Shot(prompt="a fox", redraw={"strength": 0.5})
