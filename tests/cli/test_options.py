@@ -77,6 +77,20 @@ def test_an_interval_has_two_ends(text):
         ShotOptions(guidance_interval=text).given()
 
 
+def test_redraw_values_are_named_one_by_one():
+    said = ShotOptions(redraw=["strength=0.4", "noise = 0:(0.05), 8:(0)", "mask_invert=true", "mask=m.png"])
+    shot = Shot(**said.given())
+    assert shot.mode == "frame_by_frame"
+    assert (shot.redraw.strength.constant, shot.redraw.mask_invert) == (0.4, True)
+    assert shot.redraw.noise.sample(9, 8)[[0, 8]].tolist() == [0.05, 0]
+
+
+@pytest.mark.parametrize("texts", [["strength"], ["=1"], ["strength="], ["noise=0", "noise=1"]])
+def test_a_redraw_value_has_a_name(texts):
+    with pytest.raises(ConfigError, match="--redraw"):
+        ShotOptions(redraw=texts).given()
+
+
 def test_a_verb_gets_its_groups_filled():
     got = {}
 

@@ -6,7 +6,8 @@ Values stay text until the shot checks them, so that a wrong one gets the shot's
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from functools import wraps
 from pathlib import Path
@@ -16,7 +17,7 @@ import typer
 
 from kinema.core.errors import ConfigError
 
-CLIP, SAMPLING, OUTPUT = "Clip", "Sampling", "Output"
+CLIP, FRAMES, SAMPLING, OUTPUT = "Clip", "Frame by frame", "Sampling", "Output"
 
 
 def _option(*names: str, panel: str, help: str, metavar: str | None = None) -> Any:
@@ -36,6 +37,7 @@ def _output(*names: str, help: str, metavar: str | None = None) -> Any:
 
 
 Text = str | None
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +68,22 @@ class ShotOptions:
     length_fit: Annotated[
         bool, _clip("--fit-length", help="Make the next legal length and trim it to the one asked for.")
     ] = False
+    mode: Annotated[
+        Text,
+        _option(
+            "--mode", panel=FRAMES, metavar="NAME", help="joint (default), or frame_by_frame: see --redraw."
+        ),
+    ] = None
+    redraw: Annotated[
+        list[str] | None,
+        _option(
+            "--redraw",
+            panel=FRAMES,
+            metavar="NAME=VALUE",
+            help="Of frame_by_frame, as often as needed: strength=0.5, cadence=2, seed=fixed, "
+            '"noise=0:(0.05), 24:(0)", ...',
+        ),
+    ] = None
     steps: Annotated[
         Text, _sampling("--steps", metavar="N", help="Sampling steps; fewer is faster and rougher.")
     ] = None
@@ -120,6 +138,8 @@ class ShotOptions:
         said = {name: value for name, value in said.items() if value is not None and value is not False}
         if self.guidance_interval is not None:
             said["guidance_interval"] = _two_levels(self.guidance_interval)
+        if self.redraw:
+            said |= {"mode": self.mode or "frame_by_frame", "redraw": _named_values(self.redraw)}
         return said
 
 
@@ -156,6 +176,21 @@ def _two_levels(text: str) -> list[str]:
     if len(levels) != 2:
         raise ConfigError(f"guidance_interval={text!r} is not two noise levels; write LOW,HIGH: 0.1,0.9.")
     return levels
+
+
+def _named_values(texts: Sequence[str]) -> dict[str, Any]:
+    """`["strength=0.5", "seed=fixed"]` as a mapping; names and ranges are checked by the shot."""
+    values: dict[str, Any] = {}
+    for text in texts:
+        name, equals, value = (part.strip() for part in text.partition("="))
+        if not (name and equals and value):
+            raise ConfigError(
+                f"--redraw {text!r} is not NAME=VALUE; write for example --redraw strength=0.5."
+            )
+        if name in values:
+            raise ConfigError(f"--redraw {name} is said twice; say it once.")
+        values[name] = float(value) if _NUMBER.fullmatch(value) else value
+    return values
 
 
 def with_options(verb: Callable[..., None]) -> Callable[..., None]:
