@@ -20,13 +20,14 @@ from pydantic import AfterValidator, Field, model_validator
 from kinema.core.errors import ConfigError
 from kinema.story.keyed import Key, Keyed
 from kinema.story.positions import POSITION_PATTERN, FramePosition
+from kinema.story.seeds import SeedBehaviour
 from kinema.story.settings import Settings
 from kinema.story.tracks import Schedule
 
 Mode = Literal["joint", "frame_by_frame"]
 NoiseKind = Literal["uniform", "gaussian", "perlin"]
 ColourMatch = Literal["off", "mean", "moments", "lab", "rgb", "hsv"]
-SeedBehaviour = Literal["iter", "fixed", "ladder", "alternate", "random", "schedule", "travel"]
+SeedRule = SeedBehaviour | Literal["travel"]
 
 MAX_CADENCE = 64
 MAX_SEED = 2**63 - 1
@@ -35,7 +36,7 @@ RANGES: Mapping[str, tuple[float, float]] = {
     "strength": (0.0, 1.0),
     "cadence": (1, MAX_CADENCE),
     "steps": (1, 1000),
-    "seeds": (0, MAX_SEED),
+    "seeds": (-1, MAX_SEED),
     "noise": (0.0, 1.0),
     "noise_multiplier": (0.0, 4.0),
     "contrast": (0.0, 4.0),
@@ -150,7 +151,7 @@ class Redraw(Settings):
     solver: NameTrack | None = Field(
         None, title="Solver", description="in place of the shot's; a name, or names by frame"
     )
-    seed: SeedBehaviour = Field(
+    seed: SeedRule = Field(
         "iter",
         title="Seed behaviour",
         description="from drawn frame to drawn frame: iter counts up, fixed, ladder, alternate, random, "
@@ -160,7 +161,9 @@ class Redraw(Settings):
         1, ge=1, le=1000, title="Seed every", description="iter: drawn frames that share a seed"
     )
     seeds: Annotated[Schedule | None, _in_range("seeds")] = Field(
-        None, title="Seeds", description="whole numbers at frames, for seed: schedule and travel"
+        None,
+        title="Seeds",
+        description="at frames, for seed: schedule (-1 there draws one) and travel (whole numbers)",
     )
     noise: Annotated[Schedule, _in_range("noise")] = Field(
         Schedule(0.0),
