@@ -14,6 +14,8 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from kinema.core.errors import ConfigError
+from kinema.story.camera import AnyCamera, Camera
+from kinema.story.media import MediaPath
 from kinema.story.positions import FramePosition
 from kinema.story.redraw import Mode, Redraw
 from kinema.story.settings import Settings
@@ -32,13 +34,6 @@ _DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d{1,3})?")
 _AT = re.compile(r"(?P<path>.+)@(?P<place>[+-]?\d+(?:\.\d+)?[s%]?)(?::(?P<strength>[\d.]+))?", re.DOTALL)
 
 
-def _checked_path(path: str) -> str:
-    if "\0" in path:
-        raise ConfigError(f"{path[:40]!r} has a NUL character; no file has that in its name.")
-    return path
-
-
-MediaPath = Annotated[str, Field(min_length=1, max_length=4096), AfterValidator(_checked_path)]
 Unit = Annotated[float, Field(ge=0.0, le=1.0)]
 Grid = Literal["wan", "wan-euler", "wan-dpm++", "diffusers", "diffusers-euler", "diffusers-dpm++"]
 
@@ -222,6 +217,9 @@ class Shot(Settings):
     redraw: Redraw | None = Field(
         None, title="Redraw", description="how frame_by_frame makes each frame from the one before"
     )
+    camera: AnyCamera | None = Field(
+        None, title="Camera", description="how the camera moves; from text, moves such as zoom in, pan left"
+    )
     fit: Literal["crop", "pad", "stretch"] = Field(
         "crop", title="Fit", description="how a picture of another shape fills the frame"
     )
@@ -290,6 +288,10 @@ class Shot(Settings):
         for name in ("prompt", "negative", "guidance"):
             track = getattr(self, name)
             yield from ((name, key.position) for key in (track.keys if track is not None else ()))
+        for name, track in (self.camera.tracks if self.camera is not None else {}).items():
+            yield from ((f"camera.{name}", key.position) for key in track.keys)
+        for i, hold in enumerate(self.camera.hold if isinstance(self.camera, Camera) else ()):
+            yield f"camera.hold[{i}]", hold.frame
         for i, keyframe in enumerate(self.keyframes):
             yield f"keyframes[{i}]", keyframe.frame
 

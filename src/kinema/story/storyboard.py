@@ -160,6 +160,9 @@ def _shot_with_paths(shot: Shot, change: Callable[[str], str]) -> Shot:
         changes["audio"] = change(shot.audio)
     if shot.extend is not None and not shot.extend.previous:
         changes["extend"] = shot.extend.with_(path=change(shot.extend.path))
+    if shot.camera is not None and shot.camera.depth.path is not None:
+        depth = shot.camera.depth.with_(path=change(shot.camera.depth.path))
+        changes["camera"] = shot.camera.with_(depth=depth)
     if shot.model.startswith("."):
         model = change(shot.model)
         # without the dot, a folder in a folder reads as a hub id, owner/name
