@@ -52,7 +52,10 @@ WAN = {
     "i2v": {"transformer": TRANSFORMER | PICTURE, "vae": VAE},
     "flf2v": {"transformer": TRANSFORMER | PICTURE | {"pos_embed_seq_len": 2 * PICTURE_TOKENS}, "vae": VAE},
     "ti2v": {"transformer": TRANSFORMER, "vae": RESIDUAL_VAE},
+    "two-experts": {"transformer": TRANSFORMER, "vae": VAE},
+    "two-experts-i2v": {"transformer": TRANSFORMER | {"in_channels": 12}, "vae": VAE},
 }
+BOUNDARY = 0.75
 
 
 def save_wan(kind: str, folder: Path) -> Path:
@@ -68,8 +71,13 @@ def save_wan(kind: str, folder: Path) -> Path:
         ),
         **_text_parts(),
     }
+    if kind.startswith("two-experts"):
+        second = _lively(diffusers.WanTransformer3DModel(**WAN[kind]["transformer"]))
+        parts |= {"transformer_2": second, "boundary_ratio": BOUNDARY}
     if kind in ("i2v", "flf2v"):
         pipe = diffusers.WanImageToVideoPipeline(**parts, **_image_parts())
+    elif kind == "two-experts-i2v":
+        pipe = diffusers.WanImageToVideoPipeline(**parts, image_encoder=None, image_processor=None)
     else:
         pipe = diffusers.WanPipeline(**parts, expand_timesteps=kind == "ti2v")
     pipe.save_pretrained(folder)

@@ -29,7 +29,7 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory):
 
 @pytest.fixture(scope="session")
 def wan(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """The folder of a Wan checkpoint by kind: t2v, i2v, flf2v, ti2v."""
+    """The folder of a Wan checkpoint by kind; see `checkpoints.WAN`."""
     made: dict[str, Path] = {}
 
     def folder(kind: str) -> Path:

@@ -96,6 +96,12 @@ class ShotOptions:
             help='How strongly the prompt acts: 4, or "0:(6), 16:(2)"; 1 is off.',
         ),
     ] = None
+    guidance_low: Annotated[
+        Text,
+        _sampling(
+            "--guidance-low", metavar="X", help="The same at low noise, for models of two transformers."
+        ),
+    ] = None
     guidance_method: Annotated[
         Text, _sampling("--guidance-method", metavar="NAME", help="cfg, cfg-zero or apg.")
     ] = None

@@ -42,6 +42,7 @@ class Defaults:
         frames: pixel frames.
         fps: frames per second, as a fraction's text.
         steps, solver, grid, shift, guidance: of the sampler.
+        guidance_low: of the expert that works at low noise, where there are two.
     """
 
     width: int
@@ -53,6 +54,7 @@ class Defaults:
     grid: str
     shift: float
     guidance: float
+    guidance_low: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,6 +73,7 @@ class ModelCard:
         defaults: what a shot gets where it says nothing.
         any_aspect: whether it takes other shapes than its default, so that pictures keep theirs.
         transformer: the transformer's configuration, for cost estimates.
+        boundary: noise level in 0..1 at which a second transformer takes over; None for a single one.
     """
 
     id: str
@@ -84,6 +87,7 @@ class ModelCard:
     defaults: Defaults
     any_aspect: bool
     transformer: Mapping[str, Any] = field(repr=False)
+    boundary: float | None = None
 
     def require(self, mode: Mode) -> None:
         """Refuse a mode that this checkpoint cannot do, naming what can."""
@@ -210,11 +214,7 @@ def _wan(name: str, folder: Path, index: Mapping[str, Any]) -> ModelCard:
                 f"the {part} of model {name!r} is a {config['_class_name']!r}; "
                 f"kinema runs {expected!r} there."
             )
-    if (index.get("transformer_2") or [None])[0] is not None:
-        raise ModelError(
-            f"model {name!r} has two experts (transformer and transformer_2), which kinema does not run yet; "
-            "use Wan 2.1, or Wan 2.2 TI2V-5B."
-        )
+    boundary = _boundary(name, index)
     residual = bool(vae.get("is_residual"))
     stride = Stride(time=vae.get("scale_factor_temporal", 4), space=vae.get("scale_factor_spatial", 8))
     mechanism, modes = _wan_modes(transformer, stride, bool(index.get("expand_timesteps")))
@@ -227,10 +227,24 @@ def _wan(name: str, folder: Path, index: Mapping[str, Any]) -> ModelCard:
         latent_channels=vae.get("z_dim", 16),
         mechanism=mechanism,
         modes=modes,
-        defaults=_wan_defaults(folder, residual),
+        defaults=_wan_defaults(folder, residual, boundary, mechanism),
         any_aspect=True,
         transformer=transformer,
+        boundary=boundary,
     )
+
+
+def _boundary(name: str, index: Mapping[str, Any]) -> float | None:
+    """Where the second expert of a pair takes over; None for a single transformer."""
+    if (index.get("transformer_2") or [None])[0] is None:
+        return None
+    boundary = index.get("boundary_ratio")
+    if not isinstance(boundary, int | float) or isinstance(boundary, bool) or not 0 <= boundary <= 1:
+        raise ModelError(
+            f"model {name!r} has two experts and boundary_ratio={boundary!r} in model_index.json, "
+            "which must be a noise level in 0..1 (Wan 2.2: 0.875 for text, 0.9 for pictures); get the folder again."
+        )
+    return float(boundary)
 
 
 def _wan_modes(
@@ -256,18 +270,22 @@ def _wan_modes(
     return "none", frozenset({"text", "image", "video"})
 
 
-def _wan_defaults(folder: Path, residual: bool) -> Defaults:
+def _wan_defaults(folder: Path, residual: bool, boundary: float | None, mechanism: Mechanism) -> Defaults:
+    """The sizes and rates that the checkpoints' own programs use; two experts have a scale each."""
     scheduler = folder / "scheduler" / "scheduler_config.json"
     shift = read_json(scheduler).get("flow_shift", 3.0) if scheduler.is_file() else 3.0
     width, height, frames, fps = (1280, 704, 121, "24") if residual else (832, 480, 81, "16")
+    low = None if boundary is None else 3.0 if mechanism == "none" else 3.5
+    high = 5.0 if low is None else 4.0 if mechanism == "none" else 3.5
     return Defaults(
         width=width,
         height=height,
         frames=frames,
         fps=fps,
-        steps=50,
+        steps=50 if boundary is None else 40,
         solver="unipc",
         grid="diffusers",
         shift=float(shift),
-        guidance=5.0,
+        guidance=high,
+        guidance_low=low,
     )

@@ -25,6 +25,7 @@ from kinema.core.errors import ConfigError, unknown_name
 from kinema.core.runtime import DTYPES, resolve_device
 from kinema.diffusion.flow import timesteps
 from kinema.diffusion.sampler import SamplerState
+from kinema.models.experts import Experts
 from kinema.pipelines.conditioning import Conditions, condition
 from kinema.pipelines.diffusers_values import (
     FORMATS,
@@ -124,7 +125,9 @@ class KinemaPipeline:
     def components(self) -> dict[str, Any]:
         """The parts by their names in `model_index.json`."""
         model = self.model
-        parts = {"transformer": model.dit, "vae": model.vae, "text_encoder": model.text}
+        parts: dict[str, Any] = {"transformer": model.dit, "vae": model.vae, "text_encoder": model.text}
+        if isinstance(model.dit, Experts):
+            parts |= {"transformer": model.dit.high, "transformer_2": model.dit.low}
         return parts if model.image is None else {**parts, "image_encoder": model.image}
 
     @property
@@ -171,6 +174,7 @@ class KinemaPipeline:
         num_frames: int | None = None,
         num_inference_steps: int | None = None,
         guidance_scale: float | None = None,
+        guidance_scale_2: float | None = None,
         num_videos_per_prompt: int = 1,
         generator: Generators | None = None,
         latents: Tensor | None = None,
@@ -190,6 +194,7 @@ class KinemaPipeline:
             height, width: pixels; without them a picture keeps its shape.
             num_frames: a length the model cannot do is rounded up and trimmed.
             num_inference_steps, guidance_scale: of the sampler; a scale of 1 turns guidance off.
+            guidance_scale_2: of the second transformer, in models that have two; by default the first's.
             num_videos_per_prompt: how many of each.
             generator: draws the noise; one for all, or one for each video.
             latents: the noise itself, `[B, C, T, Y, X]`.
@@ -217,6 +222,7 @@ class KinemaPipeline:
             "frames": num_frames,
             "steps": num_inference_steps,
             "guidance": guidance_scale,
+            "guidance_low": self._low_scale(guidance_scale, guidance_scale_2),
             "length_fit": num_frames is not None,
             "fit": "stretch",
         }
@@ -236,6 +242,12 @@ class KinemaPipeline:
         self._current_timestep = None
         frames = FORMATS[output_type].join(videos)
         return KinemaPipelineOutput(frames) if return_dict else (frames,)
+
+    def _low_scale(self, scale: float | None, low: float | None) -> float | None:
+        """The second transformer's: the first's unless given; 1 where the first is 1, as in diffusers."""
+        if self.model.card.boundary is None or (low is not None and (scale is None or scale > 1)):
+            return low
+        return scale
 
     def _plan(self, texts: tuple[str, str], seed: int | None, fields: Mapping[str, Any]) -> Plan:
         prompt, negative = texts

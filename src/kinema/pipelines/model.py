@@ -15,6 +15,7 @@ from kinema.core.errors import ModelError
 from kinema.core.runtime import resolve_device, resolve_dtype
 from kinema.models.codec import PatchCodec
 from kinema.models.dit import VideoDiT, VideoDiTConfig
+from kinema.models.experts import Experts
 from kinema.models.text import CheckpointTextEncoder, EmbeddedTextEncoder, Prompt, TextStates
 from kinema.models.vae import CausalVideoVAE
 from kinema.models.vision import CheckpointImageEncoder
@@ -64,13 +65,13 @@ class Model:
 
     Attributes:
         card: what it is.
-        dit, vae, text: its parts.
+        dit, vae, text: its parts; two transformers that share the noise levels stand behind one face.
         image: its image encoder, for models that read CLIP tokens.
         device, dtype: where and in what precision the transformer runs; the VAE is kept in float32.
     """
 
     card: ModelCard
-    dit: VideoDiT
+    dit: VideoDiT | Experts
     vae: VideoVAE
     text: TextEncoder
     image: CheckpointImageEncoder | None
@@ -112,7 +113,10 @@ def load(
     where = resolve_device(device)
     precision = resolve_dtype(dtype, where)
     folder = local_folder(card, local_files_only=local_files_only)
-    dit = load_dit(folder / "transformer", where, precision)
+    dit: VideoDiT | Experts = load_dit(folder / "transformer", where, precision)
+    if card.boundary is not None:
+        low = load_dit(folder / "transformer_2", where, precision)
+        dit = Experts(dit, low, boundary=card.boundary)
     if card.family == "embedded":
         return Model(card, dit, *_embedded_parts(folder, where), None, where, precision)
     return Model(card, dit, *_wan_parts(folder, where, precision), where, precision)

@@ -13,6 +13,7 @@ from kinema.diffusion.flow import timesteps
 from kinema.diffusion.guidance import COND, UNCOND
 from kinema.diffusion.step import Step
 from kinema.models.dit import VideoDiT
+from kinema.models.experts import Experts
 from kinema.pipelines.conditioning import Conditions
 from kinema.pipelines.plan import Sampling
 from kinema.pipelines.texts import Branch
@@ -23,12 +24,12 @@ class Network:
     """A transformer with what does not change between calls.
 
     Attributes:
-        dit: the transformer.
+        dit: the transformer, or two that share the noise levels.
         conditions: texts of both sides, and channels appended to the latents for models that read masks.
         sampling: whose grid says which timesteps the model is told.
     """
 
-    dit: VideoDiT
+    dit: VideoDiT | Experts
     conditions: Conditions
     sampling: Sampling
 

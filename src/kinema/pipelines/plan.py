@@ -23,6 +23,7 @@ from kinema.pipelines.geometry import Geometry, plan_geometry
 from kinema.pipelines.given import Given, plan_given
 from kinema.story.prompts import both_sides
 from kinema.story.shot import Shot
+from kinema.story.tracks import Schedule
 
 Spans = tuple[tuple[str, float], ...]
 
@@ -43,6 +44,8 @@ class Sampling:
         seed: of all randomness.
         steps, solver, grid, shift: of the sampler.
         guidance: scale for each latent frame.
+        guidance_low: the same below `boundary`, where a second transformer works; None for a single one.
+        boundary: noise level from which the first of two transformers works.
         method, rescale, interval: of the guidance.
         blend: how prompts mix inside a frame.
     """
@@ -57,6 +60,8 @@ class Sampling:
     rescale: float
     interval: tuple[float, float]
     blend: str
+    guidance_low: tuple[float, ...] | None = None
+    boundary: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -138,6 +143,11 @@ def _check_modes(shot: Shot, card: ModelCard) -> None:
         card.require("image")
     if any(key.strength < 1 for key in shot.keyframes):
         card.require("strength")
+    if shot.guidance_low is not None and card.boundary is None:
+        raise ConfigError(
+            f"guidance_low is for models of two transformers, and {card.id!r} has one; "
+            "leave it out, or write guidance."
+        )
 
 
 def _sampling(shot: Shot, card: ModelCard, geometry: Geometry, seed: int) -> Sampling:
@@ -150,22 +160,31 @@ def _sampling(shot: Shot, card: ModelCard, geometry: Geometry, seed: int) -> Sam
     shift = defaults.shift if shot.shift is None else shot.shift
     grid = shot.grid or defaults.grid
     sigmas(steps, shift, grid)  # refuses unknown grids before anything is loaded
-    if shot.guidance is None:
-        scale = np.full(geometry.keep, defaults.guidance)
-    else:
-        scale = shot.guidance.sample(geometry.keep, Fraction(geometry.fps), seed)
+    low = None
+    if card.boundary is not None:
+        low = _scale(shot.guidance_low, defaults.guidance_low or defaults.guidance, geometry, seed)
     return Sampling(
         seed=seed,
         steps=steps,
         solver=name,
         grid=grid,
         shift=shift,
-        guidance=tuple(float(g) for g in per_latent(scale, geometry)),
+        guidance=_scale(shot.guidance, defaults.guidance, geometry, seed),
         method=shot.guidance_method,
         rescale=shot.guidance_rescale,
         interval=shot.guidance_interval,
         blend=shot.blend,
+        guidance_low=low,
+        boundary=card.boundary,
     )
+
+
+def _scale(written: Schedule | None, default: float, geometry: Geometry, seed: int) -> tuple[float, ...]:
+    """The scale of every latent frame."""
+    if written is None:
+        return (default,) * geometry.latent_frames
+    values = written.sample(geometry.keep, Fraction(geometry.fps), seed)
+    return tuple(float(g) for g in per_latent(values, geometry))
 
 
 def per_latent(values_F: NDArray[np.float64], geometry: Geometry) -> NDArray[np.float64]:
@@ -218,4 +237,5 @@ def _resolved(shot: Shot, geometry: Geometry, sampling: Sampling, card: ModelCar
         grid=sampling.grid,
         shift=sampling.shift,
         guidance=card.defaults.guidance if shot.guidance is None else shot.guidance,
+        guidance_low=card.defaults.guidance_low if shot.guidance_low is None else shot.guidance_low,
     )

@@ -11,9 +11,11 @@ from itertools import islice
 
 import numpy as np
 import torch
+from einops import rearrange
 from torch import Tensor
 
 from kinema.core.contracts import OnProgress, Progress
+from kinema.diffusion.flow import timesteps
 from kinema.diffusion.guidance import AdaptiveProjected, CFGZero, ClassifierFree, Guidance, Guided
 from kinema.diffusion.sampler import SamplerState, sample
 from kinema.diffusion.solvers import solver
@@ -77,7 +79,10 @@ def denoise(
     """
     context = 0 if conditions.tail is None else conditions.tail.held
     return sample(
-        Guided(Network(model.dit, conditions, plan.sampling), guidance(plan.sampling, context)),
+        Guided(
+            Network(model.dit, conditions, plan.sampling),
+            guidance(plan.sampling, conditions.table_SBT, context),
+        ),
         conditions.start_BCTYX if state is None else state.x_BCTYX,
         conditions.table_SBT,
         solver(plan.sampling.solver),
@@ -89,11 +94,23 @@ def denoise(
     )
 
 
-def guidance(sampling: Sampling, context: int = 0) -> Guidance:
-    """The rule of a plan; held context frames are guided like the first new one."""
-    scale_BT = torch.tensor([[sampling.guidance[0]] * context + list(sampling.guidance)])
-    rule = GUIDANCE[sampling.method]
-    return rule(scale=scale_BT, interval=sampling.interval, rescale=sampling.rescale)
+def guidance(sampling: Sampling, table_SBT: Tensor, context: int = 0) -> Guidance:
+    """The rule of a plan; held context frames are guided like the first new one.
+
+    Where two transformers share the noise levels, each step has the scale of the one that works in it.
+    """
+    scale = _with_context(sampling.guidance, context)
+    if sampling.guidance_low is not None and sampling.boundary is not None:
+        levels_S = table_SBT[:-1].flatten(1).amax(dim=1)
+        times_S = timesteps(levels_S, sampling.steps, sampling.shift, sampling.grid)
+        high_S11 = rearrange(times_S >= 1000 * sampling.boundary, "S -> S 1 1")
+        scale = torch.where(high_S11, scale, _with_context(sampling.guidance_low, context))
+    return GUIDANCE[sampling.method](scale=scale, interval=sampling.interval, rescale=sampling.rescale)
+
+
+def _with_context(scale: tuple[float, ...], context: int) -> Tensor:
+    """`[1, T]`, the held frames in front included."""
+    return torch.tensor([[scale[0]] * context + list(scale)])
 
 
 def shown_latents(conditions: Conditions, x_BCTYX: Tensor) -> Tensor:

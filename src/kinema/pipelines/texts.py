@@ -16,6 +16,7 @@ from einops import einsum
 from torch import Tensor
 
 from kinema.models.dit import Conditioning, Context
+from kinema.models.experts import ExpertContext
 from kinema.models.text import TextStates
 from kinema.pipelines.model import Model
 from kinema.pipelines.plan import Prompts
@@ -30,7 +31,7 @@ class Branch:
         shares_TK: of each context in each latent frame; None for a single context.
     """
 
-    contexts: tuple[Context, ...]
+    contexts: tuple[Context | ExpertContext, ...]
     shares_TK: Tensor | None = None
 
 

@@ -115,7 +115,7 @@ class Shot(Settings):
         "num_frames": "frames", "frame_num": "frames", "max_frames": "frames", "length": "frames",
         "num_inference_steps": "steps", "sample_steps": "steps", "infer_steps": "steps",
         "guidance_scale": "guidance", "cfg": "guidance", "cfg_scale": "guidance",
-        "sample_guide_scale": "guidance",
+        "sample_guide_scale": "guidance", "guidance_scale_2": "guidance_low",
         "negative_prompt": "negative", "n_prompt": "negative", "prompts": "prompt", "prompt_map": "prompt",
         "flow_shift": "shift", "sample_shift": "shift", "scheduler": "solver", "sampler": "solver",
         "sample_solver": "solver", "frame_rate": "fps", "duration": "seconds", "base_seed": "seed",
@@ -173,6 +173,11 @@ class Shot(Settings):
     )
     guidance: Schedule | None = Field(
         None, title="Guidance", description="how strongly the prompt acts; 1 is off; may run over frames"
+    )
+    guidance_low: Schedule | None = Field(
+        None,
+        title="Guidance at low noise",
+        description="of the second transformer, in models that have two (Wan 2.2 A14B)",
     )
     guidance_rescale: Unit = Field(
         0.0, title="Guidance rescale", description="0..1: pulls the contrast back that strong guidance adds"
