@@ -242,7 +242,7 @@ def _boundary(name: str, index: Mapping[str, Any]) -> float | None:
     if not isinstance(boundary, int | float) or isinstance(boundary, bool) or not 0 <= boundary <= 1:
         raise ModelError(
             f"model {name!r} has two experts and boundary_ratio={boundary!r} in model_index.json, "
-            "which must be a noise level in 0..1 (Wan 2.2: 0.875 for text, 0.9 for pictures); get the folder again."
+            "which must be a noise level in 0..1 (Wan 2.2 has 0.875 or 0.9); get the folder again."
         )
     return float(boundary)
 
