@@ -136,9 +136,14 @@ def open_subject(model: Path, *, config: Path, codec: Path | None, text: Path) -
     if model.is_dir():
         shipped = load(str(model), device="cpu", dtype="float32", local_files_only=True)
         vae = shipped.vae if codec is None else PatchCodec.from_folder(codec)
-        if not isinstance(vae, PatchCodec) or not isinstance(shipped.text, EmbeddedTextEncoder):
+        dit = shipped.dit
+        if not (
+            isinstance(dit, VideoDiT)
+            and isinstance(vae, PatchCodec)
+            and isinstance(shipped.text, EmbeddedTextEncoder)
+        ):
             raise ModelError(f"{model} is not an embedded model; only those have judges.")
-        return Subject(shipped.dit, vae, CaptionCache(shipped.text))
+        return Subject(dit, vae, CaptionCache(shipped.text))
     if codec is None:
         raise ModelError(f"{model} is a checkpoint and brings no codec; name its folder with --codec.")
     encoder = EmbeddedTextEncoder.from_folder(text)

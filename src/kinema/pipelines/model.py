@@ -113,13 +113,19 @@ def load(
     where = resolve_device(device)
     precision = resolve_dtype(dtype, where)
     folder = local_folder(card, local_files_only=local_files_only)
-    dit: VideoDiT | Experts = load_dit(folder / "transformer", where, precision)
-    if card.boundary is not None:
-        low = load_dit(folder / "transformer_2", where, precision)
-        dit = Experts(dit, low, boundary=card.boundary)
+    dit = _transformers(card, folder, where, precision)
     if card.family == "embedded":
         return Model(card, dit, *_embedded_parts(folder, where), None, where, precision)
     return Model(card, dit, *_wan_parts(folder, where, precision), where, precision)
+
+
+def _transformers(
+    card: ModelCard, folder: Path, device: torch.device, dtype: torch.dtype
+) -> VideoDiT | Experts:
+    high = load_dit(folder / "transformer", device, dtype)
+    if card.boundary is None:
+        return high
+    return Experts(high, load_dit(folder / "transformer_2", device, dtype), boundary=card.boundary)
 
 
 def _embedded_parts(folder: Path, device: torch.device) -> tuple[VideoVAE, TextEncoder]:
