@@ -42,7 +42,7 @@ class Reporter:
             raise unknown_name("format", format, ["text", "json"])
         self.json, self.quiet = format == "json", quiet
         self._bar: Any = None
-        self._phase: Phase | None = None
+        self._drawn: tuple[Phase, int] | None = None
 
     def __enter__(self) -> Reporter:
         return self
@@ -55,8 +55,10 @@ class Reporter:
     def __call__(self, event: Progress) -> None:
         """Report one event."""
         if self.json:
-            data = {"phase": event.phase, "step": event.step, "steps": event.steps}
-            self.emit("progress", **data, **({} if event.sigma is None else {"sigma": event.sigma}))
+            data: dict[str, Any] = {"phase": event.phase, "step": event.step, "steps": event.steps}
+            data |= {} if event.sigma is None else {"sigma": event.sigma}
+            data |= {"shot": event.shot, "shots": event.shots} if event.shots > 1 else {}
+            self.emit("progress", **data)
         elif not self.quiet and sys.stderr.isatty():
             self._draw(event)
 
@@ -83,13 +85,14 @@ class Reporter:
     def _draw(self, event: Progress) -> None:
         from tqdm import tqdm  # type: ignore[import-untyped, unused-ignore]
 
-        if event.phase != self._phase:
+        if (event.phase, event.shot) != self._drawn:
             self._close()
-            self._phase = event.phase
+            self._drawn = event.phase, event.shot
             shape = BAR if event.steps > 1 else ONE_STEP
+            which = f"shot {event.shot} of {event.shots}: " if event.shots > 1 else ""
             self._bar = tqdm(
                 total=event.steps,
-                desc=WORDS[event.phase],
+                desc=which + WORDS[event.phase],
                 bar_format=shape,
                 leave=False,
                 file=sys.stderr,
@@ -100,4 +103,4 @@ class Reporter:
     def _close(self) -> None:
         if self._bar is not None:
             self._bar.close()
-        self._bar = self._phase = None
+        self._bar = self._drawn = None

@@ -26,6 +26,8 @@ class Progress:
         steps: how many there are.
         sigma: the noise level in 0..1 after this step, while denoising.
         clean: the current guess of the clean latents `[B, C, T, Y, X]`, while denoising; for previews.
+        shot: which shot of a storyboard, from 1.
+        shots: how many there are.
     """
 
     phase: Phase
@@ -33,6 +35,8 @@ class Progress:
     steps: int
     sigma: float | None = None
     clean: Any = field(default=None, compare=False, repr=False)
+    shot: int = 1
+    shots: int = 1
 
 
 OnProgress = Callable[[Progress], None]

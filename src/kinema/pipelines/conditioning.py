@@ -58,12 +58,12 @@ def condition(
     Args:
         plan: from `make_plan`.
         model: loaded for the same card.
-        previous: the clip that is extended, when it is at hand with its latents.
+        previous: the shot before in a storyboard: its latents, and its last frame as frames.
         noise_BCTYX: the new frames' noise; by default it follows from the plan's seed.
         max_length: text tokens kept of each prompt; None for as many as the model was trained on.
     """
     tail = known.tail_of(plan, model, previous)
-    latents, caps_BT = _known(plan, model)
+    latents, caps_BT = _known(plan, model, previous)
     noise = _noise(plan, model) if noise_BCTYX is None else _checked(noise_BCTYX, latents)
     if tail is not None:
         held = tail.latents_BCTYX[:, :, -tail.held :]
@@ -72,18 +72,18 @@ def condition(
         caps_BT = torch.cat([torch.zeros(1, tail.held), caps_BT], dim=1)
     levels = table(sigmas(plan.sampling.steps, plan.sampling.shift, plan.sampling.grid), caps_BT)
     masked = model.card.mechanism == "channels"
-    positive, negative = _branches(plan, model, 0 if tail is None else tail.held, max_length)
+    positive, negative = _branches(plan, model, 0 if tail is None else tail.held, max_length, previous)
     return Conditions(
         positive=positive,
         negative=negative,
         start_BCTYX=_start(latents, noise, levels[0], caps_BT),
         table_SBT=levels,
-        channels_BCTYX=known.mask_channels(plan, model) if masked else None,
+        channels_BCTYX=known.mask_channels(plan, model, previous) if masked else None,
         tail=tail,
     )
 
 
-def _known(plan: Plan, model: Model) -> tuple[Tensor, Tensor]:
+def _known(plan: Plan, model: Model, previous: Clip | None) -> tuple[Tensor, Tensor]:
     """Latents of what is given (zero where nothing is), and how far each new frame is open `[1, T]`."""
     g = plan.geometry
     if plan.given.source is not None:
@@ -94,7 +94,7 @@ def _known(plan: Plan, model: Model) -> tuple[Tensor, Tensor]:
         latents, caps_BT = torch.zeros(shape, device=model.device), torch.ones(1, g.latent_frames)
     if model.card.mechanism != "channels":
         for held in plan.given.held:
-            latents[:, :, held.latent] = known.picture_latent(held, plan, model)
+            latents[:, :, held.latent] = known.picture_latent(held, plan, model, previous)
             caps_BT[:, held.latent] = 1 - held.strength
     return latents, caps_BT
 
@@ -118,8 +118,10 @@ def _start(latents: Tensor, noise: Tensor, sigma_BT: Tensor, caps_BT: Tensor) ->
     return torch.where(per_frame(caps_BT, noise) >= 1, noise, noisy(latents, noise, sigma_BT))
 
 
-def _branches(plan: Plan, model: Model, context: int, max_length: int | None) -> tuple[Branch, Branch]:
-    tokens_BND = known.image_tokens(plan.given.held, model)
+def _branches(
+    plan: Plan, model: Model, context: int, max_length: int | None, previous: Clip | None
+) -> tuple[Branch, Branch]:
+    tokens_BND = known.image_tokens(plan.given.held, model, previous)
 
     def one(prompts: Prompts) -> Branch:
         return branch(

@@ -11,7 +11,7 @@ from kinema.core.errors import ConfigError, GeometryError
 from kinema.io.image import How, read_image
 from kinema.pipelines.cards import ModelCard
 from kinema.pipelines.geometry import Geometry
-from kinema.story.shot import Shot
+from kinema.story.shot import PREVIOUS, Shot
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +19,7 @@ class HeldImage:
     """A picture that a latent frame is held to.
 
     Attributes:
-        image: path.
+        image: path, or `previous` for the last frame of the shot before.
         frame: pixel frame it was asked for.
         latent: latent frame that this frame lands in.
         strength: 1 holds it exactly; below, the frame may drift from noise level `1 - strength` on.
@@ -62,6 +62,8 @@ def plan_given(shot: Shot, card: ModelCard, geometry: Geometry) -> tuple[Given, 
         MediaError: a picture that cannot be read.
     """
     held, notes = [], []
+    if shot.begins.match:
+        held.append(HeldImage(PREVIOUS, 0, 0, 1.0))
     for key in shot.keyframes:
         frame = key.frame.resolve(geometry.keep, Fraction(geometry.fps))
         latent = card.stride.group_of(frame)
@@ -117,7 +119,11 @@ def _check_places(held: list[HeldImage], card: ModelCard, geometry: Geometry) ->
                 f"keyframe {image.image}@{image.frame} is past the end; "
                 f"the last frame is {geometry.keep - 1}."
             )
-        if other := seen.get(image.latent):
+        if (other := seen.get(image.latent)) and PREVIOUS in (image.image, other.image):
+            raise ConfigError(
+                "transition match holds frame 0 already; remove the keyframe there, or the transition."
+            )
+        if other:
             raise ConfigError(
                 f"keyframes at frames {other.frame} and {image.frame} share latent frame {image.latent}; "
                 f"keep them at least {geometry.time} frames apart."

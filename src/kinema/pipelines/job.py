@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
+from itertools import pairwise
 from typing import Any
 
-from kinema.core.errors import ConfigError
+from kinema.core.errors import ConfigError, GeometryError
 from kinema.pipelines.cards import ModelCard, read_card
+from kinema.pipelines.compose import CUT, Join, join
 from kinema.pipelines.plan import Plan, make_plan
 from kinema.story.shot import Shot
 from kinema.story.storyboard import Storyboard
@@ -21,11 +24,17 @@ class Job:
         plans: in order; a plan whose `given.extend` is "previous" goes on from the one before.
         cards: by the model's name.
         shot: the resolved request as JSON values, for the record.
+        joins: how each shot begins.
+        end: how the last one ends.
+        canvas: (width, height) that every shot is brought to; None where all shots have one size.
     """
 
     plans: tuple[Plan, ...]
     cards: dict[str, ModelCard]
     shot: dict[str, Any]
+    joins: tuple[Join, ...] = (CUT,)
+    end: Join = CUT
+    canvas: tuple[int, int] | None = None
 
     @property
     def is_image(self) -> bool:
@@ -35,22 +44,35 @@ class Job:
     @property
     def frames(self) -> int:
         """Pixel frames of the file that are made; a clip that is extended adds its own in front."""
-        return sum(plan.geometry.keep for plan in self.plans)
+        return sum(plan.geometry.keep for plan in self.plans) - self.overlaps
 
     @property
     def length(self) -> int:
         """Pixel frames of the file, with those of a clip that is extended."""
-        return sum(plan.geometry.shown + plan.geometry.keep for plan in self.plans)
+        return sum(map(shot_frames, self.plans)) - self.overlaps
+
+    @property
+    def overlaps(self) -> int:
+        """Frames that two shots share."""
+        return sum(join.overlap for join in self.joins)
+
+    @property
+    def starts(self) -> tuple[int, ...]:
+        """The frame of the file in which each shot begins."""
+        starts = [0]
+        for plan, follow in zip(self.plans, self.joins[1:], strict=False):
+            starts.append(starts[-1] + shot_frames(plan) - follow.overlap)
+        return tuple(starts)
 
     @property
     def width(self) -> int:
         """Pixels."""
-        return self.plans[0].geometry.width
+        return self.canvas[0] if self.canvas else self.plans[0].geometry.width
 
     @property
     def height(self) -> int:
         """Pixels."""
-        return self.plans[0].geometry.height
+        return self.canvas[1] if self.canvas else self.plans[0].geometry.height
 
     @property
     def fps(self) -> str:
@@ -70,7 +92,8 @@ class Job:
 
 def make_job(request: Shot | Storyboard, *, local_files_only: bool = False) -> Job:
     """Plan every shot of a request; what is wrong with it is found here, before weights are read."""
-    shots = request.shots if isinstance(request, Storyboard) else (request,)
+    board = request if isinstance(request, Storyboard) else Storyboard.make(shots=(request,))
+    shots = board.shots
     cards = {
         model: read_card(model, local_files_only=local_files_only)
         for model in dict.fromkeys(s.model for s in shots)
@@ -79,10 +102,30 @@ def make_job(request: Shot | Storyboard, *, local_files_only: bool = False) -> J
     for i, shot in enumerate(shots, start=1):
         _check_same_model(i, shot, plans)
         plans.append(make_plan(shot, cards[shot.model], plans[-1].geometry if plans else None))
-    _check_one_clip(plans)
+    _check_one_clip(plans, sized=board.canvas is not None)
+    fps = Fraction(plans[0].geometry.fps)
+    joins = tuple(join(shot.transition, fps, first=i == 0) for i, shot in enumerate(shots))
+    end = join(board.end, fps, end=True)
+    _check_room(plans, (*joins, end))
     resolved = [plan.shot for plan in plans]
-    whole = {"shots": resolved} if isinstance(request, Storyboard) else resolved[0]
-    return Job(tuple(plans), cards, whole)
+    whole = {**board.whole(), "shots": resolved} if isinstance(request, Storyboard) else resolved[0]
+    return Job(tuple(plans), cards, whole, joins, end, board.canvas)
+
+
+def shot_frames(plan: Plan) -> int:
+    """Pixel frames that one shot brings: those made, and those of a clip on disk that it extends."""
+    return plan.geometry.shown + plan.geometry.keep
+
+
+def _check_room(plans: Sequence[Plan], joins: Sequence[Join]) -> None:
+    """A frame takes part in one transition at most."""
+    for i, (plan, (begin, follow)) in enumerate(zip(plans, pairwise(joins), strict=True)):
+        taken, frames = begin.arriving + follow.leaving, shot_frames(plan)
+        if taken > frames:
+            raise GeometryError(
+                f"shots[{i}] has {frames} frames and the transitions around it take {taken}; "
+                "make it longer, or them shorter."
+            )
 
 
 def _check_same_model(number: int, shot: Shot, before: Sequence[Plan]) -> None:
@@ -104,14 +147,14 @@ def _check_same_model(number: int, shot: Shot, before: Sequence[Plan]) -> None:
         )
 
 
-def _check_one_clip(plans: Sequence[Plan]) -> None:
-    """A file has one size and one rate."""
+def _check_one_clip(plans: Sequence[Plan], *, sized: bool) -> None:
+    """A file has one rate, and one size unless it is `sized` by a canvas."""
     first = plans[0].geometry
     for i, plan in enumerate(plans[1:], start=2):
         g = plan.geometry
-        if (g.width, g.height, g.fps) != (first.width, first.height, first.fps):
+        if g.fps != first.fps or (not sized and (g.width, g.height) != (first.width, first.height)):
             raise ConfigError(
                 f"shot {i} is {g.width}x{g.height} at {g.fps} fps and shot 1 "
-                f"{first.width}x{first.height} at {first.fps}; "
-                "one clip has one size and rate: set size and fps for all shots."
+                f"{first.width}x{first.height} at {first.fps}; one clip has one size and rate: set size and "
+                "fps for all shots, or a canvas that shots of other sizes are fitted to."
             )

@@ -25,6 +25,7 @@ from kinema.io.video_read import open_video
 from kinema.pipelines.given import HeldImage
 from kinema.pipelines.model import Model, require_image_encoder
 from kinema.pipelines.plan import Plan
+from kinema.story.shot import PREVIOUS
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -49,15 +50,24 @@ def to_pixels(frames_FHWC: Iterable[np.ndarray], device: torch.device) -> Tensor
     return pixels
 
 
-def picture(held: HeldImage, plan: Plan) -> np.ndarray:
+def read_held(held: HeldImage, previous: Clip | None) -> np.ndarray:
+    """A held picture as it is, uint8 `[H, W, 3 or 4]`: from its file, or the end of the shot before."""
+    if held.image != PREVIOUS:
+        return read_image(held.image)
+    assert previous is not None, "a storyboard's first shot matches no other"
+    last: np.ndarray = previous.array()[-1]
+    return last
+
+
+def picture(held: HeldImage, plan: Plan, previous: Clip | None) -> np.ndarray:
     """A held picture at the plan's size, uint8 `[H, W, 3]`."""
-    return fit_image(read_image(held.image), plan.geometry.width, plan.geometry.height, plan.given.fit)
+    return fit_image(read_held(held, previous), plan.geometry.width, plan.geometry.height, plan.given.fit)
 
 
-def picture_latent(held: HeldImage, plan: Plan, model: Model) -> Tensor:
+def picture_latent(held: HeldImage, plan: Plan, model: Model, previous: Clip | None) -> Tensor:
     """`[1, C, Y, X]` of a held picture at its place."""
     frames = 1 if held.latent == 0 else 1 + model.card.stride.time
-    pixels = to_pixels([picture(held, plan)], model.device)
+    pixels = to_pixels([picture(held, plan, previous)], model.device)
     return model.vae.encode(repeat(pixels, "B C 1 H W -> B C F H W", F=frames))[:, :, -1]
 
 
@@ -81,17 +91,19 @@ def tail_of(plan: Plan, model: Model, previous: Clip | None) -> Tail | None:
     if plan.given.extend is None:
         return None
     time, most = model.card.stride.time, 2 * plan.geometry.context
-    if previous is not None and previous.latents is not None:
-        latents = previous.latents.to(model.device)[:, :, -most:]
+    clip = previous if plan.given.extend == PREVIOUS else Clip.open(plan.given.extend)
+    assert clip is not None, "a storyboard's first shot extends no other"
+    if clip.latents is not None:
+        latents = clip.latents.to(model.device)[:, :, -most:]
     else:
-        frames = list(deque(previous or Clip.open(plan.given.extend), maxlen=1 + time * (most - 1)))
+        frames = list(deque(clip, maxlen=1 + time * (most - 1)))
         kept = frames[(len(frames) - 1) % time :]
         latents = model.vae.encode(to_pixels([frame[..., :3] for frame in kept], model.device))
     count = latents.shape[2]
     return Tail(latents, min(plan.geometry.context, count), model.card.stride.pixel_frames(count))
 
 
-def mask_channels(plan: Plan, model: Model) -> Tensor:
+def mask_channels(plan: Plan, model: Model, previous: Clip | None = None) -> Tensor:
     """Wan I2V and FLF2V: 4 mask channels (a pixel frame of a latent group each), then the latents of a clip
     that shows the pictures where they are and mid-gray elsewhere.
     """
@@ -100,18 +112,18 @@ def mask_channels(plan: Plan, model: Model) -> Tensor:
     mask_F = torch.zeros(g.frames, device=model.device)
     for held in plan.given.held:
         frame = 0 if held.latent == 0 else g.frames - 1
-        pixels[:, :, frame] = to_pixels([picture(held, plan)], model.device)[:, :, 0]
+        pixels[:, :, frame] = to_pixels([picture(held, plan, previous)], model.device)[:, :, 0]
         mask_F[frame] = 1
     padded_F = torch.cat([mask_F[:1].expand(g.time), mask_F[1:]])
     mask = repeat(padded_F, "(T c) -> 1 c T Y X", c=g.time, Y=g.rows, X=g.columns)
     return torch.cat([mask, model.vae.encode(pixels)], dim=1)
 
 
-def image_tokens(held: Sequence[HeldImage], model: Model) -> Tensor | None:
+def image_tokens(held: Sequence[HeldImage], model: Model, previous: Clip | None = None) -> Tensor | None:
     """CLIP tokens of the pictures as they are on disk, in one row; None for models that take none."""
     if model.dit.config.image_dim is None:
         return None
-    pictures = [read_image(h.image) for h in held]
+    pictures = [read_held(h, previous) for h in held]
     opaque = [fit_image(p, p.shape[1], p.shape[0]) for p in pictures]
     tokens_BND: Tensor = rearrange(require_image_encoder(model).encode(opaque), "K N D -> 1 (K N) D")
     return tokens_BND

@@ -133,7 +133,7 @@ def make_plan(shot: Shot, card: ModelCard, after: Geometry | None = None) -> Pla
 
 
 def _check_modes(shot: Shot, card: ModelCard) -> None:
-    if not shot.keyframes and shot.source is None and shot.extend is None:
+    if not (shot.keyframes or shot.begins.match) and shot.source is None and shot.extend is None:
         card.require("text")
     if shot.source is not None:
         card.require("video")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import platform
+from collections import deque
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,11 @@ import torch
 from kinema.core.contracts import OnProgress, Progress, Record
 from kinema.io.clip import Clip
 from kinema.pipelines.cards import local_folder
+from kinema.pipelines.compose import compose
 from kinema.pipelines.hashes import cached_hashes
 from kinema.pipelines.job import Job, make_job
 from kinema.pipelines.model import Model, load
+from kinema.pipelines.plan import Plan
 from kinema.pipelines.render import render_plan
 from kinema.pipelines.source import read_request
 from kinema.story.shot import Shot
@@ -75,7 +78,14 @@ def stream(
     models = {} if model is None else {model.card.id: model}
     record = Record(job.shot, identity(job, models), versions()) if keep_record else None
     clip = Clip(iter(()), Fraction(job.fps), record, count=job.length, size=(job.width, job.height))
-    clip.frames = _frames(job, clip, models, on_progress or (lambda _: None))
+    shots = Shots(job, clip, models, on_progress or (lambda _: None))
+    clip.frames = compose(
+        map(shots.frames, range(len(job.plans))),
+        job.joins,
+        job.end,
+        size=(job.width, job.height),
+        fits=tuple(plan.given.fit for plan in job.plans) if job.canvas else None,
+    )
     return clip
 
 
@@ -91,22 +101,56 @@ def identity(job: Job, models: Mapping[str, Model]) -> dict[str, Any]:
     return found[next(iter(found))] if len(found) == 1 else found
 
 
-def _frames(job: Job, whole: Clip, models: dict[str, Model], on_progress: OnProgress) -> Iterator[np.ndarray]:
-    previous: Clip | None = None
-    for plan in job.plans:
-        if plan.model not in models:
+@dataclass(eq=False)
+class Shots:
+    """The shots of a job, rendered one after the other as their frames are drawn.
+
+    Attributes:
+        job: what is rendered.
+        whole: the clip that is told the latents of the last shot.
+        models: those in memory, by name.
+        on_progress: called with events that say which shot they are of.
+        previous: the shot before: its latents, and the last frames that the next one asks for.
+    """
+
+    job: Job
+    whole: Clip
+    models: dict[str, Model]
+    on_progress: OnProgress
+    previous: Clip | None = field(default=None, init=False)
+
+    def frames(self, index: int) -> Iterator[np.ndarray]:
+        """The frames of one shot; nothing is loaded or sampled before the first is asked for."""
+        plan = self.job.plans[index]
+
+        def report(event: Progress) -> None:
+            self.on_progress(replace(event, shot=index + 1, shots=len(self.job.plans)))
+
+        part = render_plan(plan, self._model(plan, report), previous=self.previous, on_progress=report)
+        kept: deque[np.ndarray] = deque(maxlen=self._wanted(index + 1))
+        for frame in part:
+            kept.append(frame)
+            yield frame
+        self.whole.latents = part.latents
+        self.previous = replace(part, frames=np.stack(list(kept))) if kept else None
+
+    def _model(self, plan: Plan, on_progress: OnProgress) -> Model:
+        """The model of a plan; one is in memory at a time."""
+        if plan.model not in self.models:
             on_progress(Progress("load", 0, 1))
-            models.clear()  # one model in memory at a time
-            models[plan.model] = load(
-                plan.model, device=plan.device, dtype=plan.dtype, card=job.cards[plan.model]
+            self.models.clear()
+            self.models[plan.model] = load(
+                plan.model, device=plan.device, dtype=plan.dtype, card=self.job.cards[plan.model]
             )
             on_progress(Progress("load", 1, 1))
-        model = models[plan.model]
-        goes_on = plan.given.extend == "previous"
-        part = render_plan(plan, model, previous=previous if goes_on else None, on_progress=on_progress)
-        whole.latents = part.latents
-        previous = replace(part, frames=iter(()))
-        yield from part
+        return self.models[plan.model]
+
+    def _wanted(self, index: int) -> int:
+        """How many frames a shot asks for of the one before: its end, or its last frame."""
+        if index >= len(self.job.plans):
+            return 0
+        g = self.job.plans[index].geometry
+        return 1 + g.time * (2 * g.context - 1) if g.context else 1
 
 
 def versions() -> dict[str, str]:

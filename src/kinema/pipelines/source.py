@@ -34,7 +34,7 @@ def read_request(path: str | Path, *, changes: Mapping[str, Any] | None = None) 
     if not changes:
         return request
     if isinstance(request, Storyboard):
-        return Storyboard(shots=tuple(shot.with_(**changes) for shot in request.shots))
+        return request.with_(shots=tuple(shot.with_(**changes) for shot in request.shots))
     return request.with_(**changes)
 
 

@@ -21,6 +21,7 @@ from kinema.story.redraw import Mode, Redraw
 from kinema.story.settings import Settings
 from kinema.story.timing import FrameRate
 from kinema.story.tracks import PromptTrack, Schedule
+from kinema.story.transition import CUT, Transition
 
 PREVIOUS = "previous"
 MAX_FRAMES = 100_000
@@ -225,6 +226,9 @@ class Shot(Settings):
     camera: AnyCamera | None = Field(
         None, title="Camera", description="how the camera moves; from text, moves such as zoom in, pan left"
     )
+    transition: Transition | None = Field(
+        None, title="Transition", description="how it begins after the shot before, in a storyboard"
+    )
     fit: Literal["crop", "pad", "stretch"] = Field(
         "crop", title="Fit", description="how a picture of another shape fills the frame"
     )
@@ -283,11 +287,20 @@ class Shot(Settings):
             raise ConfigError("source and extend exclude each other; paint over a clip, or carry it on.")
         if self.redraw is not None and self.mode == "joint":
             raise ConfigError("redraw belongs to mode: frame_by_frame; add that, or leave redraw out.")
+        if self.extend is not None and self.extend.previous and self.begins.kind != "cut":
+            raise ConfigError(
+                f"transition {self.begins.kind}: extend: previous goes on without a seam; keep one of them."
+            )
         for where, place in self._places():
             if self.frames is not None and (place.unit != "s" or self.fps is not None):
                 _inside(where, place, self.frames, self.fps)
         self._refuse_twin_keyframes()
         return self
+
+    @property
+    def begins(self) -> Transition:
+        """How it begins after the shot before; a cut when nothing was said."""
+        return self.transition or CUT
 
     def _places(self) -> Iterator[tuple[str, FramePosition]]:
         for name in ("prompt", "negative", "guidance"):

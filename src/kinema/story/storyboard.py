@@ -18,16 +18,19 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from kinema.core.errors import ConfigError, unknown_name
 from kinema.story.files import read_values, write_values
 from kinema.story.settings import Settings
-from kinema.story.shot import Shot
+from kinema.story.shot import Shot, parse_size
+from kinema.story.transition import CUT, Transition
 
 MAX_SHOTS = 1000
+
+Canvas = Annotated[tuple[int, int], BeforeValidator(parse_size)]
 
 _PER_SHOT = ("name", "keyframes", "source", "extend")
 _ALTERNATIVES = (("frames", "seconds"), ("size", "width", "height"))
@@ -36,30 +39,43 @@ _ALTERNATIVES = (("frames", "seconds"), ("size", "width", "height"))
 class Storyboard(Settings):
     """Shots that are rendered one after the other into one clip of one size and frame rate.
 
+    Any setting of a shot may be given beside them, for all shots that do not say otherwise.
+
     Raises:
         ConfigError: no shots, two sizes or frame rates, a name twice, or `extend: previous` on the first.
     """
 
     shots: tuple[Shot, ...] = Field(min_length=1, max_length=MAX_SHOTS, title="Shots")
+    end: Transition | None = Field(None, title="End", description="how the last shot ends: a fade, or cut")
+    canvas: Canvas | None = Field(
+        None, title="Canvas", description="WIDTHxHEIGHT of the clip, to which each shot is brought by its fit"
+    )
 
+    @model_validator(mode="before")
     @classmethod
-    def from_mapping(cls, values: Mapping[str, Any]) -> Storyboard:
-        """From parsed YAML or JSON; what stands beside `shots` is the default for each of them."""
-        shots = values.get("shots")
+    def _read_shots(cls, values: Any) -> Any:
+        """What stands beside `shots` and is no field of the storyboard is the default for each shot."""
+        shots = values.get("shots") if isinstance(values, Mapping) else None
         if not isinstance(shots, list | tuple):
             raise ConfigError("shots is not a list; write one `- prompt: ...` per shot.")
-        defaults = {name: value for name, value in values.items() if name != "shots"}
+        own = {name: value for name, value in values.items() if name in cls.model_fields}
+        defaults = {name: value for name, value in values.items() if name not in own}
         for name in defaults:
             if name not in Shot.names() or name in _PER_SHOT:
-                raise unknown_name("default", name, sorted({*Shot.names(), "shots"} - set(_PER_SHOT)))
-        return cls(shots=tuple(_shot(i, shot, defaults) for i, shot in enumerate(shots)))
+                known = {*Shot.names(), *cls.model_fields} - set(_PER_SHOT)
+                raise unknown_name("default", name, sorted(known))
+        return {**own, "shots": tuple(_shot(i, shot, defaults) for i, shot in enumerate(shots))}
 
     @model_validator(mode="after")
     def _one_clip(self) -> Storyboard:
         first = self.shots[0]
         if first.extend is not None and first.extend.previous:
             raise ConfigError("shots[0]: there is no previous shot to extend; name a clip's file.")
-        for setting in ("width", "height", "fps"):
+        for where, transition in (("shots[0].transition", first.begins), ("end", self.end or CUT)):
+            if transition.kind not in ("cut", "fade"):
+                missing = "before the first shot" if where != "end" else "after the last"
+                raise ConfigError(f"{where}={transition.kind}: nothing comes {missing}; write fade, or cut.")
+        for setting in ("fps",) if self.canvas else ("width", "height", "fps"):
             values = {str(v): None for shot in self.shots if (v := getattr(shot, setting)) is not None}
             if len(values) > 1:
                 raise ConfigError(
@@ -80,7 +96,12 @@ class Storyboard(Settings):
             and len(written) > 1
             and all(name in shot and shot[name] == value for shot in written)
         }
-        return {**common, "shots": [{k: v for k, v in shot.items() if k not in common} for shot in written]}
+        shots = [{name: value for name, value in shot.items() if name not in common} for shot in written]
+        return {**self.whole(all_fields=all_fields), **common, "shots": shots}
+
+    def whole(self, *, all_fields: bool = False) -> dict[str, Any]:
+        """JSON values of what is said of the clip, not of a shot."""
+        return self.model_dump(mode="json", exclude={"shots"}, exclude_defaults=not all_fields)
 
 
 def _shot(index: int, written: Any, defaults: Mapping[str, Any]) -> Shot:
@@ -145,7 +166,7 @@ def _to_folder(folder: Path, media: str) -> str:
 
 def _with_paths(story: Shot | Storyboard, change: Callable[[str], str]) -> Shot | Storyboard:
     if isinstance(story, Storyboard):
-        return Storyboard(shots=tuple(_shot_with_paths(shot, change) for shot in story.shots))
+        return story.with_(shots=tuple(_shot_with_paths(shot, change) for shot in story.shots))
     return _shot_with_paths(story, change)
 
 
