@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
@@ -12,6 +12,7 @@ import numpy as np
 from kinema.core.contracts import Record
 from kinema.core.errors import MediaError
 from kinema.io.formats import Quality
+from kinema.io.mux import AudioPart
 from kinema.io.video_read import open_video
 from kinema.io.video_write import FrameRate, OnNote, parse_fps, write_video
 
@@ -37,6 +38,7 @@ class Clip:
         latents: the latents behind the frames, when they were kept.
         count: number of frames; needed for a stream, else taken from the array.
         size: (width, height); needed for a stream, else taken from the array.
+        audio: what is heard when it is saved.
     """
 
     frames: np.ndarray | Iterable[np.ndarray]
@@ -45,6 +47,7 @@ class Clip:
     latents: Any = field(default=None, repr=False)
     count: int | None = None
     size: tuple[int, int] | None = None
+    audio: Sequence[AudioPart] = field(default=(), repr=False)
     _drawn: bool = field(default=False, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -88,7 +91,9 @@ class Clip:
 
     def save(self, path: str | Path, **options: Unpack[SaveOptions]) -> Path:
         """Write the clip; see `write_video` for formats, options and errors."""
-        return write_video(path, self, fps=self.fps, size=self.size, record=self.record, **options)
+        return write_video(
+            path, self, fps=self.fps, size=self.size, record=self.record, audio=self.audio, **options
+        )
 
     def _take_array(self, frames: np.ndarray) -> None:
         if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] not in (3, 4) or 0 in frames.shape:

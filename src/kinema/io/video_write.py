@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 import logging
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from fractions import Fraction
 from pathlib import Path
@@ -24,6 +24,8 @@ from kinema.io import containers, ffmpeg
 from kinema.io.atomic import check_target, publish, staging, sync
 from kinema.io.formats import CODECS, QUALITIES, STILLS, Codec, Container, Quality, choose_codec, container_of
 from kinema.io.image import check_frame, check_image_target, encode_image, flatten
+from kinema.io.mux import CODECS as AUDIO_CODECS
+from kinema.io.mux import AudioPart, mux
 from kinema.io.record import ffmetadata, record_text, sidecar_path
 
 OnNote = Callable[[str], None]
@@ -46,6 +48,7 @@ def write_video(
     sidecar: bool = False,
     quality: Quality = "high",
     codec: str | None = None,
+    audio: Sequence[AudioPart] = (),
     on_note: OnNote | None = None,
 ) -> Path:
     """Encode frames as they come into a file that appears under its name only when it is complete.
@@ -60,6 +63,8 @@ def write_video(
         sidecar: also write the record beside the file, as `name.json`.
         quality: `small`, `medium`, `high`, or `lossless` where the codec can.
         codec: another codec than the format's first: `h264`, `av1`, `vp9`, `prores`, `ffv1`.
+        audio: what is heard: parts of sound files; AAC in .mp4 and .mov, Opus in .webm, FLAC in .mkv. It is
+            exactly as long as the pictures. Formats without sound leave it out, with a note.
         on_note: told, in one line, what was changed to fit the format (a padded odd size, dropped alpha);
             None writes it to the log.
 
@@ -78,6 +83,10 @@ def write_video(
         check_target(target, overwrite=overwrite)
     text = record_text(record) if record is not None else ""
     writer = _writer_for(path, rate, record, overwrite=overwrite, quality=quality, codec=codec, note=note)
+    if audio and isinstance(writer, _Encoded) and writer.container.muxer in AUDIO_CODECS:
+        writer.audio = audio
+    elif audio:
+        note(f"{path.name}: this format has no sound; .mp4, .mov, .webm and .mkv have.")
     with ExitStack() as stack:
         work = stack.enter_context(staging(_home(path)))
         if targets:
@@ -197,8 +206,9 @@ class _Encoded:
         codec: str | None,
         note: OnNote,
     ) -> None:
+        self.audio: Sequence[AudioPart] = ()
+        self.container = container
         self._path = path
-        self._container = container
         self._rate = rate
         self._record = record
         self._quality = quality
@@ -207,16 +217,19 @@ class _Encoded:
 
     def write(self, frames: Iterator[np.ndarray], work: Path) -> None:
         first = next(frames)
-        name = choose_codec(self._container, self._codec, self._quality, alpha=first.shape[2] == 4)
+        name = choose_codec(self.container, self._codec, self._quality, alpha=first.shape[2] == 4)
         codec = CODECS[name]
         prepare = self._preparation(codec, first)
         size = prepare(first).shape[1::-1]
-        shown = map(prepare, itertools.chain([first], frames))
+        count = itertools.count()
+        shown = (prepare(frame) for frame, _ in zip(itertools.chain([first], frames), count, strict=False))
         if name == "gif":
             result = self._gif(shown, size, work, alpha=first.shape[2] == 4)
         else:
             result = work / f"video{self._path.suffix.lower()}"
-            self._encode(shown, size, codec, self._container, result, work)
+            self._encode(shown, size, codec, self.container, result, work)
+            if self.audio:
+                result = self._with_audio(result, next(count), work)
         publish(self._with_record(result, size, work), self._path)
 
     def _preparation(self, codec: Codec, first: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
@@ -254,8 +267,7 @@ class _Encoded:
         arguments = ["-f", "rawvideo", "-pixel_format", "rgba" if alpha else "rgb24"]
         arguments += ["-video_size", f"{size[0]}x{size[1]}", "-framerate", str(self._rate), "-i", "pipe:0"]
         if container.tags and self._record is not None:
-            (work / "tags.txt").write_bytes(ffmetadata(self._record))
-            arguments += ["-f", "ffmetadata", "-i", ffmpeg.url(work / "tags.txt"), "-map_metadata", "1"]
+            arguments += self._tags(work, 1)
         # bitexact: the same frames give the same bytes (Matroska would draw a random identity)
         arguments += [
             "-map",
@@ -268,6 +280,20 @@ class _Encoded:
         with ffmpeg.FrameSink(arguments, self._path) as sink:
             for frame in itertools.chain([first], frames):
                 sink.write(frame)
+
+    def _tags(self, work: Path, index: int) -> list[str]:
+        """A further input, number `index`, that carries the record's tags."""
+        assert self._record is not None
+        (work / "tags.txt").write_bytes(ffmetadata(self._record))
+        return ["-f", "ffmetadata", "-i", ffmpeg.url(work / "tags.txt"), "-map_metadata", str(index)]
+
+    def _with_audio(self, video: Path, frames: int, work: Path) -> Path:
+        """The same pictures and tags, with sound."""
+        result = work / f"sound{self._path.suffix.lower()}"
+        tagged = self._record is not None and self.container.tags
+        metadata = self._tags(work, 1 + len(self.audio)) if tagged else []
+        mux(video, self.audio, frames / self._rate, self.container, result, metadata=metadata)
+        return result
 
     def _gif(self, frames: Iterator[np.ndarray], size: tuple[int, ...], work: Path, *, alpha: bool) -> Path:
         """One palette for all frames; by way of a lossless file, since one ffmpeg would hold them all."""
@@ -293,9 +319,9 @@ class _Encoded:
 
     def _with_record(self, result: Path, size: tuple[int, ...], work: Path) -> Path:
         """The finished file with the record inside, for the containers in which ffmpeg cannot put it."""
-        if self._record is None or self._container.tags:
+        if self._record is None or self.container.tags:
             return result
-        if self._container.muxer == "webp":
+        if self.container.muxer == "webp":
             packet = containers.xmp_packet(record_text(self._record))
             containers.add_webp_xmp(result, packet, (size[0], size[1]))
             return result

@@ -9,9 +9,12 @@ from itertools import pairwise
 from typing import Any
 
 from kinema.core.errors import ConfigError, GeometryError
+from kinema.io.audio_source import open_audio
+from kinema.io.mux import AudioPart
 from kinema.pipelines.cards import ModelCard, read_card
 from kinema.pipelines.compose import CUT, Join, join
 from kinema.pipelines.plan import Plan, make_plan
+from kinema.pipelines.soundtrack import Place, soundtrack
 from kinema.story.shot import Shot
 from kinema.story.storyboard import Storyboard
 
@@ -27,6 +30,7 @@ class Job:
         joins: how each shot begins.
         end: how the last one ends.
         canvas: (width, height) that every shot is brought to; None where all shots have one size.
+        audio: what is heard.
     """
 
     plans: tuple[Plan, ...]
@@ -35,6 +39,7 @@ class Job:
     joins: tuple[Join, ...] = (CUT,)
     end: Join = CUT
     canvas: tuple[int, int] | None = None
+    audio: tuple[AudioPart, ...] = ()
 
     @property
     def is_image(self) -> bool:
@@ -59,10 +64,7 @@ class Job:
     @property
     def starts(self) -> tuple[int, ...]:
         """The frame of the file in which each shot begins."""
-        starts = [0]
-        for plan, follow in zip(self.plans, self.joins[1:], strict=False):
-            starts.append(starts[-1] + shot_frames(plan) - follow.overlap)
-        return tuple(starts)
+        return tuple(place.begin for place in places(self.plans, self.joins))
 
     @property
     def width(self) -> int:
@@ -109,7 +111,19 @@ def make_job(request: Shot | Storyboard, *, local_files_only: bool = False) -> J
     _check_room(plans, (*joins, end))
     resolved = [plan.shot for plan in plans]
     whole = {**board.whole(), "shots": resolved} if isinstance(request, Storyboard) else resolved[0]
-    return Job(tuple(plans), cards, whole, joins, end, board.canvas)
+    for path in {shot.audio: None for shot in shots if shot.audio is not None}:
+        open_audio(path)
+    audio = soundtrack(shots, places(plans, joins), fps)
+    return Job(tuple(plans), cards, whole, joins, end, board.canvas, audio)
+
+
+def places(plans: Sequence[Plan], joins: Sequence[Join]) -> tuple[Place, ...]:
+    """Where each shot lies in the clip."""
+    found: list[Place] = []
+    for plan, begin in zip(plans, joins, strict=True):
+        first = found[-1].end - begin.overlap if found else 0
+        found.append(Place(first, first + shot_frames(plan), begin.overlap))
+    return tuple(found)
 
 
 def shot_frames(plan: Plan) -> int:

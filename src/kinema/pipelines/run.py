@@ -78,6 +78,7 @@ def stream(
     models = {} if model is None else {model.card.id: model}
     record = Record(job.shot, identity(job, models), versions()) if keep_record else None
     clip = Clip(iter(()), Fraction(job.fps), record, count=job.length, size=(job.width, job.height))
+    clip.audio = job.audio
     shots = Shots(job, clip, models, on_progress or (lambda _: None))
     clip.frames = compose(
         map(shots.frames, range(len(job.plans))),

@@ -19,6 +19,7 @@ from kinema.story.media import MediaPath
 from kinema.story.positions import FramePosition
 from kinema.story.redraw import Mode, Redraw
 from kinema.story.settings import Settings
+from kinema.story.sound import Sound
 from kinema.story.timing import FrameRate
 from kinema.story.tracks import PromptTrack, Schedule
 from kinema.story.transition import CUT, Transition
@@ -207,6 +208,9 @@ class Shot(Settings):
         description="a sound file: audio.rms, audio.onset, audio.band(60, 200), audio.beat and beat in any "
         "number over frames follow it, and so do places in beats (8b); it plays under the clip",
     )
+    sound: Sound | None = Field(
+        None, title="Sound", description="how the audio plays: its start, loop, volume and fades"
+    )
     bpm: float | None = Field(
         None,
         ge=MIN_BPM,
@@ -283,6 +287,8 @@ class Shot(Settings):
             raise ConfigError(
                 f"guidance_interval=({low:g}, {high:g}) is upside down; write the lower level first."
             )
+        if self.sound is not None and self.audio is None:
+            raise ConfigError("sound says how the audio plays; add audio: FILE, or leave sound out.")
         if self.source is not None and self.extend is not None:
             raise ConfigError("source and extend exclude each other; paint over a clip, or carry it on.")
         if self.redraw is not None and self.mode == "joint":

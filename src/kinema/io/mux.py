@@ -1,0 +1,115 @@
+"""Sound under a finished video file, without touching its pictures: parts of files, placed to the sample.
+
+Each part is decoded to 48 kHz stereo, repeated if it loops, cut to its place, faded at its ends and laid at
+its time; between parts there is silence. The sound is exactly as long as the pictures:
+
+    samples = round(48000 frames / fps)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+from kinema.io import ffmpeg
+from kinema.io.audio_source import open_audio
+from kinema.io.formats import Container
+
+RATE = 48_000
+
+CODECS: dict[str, tuple[str, ...]] = {
+    "mp4": ("-c:a", "aac", "-b:a", "192k"),
+    "mov": ("-c:a", "aac", "-b:a", "192k"),
+    "webm": ("-c:a", "libopus", "-b:a", "128k"),
+    "matroska": ("-c:a", "flac"),
+}
+"""The sound of each muxer that has one."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AudioPart:
+    """A stretch of a sound file under a clip.
+
+    Attributes:
+        path: the file.
+        at: seconds into the clip where the part begins.
+        seconds: how long it is.
+        start: seconds into the file that play at `at`; negative for silence until the file begins.
+        loop: begin the file again when it ends, instead of silence.
+        volume: factor on the samples.
+        fade_in, fade_out: seconds at the ends of the part in which it comes and goes.
+    """
+
+    path: str
+    at: Fraction
+    seconds: Fraction
+    start: float = 0.0
+    loop: bool = False
+    volume: float = 1.0
+    fade_in: float = 0.0
+    fade_out: float = 0.0
+
+
+def mux(
+    video: Path,
+    parts: Sequence[AudioPart],
+    seconds: Fraction,
+    container: Container,
+    result: Path,
+    *,
+    metadata: Sequence[str] = (),
+) -> None:
+    """Write `result`: the pictures of `video` as they are, with the parts as its sound.
+
+    Args:
+        video: a finished file.
+        parts: in any order; where two are at the same time they are added.
+        seconds: of the pictures.
+        container: of both files.
+        result: the file to make.
+        metadata: ffmpeg's arguments for a further input that carries the tags, and their mapping.
+
+    Raises:
+        MediaError: a sound file that cannot be decoded.
+    """
+    arguments = ["-i", ffmpeg.url(video)]
+    for part in parts:
+        loop = ["-stream_loop", "-1"] if part.loop else []
+        arguments += [*loop, *open_audio(part.path).arguments]
+    arguments += [*metadata, "-filter_complex", graph(parts, seconds)]
+    arguments += ["-map", "0:v:0", "-c:v", "copy", "-map", "[sound]", *CODECS[container.muxer]]
+    arguments += ["-fflags", "+bitexact", "-flags:a", "+bitexact", *container.arguments]
+    made = ffmpeg.run([*arguments, "-f", container.muxer, ffmpeg.url(result)], seconds=86_400)
+    made.check(f"cannot lay sound under {video.name}")
+
+
+def graph(parts: Sequence[AudioPart], seconds: Fraction) -> str:
+    """ffmpeg's filter graph from inputs 1, 2, ... to `[sound]`."""
+    chains = [f"[{i}:a:0]{_chain(part)}[part{i}]" for i, part in enumerate(parts, start=1)]
+    inputs = "".join(f"[part{i}]" for i in range(1, len(parts) + 1))
+    whole = samples(seconds)
+    mix = f"{inputs}amix=inputs={len(parts)}:normalize=0:duration=longest,"
+    return ";".join([*chains, f"{mix}apad=whole_len={whole},atrim=end_sample={whole}[sound]"])
+
+
+def samples(seconds: Fraction) -> int:
+    """Samples in so many seconds, rounded."""
+    return round(seconds * RATE)
+
+
+def _chain(part: AudioPart) -> str:
+    """One part: whole samples throughout, time counted anew after a loop's seam."""
+    length, begin = samples(part.seconds), samples(Fraction(part.start))
+    late = min(max(0, -begin), length)
+    steps = [f"aresample={RATE}", "aformat=sample_fmts=fltp:channel_layouts=stereo", "asetpts=N/SR/TB"]
+    steps += [f"atrim=start_sample={max(0, begin)}:end_sample={max(1, max(0, begin) + length - late)}"]
+    steps += ["asetpts=N/SR/TB", f"adelay={late}S:all=1", f"apad=whole_len={length}"]
+    steps += [f"atrim=end_sample={length}", f"volume={part.volume:.6f}"]
+    if part.fade_in > 0:
+        steps.append(f"afade=t=in:ss=0:ns={max(1, samples(Fraction(part.fade_in)))}")
+    if part.fade_out > 0:
+        fade = min(length, max(1, samples(Fraction(part.fade_out))))
+        steps.append(f"afade=t=out:ss={length - fade}:ns={fade}")
+    return ",".join([*steps, f"adelay={samples(part.at)}S:all=1"])

@@ -1,0 +1,28 @@
+"""The page about storyboards: every storyboard on it is read, planned where it can be, and as long as it says."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from kinema.pipelines.job import make_job
+from kinema.story.files import parse_yaml
+from kinema.story.storyboard import Storyboard, from_mapping
+
+PAGE = (Path(__file__).parents[2] / "docs" / "storyboards.md").read_text(encoding="utf-8")
+BOARDS = [block for block in re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL) if "shots:" in block]
+
+
+@pytest.mark.parametrize("text", BOARDS)
+def test_every_storyboard_is_read_and_read_back(text):
+    board = from_mapping(parse_yaml(text))
+    assert isinstance(board, Storyboard)
+    assert from_mapping(board.to_mapping()) == board
+
+
+def test_the_first_one_is_planned():
+    job = make_job(from_mapping(parse_yaml(BOARDS[0])))
+    assert [join.kind for join in job.joins] == ["fade", "dissolve", "match", "cut"]
+    assert job.length == 17 + 17 + 17 + 16 - 8 - 1
