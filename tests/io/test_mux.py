@@ -1,4 +1,4 @@
-"""Sound under pictures: where a click in a file is heard in the clip, what is cut, repeated and left silent."""
+"""Sound under pictures: where a click in a file is heard, what is cut, repeated and left silent."""
 
 from __future__ import annotations
 

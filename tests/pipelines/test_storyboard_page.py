@@ -1,4 +1,4 @@
-"""The page about storyboards: every storyboard on it is read, planned where it can be, and as long as it says."""
+"""The page about storyboards: every one on it is read, and the first is as long as it says."""
 
 from __future__ import annotations
 
