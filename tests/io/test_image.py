@@ -145,7 +145,7 @@ def test_unreadable_pictures_are_one_line(tmp_path):
         "bigger.png": (bomb(14_000, 14_000), "damaged|megapixels"),
         "cut.png": (buffer.getvalue()[: len(buffer.getvalue()) // 2], "truncated|damaged"),
         "text.png": (b"hello", "no picture"),
-        "vector.eps": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "no picture"),
+        "vector.eps": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "PostScript"),
         "empty.png": (b"", "empty"),
     }
     for name, (data, match) in files.items():

@@ -175,12 +175,12 @@ def test_scripts_in_disguise_open_no_other_file(clip, tmp_path, script, name):
 
 
 def test_ffmpeg_itself_refuses_a_script_behind_a_forged_kind(clip, tmp_path):
-    from kinema.io.video_read import _Source
+    from kinema.io.probe import VideoFile
 
     shutil.copy(clip, tmp_path / "secret.mp4")
     (tmp_path / "a.mp4").write_text("ffconcat version 1.0\nfile secret.mp4\n")
     with pytest.raises(MediaError):
-        _Source.probe(tmp_path / "a.mp4", "mov")
+        VideoFile.probe(tmp_path / "a.mp4", "mov")
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".webm"])
@@ -211,15 +211,6 @@ def test_unreadable_media_is_one_line(clip, tmp_path):
     (tmp_path / "headless.mp4").write_bytes(clip.read_bytes()[:200])
     (tmp_path / "folder").mkdir()
     os.mkfifo(tmp_path / "fifo.mp4")
-    tool(
-        "-i",
-        clip,
-        "-vf",
-        "format=yuv420p10le,setparams=color_trc=smpte2084",
-        "-c:v",
-        "ffv1",
-        tmp_path / "hdr.mkv",
-    )
     for name, match in {
         "sound.mp4": "no picture stream",
         "empty.mp4": "empty",
@@ -229,7 +220,6 @@ def test_unreadable_media_is_one_line(clip, tmp_path):
         "folder": "holds no pictures",
         "fifo.mp4": "not a regular file",
         "missing.mp4": "No such file",
-        "hdr.mkv": "HDR",
         "nul\0.mp4": "null byte",
     }.items():
         refused(tmp_path / name, match)
@@ -238,7 +228,7 @@ def test_unreadable_media_is_one_line(clip, tmp_path):
 
 def test_a_frame_above_the_pixel_limit_is_refused_before_it_is_decoded(tmp_path, monkeypatch):
     path = write_video(tmp_path / "a.mp4", patches(1), fps=24)
-    monkeypatch.setattr("kinema.io.video_read.MAX_PIXELS", 64 * 64)
+    monkeypatch.setattr("kinema.io.probe.MAX_PIXELS", 64 * 64)
     refused(path, "megapixels|cannot read")
 
 

@@ -8,17 +8,22 @@ lost.
 from __future__ import annotations
 
 import functools
+import io
+import math
 import os
 import subprocess
 import tempfile
-import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from kinema.core.errors import MediaError
+from kinema.io.watchdog import Watchdog, limit_resources
+
+STALL = 120.0  # seconds that a decoder may think about one frame
 
 # SVT-AV1 greets on standard error whatever ffmpeg's log level is.
 _ENVIRONMENT = {"SVT_LOG": "1"}
@@ -30,6 +35,12 @@ _CONSEQUENCES = (
     "Could not open encoder before EOF",
     "Task finished with error code",
     "Terminating thread",
+    "Error opening input",
+    "Error opening output",
+    "Failed to set value '0:V:0'",
+    "Error parsing options",
+    "To ignore this",
+    "Press [q]",
 )
 
 
@@ -53,30 +64,53 @@ def url(path: Path) -> str:
 
 def command(arguments: Sequence[str], *, loglevel: str = "error") -> list[str]:
     """A full command line: quiet, never asking, overwriting only what lies in our own working folder."""
-    return [executable(), "-hide_banner", "-nostdin", "-loglevel", loglevel, "-y", *arguments]
+    return [executable(), "-hide_banner", "-nostdin", "-nostats", "-loglevel", loglevel, "-y", *arguments]
 
 
 def run(
-    arguments: Sequence[str], *, loglevel: str = "error", limit: int = 1 << 24, seconds: float = 600.0
+    arguments: Sequence[str],
+    *,
+    loglevel: str = "error",
+    limit: int = 1 << 24,
+    stall: float = STALL,
+    stranger: bool = True,
 ) -> Result:
-    """Run to the end; standard output is cut at `limit` bytes (the program is stopped there)."""
+    """Read with ffmpeg to the end; standard output is cut at `limit` bytes (the program is stopped there).
+
+    Args:
+        arguments: after ffmpeg's own first ones.
+        loglevel: what it says on standard error.
+        limit: bytes of standard output that are kept.
+        stall: seconds without any output after which it is stopped.
+        stranger: whether it reads a file that is not our own, and is bounded in memory.
+    """
     with tempfile.TemporaryFile() as log:
         process = _start(command(arguments, loglevel=loglevel), log, stdout=subprocess.PIPE)
-        assert process.stdout is not None
-        late = threading.Event()
-        alarm = threading.Timer(seconds, _expire, (process, late))
-        alarm.start()
+        if stranger:
+            limit_resources(process)
         try:
-            output = process.stdout.read(limit)
-            if len(output) == limit:
-                process.kill()
-            process.wait()
+            with Watchdog(process, stall) as dog:
+                output = _drain(process, limit, dog)
         finally:
-            alarm.cancel()
             _stop(process)
-        if late.is_set():
-            raise MediaError(f"ffmpeg gave no answer within {seconds:.0f} s; the file may be damaged.")
+        if dog.barked:
+            raise MediaError(f"ffmpeg gave no answer within {stall:.0f} s; the file may be damaged.")
         return Result(process.returncode, output, _text(log))
+
+
+def _drain(process: subprocess.Popen[bytes], limit: int, dog: Watchdog) -> bytes:
+    """Standard output up to `limit` bytes; the process has ended, or is stopped at the limit."""
+    assert isinstance(process.stdout, io.BufferedReader)
+    parts, left = [], limit
+    dog.wait()
+    while left and (part := process.stdout.read1(min(left, 1 << 16))):
+        parts.append(part)
+        left -= len(part)
+        dog.wait()
+    if not left:
+        process.kill()
+    process.wait()
+    return b"".join(parts)
 
 
 class Result:
@@ -145,20 +179,31 @@ class FrameSink:
         return MediaError(f"cannot write {str(self._target)!r}: {reason(_text(self._log))}")
 
 
-def frames(arguments: Sequence[str], size: tuple[int, int], source: Path) -> Iterator[np.ndarray]:
-    """Yield the frames `[H, W, 3]` that ffmpeg writes as rgb24 to its standard output.
+def frames(
+    arguments: Sequence[str], shape: tuple[int, int, int], dtype: DTypeLike, path: Path
+) -> Iterator[np.ndarray]:
+    """Yield the frames `[H, W, C]` that ffmpeg writes to its standard output as raw video.
 
-    Raises `MediaError` when it stops with an error, after the frames that could be read.
+    Raises `MediaError` after the frames that could be read, when it stops with an error or gives nothing for
+    `STALL` seconds.
     """
-    width, height = size
+    size = math.prod(shape) * np.dtype(dtype).itemsize
     with tempfile.TemporaryFile() as log:
         process = _start(command(arguments), log, stdout=subprocess.PIPE)
+        limit_resources(process)
         assert process.stdout is not None
         try:
-            while len(data := process.stdout.read(width * height * 3)) == width * height * 3:
-                yield np.frombuffer(data, np.uint8).reshape(height, width, 3)
-            if process.wait() != 0 or data or cut_off(_text(log)):
-                raise MediaError(f"cannot read all of {str(source)!r}: {reason(_text(log))}")
+            with Watchdog(process, STALL) as dog:
+                dog.wait()
+                while len(data := process.stdout.read(size)) == size:
+                    dog.rest()
+                    yield np.frombuffer(data, dtype).reshape(shape)
+                    dog.wait()
+                code = process.wait()
+            if dog.barked:
+                raise MediaError(f"cannot read all of {str(path)!r}: ffmpeg gave nothing for {STALL:.0f} s.")
+            if code != 0 or data or cut_off(_text(log)):
+                raise MediaError(f"cannot read all of {str(path)!r}: {reason(_text(log))}")
         finally:
             _stop(process)
 
@@ -171,14 +216,16 @@ def cut_off(log: str) -> bool:
 
 
 def reason(log: str, *, last: bool = False) -> str:
-    """The first line (the `last` of a talkative log) that says what went wrong, without ffmpeg's prefix."""
+    """The first line (the `last` of a talkative log) that says what went wrong, without ffmpeg's prefix.
+
+    Escape codes for the terminal, which a file's own tags may smuggle into the log, do not come out of it.
+    """
     lines = [line.strip() for line in log.splitlines() if line.strip()]
     telling = [line for line in lines if not any(phrase in line for phrase in _CONSEQUENCES)] or lines
-    return (
-        telling[-1 if last else 0].split("] ", 1)[-1][:300]
-        if telling
-        else "ffmpeg stopped without giving a reason."
-    )
+    if not telling:
+        return "ffmpeg stopped without giving a reason."
+    line = telling[-1 if last else 0].split("] ", 1)[-1][:300]
+    return "".join(sign if sign.isprintable() else "?" for sign in line)
 
 
 def _start(
@@ -206,11 +253,6 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
                 pipe.close()
             except OSError:  # what was still buffered for a dead reader is of no use to anyone
                 continue
-
-
-def _expire(process: subprocess.Popen[bytes], late: threading.Event) -> None:
-    late.set()
-    process.kill()
 
 
 def _text(log: IO[bytes]) -> str:

@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 from PIL import ExifTags, Image, ImageCms, ImageOps, PngImagePlugin, UnidentifiedImageError
@@ -23,16 +23,18 @@ from kinema.io import containers
 from kinema.io.atomic import check_target, publish, staging
 from kinema.io.formats import QUALITIES, Quality
 from kinema.io.record import parameters, record_text, title
-from kinema.io.sniff import MAX_BYTES_IMAGE, open_regular
+from kinema.io.sniff import MAX_BYTES_IMAGE, demuxers, known_as, open_regular, sniff
 
 MAX_PIXELS = 100_000_000
 MAX_SIDE = 16_384
+MAX_SCANNED = 3_000_000_000  # pixels over all scans of a progressive JPEG, which has about ten
 # Formats that are pictures and nothing else: EPS and PDF would start an interpreter.
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM", "TGA", "JPEG2000", "ICO")
 HOW = ("crop", "pad", "stretch")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
 How = Literal["crop", "pad", "stretch"]
+_BAND = 1 << 20  # pixels laid on their background at a time
 _JPEG_QUALITY: dict[Quality, int] = {"small": 75, "medium": 85, "high": 95}
 
 
@@ -51,27 +53,46 @@ def read_image(path: str | Path) -> np.ndarray:
         decoding(path),
         Image.open(file, formats=FORMATS) as image,
     ):
-        _check_pixels(path, image.size)
+        check_pixels(path, image.size)
+        check_scans(path, file, image)
         return _pixels(image)
+
+
+class _NoWhiteError(ValueError):
+    """Numbers of which nobody knows which one is white."""
 
 
 @contextmanager
 def decoding(path: Path) -> Iterator[None]:
     """Whatever Pillow's decoders raise about a damaged file becomes one line; they raise almost anything."""
     with warnings.catch_warnings():
-        # Pillow warns of bombs below our own limit, which is checked before any pixel is decoded.
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        # Pillow warns of damaged EXIF, and of bombs below our own limit, checked before a pixel is decoded.
+        warnings.simplefilter("ignore")
         try:
             yield
         except (MediaError, GeneratorExit):
             raise
-        except UnidentifiedImageError:
+        except Image.DecompressionBombError:
             raise MediaError(
-                f"cannot read {str(path)!r}: it is no picture; give PNG, JPEG, WebP or the like."
+                f"cannot read {str(path)!r}: it is above 100 megapixels; scale it down first."
             ) from None
+        except UnidentifiedImageError:
+            raise MediaError(f"cannot read {str(path)!r}: {_no_picture(path)}") from None
+        except _NoWhiteError as error:
+            raise MediaError(f"cannot read {str(path)!r}: {error}; save it with 8 or 16 bits.") from None
         except Exception as error:
             reason = " ".join(str(error).split())[:200] or type(error).__name__
-            raise MediaError(f"cannot read {str(path)!r}: {reason}; the file may be damaged.") from None
+            raise MediaError(f"cannot read {str(path)!r}: {reason}; it is damaged, get it again.") from None
+
+
+def _no_picture(path: Path) -> str:
+    with open_regular(path) as file:
+        head = file.read(4096)
+    if other := known_as(head):
+        return f"it is {other}."
+    if demuxers(sniff(head) or ""):
+        return "it is a video; give a picture, such as one frame of it."
+    return "it is no picture; give PNG, JPEG, WebP or the like."
 
 
 def fit_image(
@@ -115,10 +136,14 @@ def flatten(image: np.ndarray, background: tuple[int, int, int] = (0, 0, 0)) -> 
     """Lay `[H, W, 4]` on a colour: `a rgb + (1 - a) background`; `[H, W, 3]` comes back unchanged."""
     if image.shape[2] == 3:
         return image
-    alpha = image[..., 3:].astype(np.uint32)
-    mixed: np.ndarray = alpha * image[..., :3] + (255 - alpha) * np.array(background, np.uint32)
-    rounded: np.ndarray = (mixed + 127) // 255
-    return rounded.astype(np.uint8)
+    out = np.empty((*image.shape[:2], 3), np.uint8)
+    rows = max(1, _BAND // image.shape[1])
+    for top in range(0, len(image), rows):  # in bands: a picture of 100 megapixels must not take 4 GB
+        band = image[top : top + rows]
+        alpha = band[..., 3:].astype(np.uint32)
+        mixed = alpha * band[..., :3] + (255 - alpha) * np.array(background, np.uint32)
+        out[top : top + rows] = (mixed + 127) // 255
+    return out
 
 
 def write_image(
@@ -227,11 +252,24 @@ def _exif(record: Record) -> bytes:
     return exif.tobytes()
 
 
-def _check_pixels(path: Path, size: tuple[int, int]) -> None:
+def check_pixels(path: Path, size: tuple[int, int]) -> None:
+    """`MediaError` above 100 megapixels."""
     if size[0] * size[1] > MAX_PIXELS:
         raise MediaError(
             f"cannot read {str(path)!r}: {size[0]}x{size[1]} is above 100 megapixels; scale it down first."
         )
+
+
+def check_scans(path: Path, file: BinaryIO, image: Image.Image) -> None:
+    """Refuse a JPEG whose scans, each of which may touch every pixel, would be hours of work."""
+    if image.format not in ("JPEG", "MPO"):
+        return
+    place = file.tell()
+    file.seek(0)
+    scans = sum(part.count(b"\xff\xda") for part in iter(lambda: file.read(1 << 20), b""))
+    file.seek(place)
+    if scans * image.width * image.height > MAX_SCANNED:
+        raise MediaError(f"cannot read {str(path)!r}: it has {scans} scans; save it as a plain JPEG.")
 
 
 def _pixels(image: Image.Image) -> np.ndarray:
@@ -250,12 +288,10 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     values = np.asarray(image)
     if image.mode == "F":
         if not (np.isfinite(values).all() and values.min() >= 0 and values.max() <= 1):
-            raise MediaError(
-                "float pixels outside 0..1 have no known white; save the picture with 8 or 16 bits."
-            )
+            raise _NoWhiteError("float pixels outside 0..1 have no known white")
         return Image.fromarray((values * 255).round().astype(np.uint8))
     if values.min() < 0 or values.max() > 65535:
-        raise MediaError("32-bit pixels have no known white; save the picture with 8 or 16 bits.")
+        raise _NoWhiteError("32-bit pixels have no known white")
     return Image.fromarray((values.astype(np.float64) / 257).round().astype(np.uint8))
 
 

@@ -1,4 +1,4 @@
-"""Clips that are pictures: animated GIF, WebP and PNG, a still as a clip of one frame, a folder of stills.
+"""Clips that are pictures: animated GIF, WebP, PNG and AVIF; a still as one frame; a folder of stills.
 
 Transparency is laid on black, since a clip's frames are RGB.
 """
@@ -16,20 +16,23 @@ import numpy as np
 from PIL import Image, ImageSequence
 
 from kinema.core.errors import MediaError
-from kinema.io.image import FORMATS, MAX_PIXELS, decoding, flatten, read_image
+from kinema.io.image import FORMATS, check_pixels, decoding, flatten, read_image
 from kinema.io.reader import VideoReader
-from kinema.io.sniff import MAX_BYTES_IMAGE, open_regular
+from kinema.io.sniff import MAX_BYTES_IMAGE, Stamp, open_regular
 
 FRAME_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+ANIMATED = ("GIF", "WEBP", "PNG", "AVIF")
 _MAX_FRAMES = 100_000
+_MAX_PIXELS_ALL = 4_000_000_000  # Pillow decodes about 30 million a second
 _DEFAULT_MS = 100  # what browsers make of a frame that names no duration
 
 
 class AnimationReader(VideoReader):
-    """An animated GIF, WebP or PNG."""
+    """An animated GIF, WebP, PNG or AVIF."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._stamp = Stamp.of(path)
         with self._open() as image:
             self.size = image.size
             step = 10 if image.format == "GIF" else 1
@@ -47,27 +50,43 @@ class AnimationReader(VideoReader):
 
     def __iter__(self) -> Iterator[np.ndarray]:
         with self._open() as image:
-            for index, picture in enumerate(ImageSequence.Iterator(image)):
+            for index, picture in enumerate(_moving(image)):
                 yield self._one_size(flatten(np.asarray(picture.convert("RGBA"))), index)
+        self._stamp.check()
 
     @cached_property
     def _durations(self) -> list[float]:
         durations: list[float] = []
         with self._open() as image:
-            if (count := getattr(image, "n_frames", 1)) > _MAX_FRAMES:
+            count = getattr(image, "n_frames", 1)
+            if count > _MAX_FRAMES:
                 raise MediaError(f"{str(self.path)!r} has {count} frames; the limit is {_MAX_FRAMES}.")
-            for picture in ImageSequence.Iterator(image):
+            if count * image.width * image.height > _MAX_PIXELS_ALL:
+                raise MediaError(
+                    f"{str(self.path)!r} has {count} frames of {image.width}x{image.height}, above "
+                    f"{_MAX_PIXELS_ALL:,} pixels in all; convert it to MP4."
+                )
+            for picture in _moving(image):
                 picture.load()
                 durations.append(float(picture.info.get("duration") or _DEFAULT_MS))
+        if not durations:
+            raise MediaError(f"{str(self.path)!r} has no frames; get it again.")
         return durations
 
     @contextmanager
     def _open(self) -> Iterator[Image.Image]:
         with open_regular(self.path, limit=MAX_BYTES_IMAGE) as file, decoding(self.path):
-            image = Image.open(file, formats=("GIF", "WEBP", "PNG"))
-            if image.width * image.height > MAX_PIXELS:
-                raise MediaError(f"{str(self.path)!r} is {image.width}x{image.height}; above 100 megapixels.")
+            image = Image.open(file, formats=ANIMATED)
+            check_pixels(self.path, image.size)
             yield image
+
+
+def _moving(image: Image.Image) -> Iterator[Image.Image]:
+    """The frames of an animation; a PNG's stand-in for programs that show no animations is none of them."""
+    frames = ImageSequence.Iterator(image)
+    if getattr(image, "default_image", False):
+        next(frames)
+    return frames
 
 
 class StillsReader(VideoReader):
@@ -125,7 +144,7 @@ def open_pictures(path: Path, still_fps: Fraction) -> VideoReader:
         decoding(path),
         Image.open(file, formats=FORMATS) as image,
     ):
-        moving = image.format in ("GIF", "WEBP", "PNG") and getattr(image, "is_animated", False)
+        moving = image.format in ANIMATED and getattr(image, "is_animated", False)
     return AnimationReader(path) if moving else StillsReader(path, [path], still_fps)
 
 
