@@ -286,7 +286,7 @@ def test_a_decoder_that_hangs_is_stopped(clip, monkeypatch, tmp_path):
     fake.chmod(0o755)
     monkeypatch.setattr(ffmpeg, "executable", lambda: str(fake))
     with pytest.raises(MediaError, match="no answer within 0 s"):
-        ffmpeg.run(["-i", "x"], stall=0.2)
+        ffmpeg.run(["-i", "x"], seconds=0.2)
     monkeypatch.setattr(ffmpeg, "STALL", 0.2)
     with pytest.raises(MediaError, match="gave nothing"):
         list(ffmpeg.frames([], (2, 2, 3), np.uint8, clip))

@@ -45,7 +45,7 @@ def open_audio(path: str | Path) -> AudioSource:
         raise MediaError(f"{str(path)!r} is no sound by its content; give WAV, FLAC, MP3, M4A or Ogg.")
     guard = ("-protocol_whitelist", "file,pipe", "-format_whitelist", kind, "-i", ffmpeg.url(path))
     begin = ["-map", "0:a:0", "-t", "0.25", "-f", "s16le", "pipe:1"]
-    result = ffmpeg.run([*guard, *begin], loglevel="info", limit=1 << 20, seconds=60)
+    result = ffmpeg.run([*guard, *begin], loglevel="info", limit=1 << 20, seconds=60, stranger=True)
     if "Audio:" not in result.log:
         raise MediaError(f"{str(path)!r} has no sound; give a file with an audio stream.")
     result.check(f"cannot read {str(path)!r}")

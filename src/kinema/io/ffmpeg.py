@@ -72,8 +72,8 @@ def run(
     *,
     loglevel: str = "error",
     limit: int = 1 << 24,
-    stall: float = STALL,
-    stranger: bool = True,
+    seconds: float = STALL,
+    stranger: bool = False,
 ) -> Result:
     """Read with ffmpeg to the end; standard output is cut at `limit` bytes (the program is stopped there).
 
@@ -81,20 +81,20 @@ def run(
         arguments: after ffmpeg's own first ones.
         loglevel: what it says on standard error.
         limit: bytes of standard output that are kept.
-        stall: seconds without any output after which it is stopped.
-        stranger: whether it reads a file that is not our own, and is bounded in memory.
+        seconds: without any output, after which it is stopped.
+        stranger: whether it only reads, a file that is not our own: its memory is bounded then.
     """
     with tempfile.TemporaryFile() as log:
         process = _start(command(arguments, loglevel=loglevel), log, stdout=subprocess.PIPE)
         if stranger:
             limit_resources(process)
         try:
-            with Watchdog(process, stall) as dog:
+            with Watchdog(process, seconds) as dog:
                 output = _drain(process, limit, dog)
         finally:
             _stop(process)
         if dog.barked:
-            raise MediaError(f"ffmpeg gave no answer within {stall:.0f} s; the file may be damaged.")
+            raise MediaError(f"ffmpeg gave no answer within {seconds:.0f} s; the file may be damaged.")
         return Result(process.returncode, output, _text(log))
 
 

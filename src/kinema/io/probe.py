@@ -154,7 +154,9 @@ class VideoFile:
             MediaError: no frame can be decoded, or the frames are too large, too fast or of unknown colours.
         """
         y4m = ["-frames:v", "1", "-pix_fmt", "yuv444p", "-f", "yuv4mpegpipe", "pipe:1"]
-        result = ffmpeg.run([*source(path, kind), *y4m], loglevel="info", limit=512, stall=60)
+        result = ffmpeg.run(
+            [*source(path, kind), *y4m], loglevel="info", limit=512, seconds=60, stranger=True
+        )
         stream = Stream.find(result.log)
         if stream is not None and (problem := _unknown_colours(stream, result.log)):
             raise MediaError(f"cannot read {str(path)!r}: {problem}")

@@ -138,7 +138,9 @@ def _container_texts(path: Path, kind: str) -> list[str]:
         "-i",
         ffmpeg.url(path),
     ]
-    result = ffmpeg.run([*source, "-f", "ffmetadata", "pipe:1"], limit=4 * containers.LIMIT, stall=60)
+    result = ffmpeg.run(
+        [*source, "-f", "ffmetadata", "pipe:1"], limit=4 * containers.LIMIT, seconds=60, stranger=True
+    )
     tags = parse_ffmetadata(result.output.decode("utf-8", "replace"))
     return [tags[key] for key in ("kinema", "comment") if key in tags]
 

@@ -101,7 +101,7 @@ class _FFmpegReader(VideoReader):
     @cached_property
     def _clock(self) -> tuple[np.ndarray, float]:
         """Start times and the whole duration, from one decoding pass that keeps no pictures."""
-        result = ffmpeg.run(self._video.clock_arguments(), limit=1 << 27)
+        result = ffmpeg.run(self._video.clock_arguments(), limit=1 << 27, stranger=True)
         result.check(f"cannot read {str(self.path)!r}")
         self._stamp.check()
         text = result.output.decode("ascii", "replace")

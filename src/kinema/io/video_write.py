@@ -303,7 +303,7 @@ class _Encoded:
         source = ["-i", ffmpeg.url(master)]
         transparent = f"reserve_transparent={int(alpha)}"
         made = ["-vf", f"palettegen={transparent}", "-frames:v", "1", "-update", "1", "-f", "image2"]
-        ffmpeg.run([*source, *made, ffmpeg.url(palette)], stall=86_400, stranger=False).check(what)
+        ffmpeg.run([*source, *made, ffmpeg.url(palette)], seconds=86_400).check(what)
         used = [
             "-i",
             ffmpeg.url(palette),
@@ -314,7 +314,7 @@ class _Encoded:
             "-f",
             "gif",
         ]
-        ffmpeg.run([*source, *used, ffmpeg.url(result)], stall=86_400, stranger=False).check(what)
+        ffmpeg.run([*source, *used, ffmpeg.url(result)], seconds=86_400).check(what)
         return result
 
     def _with_record(self, result: Path, size: tuple[int, ...], work: Path) -> Path:
