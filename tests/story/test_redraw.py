@@ -10,6 +10,7 @@ import pytest
 from kinema.core.errors import ConfigError
 from kinema.story.redraw import RANGES, NameTrack, Redraw, check_range
 from kinema.story.shot import Shot
+from kinema.story.storyboard import load
 from kinema.story.tracks import Schedule
 
 
@@ -55,12 +56,12 @@ def test_every_schedule_has_a_range_and_every_range_a_schedule():
         ({"seed": "travel"}, "seed: travel needs seeds"),
         ({"seeds": {0: 7}}, "seeds is not used by seed: iter"),
         ({"seed": "fixed", "seed_every": 2}, "seed_every is not used by seed: fixed"),
-        ({"mask_feather": 2}, "mask_feather needs a mask"),
-        ({"colour": "off", "colour_amount": 0.5}, "colour_amount does nothing while colour is off"),
-        ({"sharpen_radius": 2}, "sharpen_radius does nothing while sharpen is 0"),
+        ({"mask_feather": 2}, "mask_feather does nothing without a mask"),
+        ({"colour": "off", "colour_window": 5}, "colour_window does nothing without colour"),
+        ({"sharpen_radius": 2}, "sharpen_radius does nothing without sharpen"),
         ({"strength_schedule": "0:(0.65)"}, "kinema's is 1 - Deforum's"),
         ({"solver": {0: 3}}, "3.* is not a name"),
-        ({"colour": "lb"}, "Did you mean 'lab'"),
+        ({"colour": "histogramm"}, "Did you mean 'histogram'"),
     ],
 )
 def test_what_contradicts_itself_is_refused(wrong, message):
@@ -78,3 +79,15 @@ def test_names_hold_from_key_to_key():
 def test_redraw_belongs_to_its_mode():
     with pytest.raises(ConfigError, match="redraw belongs to mode: frame_by_frame"):
         Shot(prompt="a fox", redraw={"strength": 0.5})
+
+
+def test_paths_are_relative_to_the_shot_file(tmp_path):
+    (tmp_path / "a.yaml").write_text(
+        "prompt: a fox\nmode: frame_by_frame\nredraw: {mask: m.png, colour_from: c.png}\n"
+    )
+    (tmp_path / "b.yaml").write_text("prompt: a fox\nmode: frame_by_frame\nredraw: {mask: m.png}\n")
+    shots = [load(tmp_path / name) for name in ("a.yaml", "b.yaml")]
+    mask, reference = str(tmp_path / "m.png"), str(tmp_path / "c.png")
+    assert (shots[0].redraw.mask, shots[0].redraw.colour_from) == (mask, reference)
+    assert (shots[1].redraw.mask, shots[1].redraw.colour_from) == (mask, "first")
+    assert set(shots[0].redraw.files) == {mask, reference}

@@ -19,6 +19,7 @@ WORDS: dict[Phase, str] = {
     "text": "reading the prompt",
     "encode": "encoding",
     "denoise": "denoising",
+    "draw": "drawing",
     "decode": "decoding",
     "write": "writing",
 }

@@ -19,7 +19,7 @@ EMBEDDED = "embedded"
 EMBEDDED_FOLDER = Path(__file__).resolve().parents[1] / "assets" / "embedded"
 
 Mechanism = Literal["levels", "channels", "none"]
-Mode = Literal["text", "image", "first", "last", "keyframes", "strength", "video", "extend"]
+Mode = Literal["text", "image", "first", "last", "keyframes", "strength", "video", "extend", "frame_by_frame"]
 
 MODES: dict[Mode, str] = {
     "text": "text to video",
@@ -30,6 +30,7 @@ MODES: dict[Mode, str] = {
     "strength": "keyframes below full strength",
     "video": "video to video",
     "extend": "extension of a clip",
+    "frame_by_frame": "frame by frame (each frame redrawn from the one before)",
 }
 
 
@@ -78,7 +79,7 @@ class ModelCard:
 
     id: str
     folder: Path
-    family: Literal["embedded", "wan"]
+    family: Literal["embedded", "wan", "image"]
     stride: Stride
     multiple: int
     latent_channels: int
@@ -107,6 +108,7 @@ ALTERNATIVES: dict[Mode, str] = {
     "strength": "Use strength 1, or --model embedded.",
     "video": "Use --model embedded or a Wan T2V checkpoint.",
     "extend": "Use --model embedded or a Wan 2.2 TI2V checkpoint.",
+    "frame_by_frame": "Use --model embedded, a Wan T2V checkpoint, or an image model.",
 }
 
 
@@ -267,7 +269,7 @@ def _wan_modes(
         )
     if per_token_time:
         return "levels", frozenset(MODES)
-    return "none", frozenset({"text", "image", "video"})
+    return "none", frozenset({"text", "image", "video", "frame_by_frame"})
 
 
 def _wan_defaults(folder: Path, residual: bool, boundary: float | None, mechanism: Mechanism) -> Defaults:

@@ -19,9 +19,16 @@ from numpy.typing import NDArray
 
 from kinema.core.errors import ConfigError
 from kinema.pipelines.cards import ModelCard
+from kinema.pipelines.frame_by_frame_plan import (
+    RedrawPlan,
+    is_frame_by_frame,
+    one_frame_card,
+    plan_redraw,
+)
 from kinema.pipelines.geometry import Geometry, plan_geometry
 from kinema.pipelines.given import Given, plan_given
 from kinema.story.prompts import both_sides
+from kinema.story.redraw import Mode
 from kinema.story.shot import Shot
 from kinema.story.tracks import Schedule
 
@@ -77,6 +84,7 @@ class Plan:
         device, dtype: as asked for; resolved when the model loads.
         notes: what was rounded or moved, for the user to read.
         shot: the resolved shot as JSON values, for the record.
+        redraw: for mode `frame_by_frame`, the frames that are drawn; None where all are sampled jointly.
     """
 
     model: str
@@ -89,6 +97,12 @@ class Plan:
     dtype: str
     notes: tuple[str, ...]
     shot: dict[str, Any]
+    redraw: RedrawPlan | None = None
+
+    @property
+    def mode(self) -> Mode:
+        """How its frames come about."""
+        return "joint" if self.redraw is None else "frame_by_frame"
 
     @property
     def digest(self) -> str:
@@ -110,14 +124,25 @@ def make_plan(shot: Shot, card: ModelCard, after: Geometry | None = None) -> Pla
         ModelError: a mode that the model cannot do.
         MediaError: a picture or clip that cannot be read.
     """
-    if shot.mode != "joint":
-        raise ConfigError(f"mode={shot.mode!r} is not run yet; write mode: joint.")
+    if by_frames := is_frame_by_frame(shot, card):
+        card = one_frame_card(shot, card)
     _check_modes(shot, card)
     geometry = plan_geometry(shot, card, after)
     given, notes = plan_given(shot, card, geometry)
     seed = secrets.randbelow(2**31) if shot.seed is None else shot.seed
     prompts, negatives = _prompts(shot, geometry)
     sampling = _sampling(shot, card, geometry, seed)
+    redraw = None
+    if by_frames:
+        redraw = plan_redraw(
+            shot,
+            geometry,
+            given,
+            seed=seed,
+            steps=sampling.steps,
+            solver=sampling.solver,
+            known_solver=known_solver,
+        )
     return Plan(
         model=card.id,
         geometry=geometry,
@@ -129,6 +154,7 @@ def make_plan(shot: Shot, card: ModelCard, after: Geometry | None = None) -> Pla
         dtype=shot.dtype,
         notes=(*geometry.notes, *notes),
         shot=_resolved(shot, geometry, sampling, card).model_dump(mode="json", exclude_none=True),
+        redraw=redraw,
     )
 
 
@@ -150,12 +176,18 @@ def _check_modes(shot: Shot, card: ModelCard) -> None:
         )
 
 
-def _sampling(shot: Shot, card: ModelCard, geometry: Geometry, seed: int) -> Sampling:
-    from kinema.diffusion.flow import sigmas
+def known_solver(name: str) -> str:
+    """The solver's name; `ConfigError` with the nearest one for a name that there is not."""
     from kinema.diffusion.solvers import solver
 
+    return solver(name).name
+
+
+def _sampling(shot: Shot, card: ModelCard, geometry: Geometry, seed: int) -> Sampling:
+    from kinema.diffusion.flow import sigmas
+
     defaults = card.defaults
-    name = solver(shot.solver or defaults.solver).name
+    name = known_solver(shot.solver or defaults.solver)
     steps = shot.steps or defaults.steps
     shift = defaults.shift if shot.shift is None else shot.shift
     grid = shot.grid or defaults.grid

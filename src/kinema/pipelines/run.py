@@ -20,8 +20,8 @@ from kinema.pipelines.compose import compose
 from kinema.pipelines.hashes import cached_hashes
 from kinema.pipelines.job import Job, make_job
 from kinema.pipelines.model import Model, load
+from kinema.pipelines.modes import render_plan
 from kinema.pipelines.plan import Plan
-from kinema.pipelines.render import render_plan
 from kinema.pipelines.source import read_request
 from kinema.story.shot import Shot
 from kinema.story.storyboard import Storyboard

@@ -57,6 +57,19 @@ def branch(
     states = model.text.encode(prompts.spans, **({} if max_length is None else {"max_length": max_length}))
     weights_TK = torch.tensor(prompts.weights, dtype=torch.float32, device=model.device)
     weights_TK = torch.cat([weights_TK[:1].expand(context, -1), weights_TK])
+    return branch_of(states, weights_TK, model, blend=blend, image_BND=image_BND)
+
+
+def branch_of(
+    states: TextStates, weights_TK: Tensor, model: Model, *, blend: str, image_BND: Tensor | None = None
+) -> Branch:
+    """The same from encoded prompts.
+
+    Args:
+        states: of K prompts.
+        weights_TK: their shares per latent frame, rows with sum 1.
+        model, blend, image_BND: as in `branch`.
+    """
     several = weights_TK.shape[1] > 1
     if several and blend == "velocity":
         parts = [_only(states, k) for k in range(weights_TK.shape[1])]

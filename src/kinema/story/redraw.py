@@ -10,7 +10,8 @@ everywhere in kinema and in diffusers: the share of the picture that may change,
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from fractions import Fraction
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
@@ -19,6 +20,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from kinema.core.errors import ConfigError
 from kinema.story.keyed import Key, Keyed
+from kinema.story.media import MediaPath
 from kinema.story.positions import POSITION_PATTERN, FramePosition
 from kinema.story.seeds import SeedBehaviour
 from kinema.story.settings import Settings
@@ -26,11 +28,13 @@ from kinema.story.tracks import Schedule
 
 Mode = Literal["joint", "frame_by_frame"]
 NoiseKind = Literal["uniform", "gaussian", "perlin"]
-ColourMatch = Literal["off", "mean", "moments", "lab", "rgb", "hsv"]
+ColourMatch = Literal["off", "transport", "histogram"]
 SeedRule = SeedBehaviour | Literal["travel"]
 
 MAX_CADENCE = 64
-MAX_SEED = 2**63 - 1
+MAX_SEED = 2**53  # whole numbers that a float holds exactly
+
+COLOUR_WORDS = ("first", "keyframes")
 
 RANGES: Mapping[str, tuple[float, float]] = {
     "strength": (0.0, 1.0),
@@ -42,7 +46,7 @@ RANGES: Mapping[str, tuple[float, float]] = {
     "contrast": (0.0, 4.0),
     "sharpen": (0.0, 5.0),
     "blur": (0.0, 64.0),
-    "colour_amount": (0.0, 1.0),
+    "colour_window": (1, 1_000_000),
     "mask_feather": (0.0, 256.0),
 }
 """Lowest and highest value of every schedule in `Redraw`, ends included."""
@@ -107,7 +111,7 @@ class NameTrack(Keyed[str]):
             raise ConfigError(f"{str(value)[:40]!r} is not a name; write for example euler.")
         return value
 
-    def sample(self, frames: int, fps: float) -> tuple[str, ...]:
+    def sample(self, frames: int, fps: float | Fraction) -> tuple[str, ...]:
         """The name at each frame; `ConfigError` for a key outside the clip."""
         segments = self.segments(frames, fps)
         return tuple(self.keys[segments.order_K[i]].value for i in segments.left_F)
@@ -179,18 +183,17 @@ class Redraw(Settings):
         description="of the noise that the model removes; above 1 gives busier pictures, below calmer ones",
     )
     colour: ColourMatch = Field(
-        "moments",
+        "transport",
         title="Colour coherence",
-        description="what drawn frames share with the reference: off; mean or moments (mean and spread) in "
-        "Oklab; lab, rgb or hsv histograms",
+        description="takes the drift of colours away: off, transport (mean and covariance), or histogram",
     )
-    colour_amount: Annotated[Schedule, _in_range("colour_amount")] = Field(
-        Schedule(1.0), title="Colour amount", description="0 leaves the colours alone, 1 matches them in full"
+    colour_window: Annotated[Schedule, _in_range("colour_window")] = Field(
+        Schedule(25.0),
+        title="Colour window",
+        description="frames over which colours return to the reference; 1 holds them there at every frame",
     )
-    colour_from: str = Field(
+    colour_from: MediaPath = Field(
         "first",
-        min_length=1,
-        max_length=4096,
         title="Colour reference",
         description="first (drawn frame), keyframes (the last one passed), or the path of a picture",
     )
@@ -213,10 +216,8 @@ class Redraw(Settings):
     blur: Annotated[Schedule, _in_range("blur")] = Field(
         Schedule(0.0), title="Blur", description="pixels, at every drawn frame; 0 is off"
     )
-    mask: str | None = Field(
+    mask: MediaPath | None = Field(
         None,
-        min_length=1,
-        max_length=4096,
         title="Mask",
         description="picture or video: white is redrawn, black keeps what is there",
     )
@@ -237,6 +238,19 @@ class Redraw(Settings):
         description="frames before a keyframe over which its picture is mixed in, more and more",
     )
 
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Paths of the pictures and clips that it names."""
+        named = () if self.colour_from in COLOUR_WORDS or self.colour == "off" else (self.colour_from,)
+        return named if self.mask is None else (*named, self.mask)
+
+    def with_files(self, change: Callable[[str], str]) -> Redraw:
+        """A copy whose paths are changed."""
+        mask = {} if self.mask is None else {"mask": change(self.mask)}
+        if self.colour_from in COLOUR_WORDS:
+            return self.with_(**mask)
+        return self.with_(**mask, colour_from=change(self.colour_from))
+
     @model_validator(mode="after")
     def _agree(self) -> Redraw:
         """Settings that only mean something together."""
@@ -248,16 +262,12 @@ class Redraw(Settings):
             )
         if self.seed_every != 1 and self.seed != "iter":
             raise ConfigError(f"seed_every is not used by seed: {self.seed}; write seed: iter.")
-        if self.mask is None:
-            for name in ("mask_invert", "mask_feather"):
-                if name in self.model_fields_set:
-                    raise ConfigError(f"{name} needs a mask: a picture or a video.")
-        if self.colour == "off":
-            for name in ("colour_amount", "colour_from"):
-                if name in self.model_fields_set:
-                    raise ConfigError(f"{name} does nothing while colour is off.")
-        if self.sharpen.constant == 0.0:
-            for name in ("sharpen_radius", "sharpen_threshold"):
-                if name in self.model_fields_set:
-                    raise ConfigError(f"{name} does nothing while sharpen is 0.")
+        for names, needed, idle in (
+            (("mask_invert", "mask_feather"), "a mask: a picture or a video", self.mask is None),
+            (("sharpen_radius", "sharpen_threshold"), "sharpen above 0", self.sharpen.constant == 0.0),
+            (("colour_window", "colour_from"), "colour: transport or histogram", self.colour == "off"),
+        ):
+            for name in names if idle else ():
+                if getattr(self, name) != type(self).model_fields[name].default:
+                    raise ConfigError(f"{name} does nothing without {needed}.")
         return self

@@ -1,0 +1,84 @@
+"""What draws one picture: the protocol that video models with one frame and diffusers image models share.
+
+    draw(drawing) -> picture
+
+A drawing is data: without a canvas it is text to image, with one image to image at a strength, with a mask as
+well inpainting. Pictures are float32 `[1, 3, H, W]` in 0..1, masks float32 `[1, 1, H, W]` in 0..1, both on
+the CPU.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from kinema.core.runtime import frame_noise
+from kinema.diffusion.slerp import slerp
+
+
+@dataclass(frozen=True, slots=True)
+class Seeds:
+    """Where a picture's noise comes from: one seed, or a place on the way between two.
+
+    Attributes:
+        first, second: seeds.
+        share: 0 is the noise of `first`, 1 that of `second`; between, their spherical interpolation.
+    """
+
+    first: int
+    second: int
+    share: float
+
+    def noise(self, shape_CYX: tuple[int, int, int]) -> Tensor:
+        """Standard normal noise `[1, C, Y, X]`; of one seed, that of a one-frame clip with this seed."""
+        a_BCYX, b_BCYX = (frame_noise(seed, shape_CYX, 1)[:, :, 0] for seed in (self.first, self.second))
+        return slerp(a_BCYX, b_BCYX, self.share, dims=(1, 2, 3))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Drawing:
+    """One picture to be drawn.
+
+    Attributes:
+        frame: whose prompts and guidance it has.
+        seeds: of its noise.
+        steps: of a whole drawing; a strength below 1 takes its share of them, at least one.
+        solver: by name.
+        strength: noise level it starts at; 1 ignores the canvas.
+        noise_multiplier: of the noise it starts with.
+        canvas: what is there already; None for nothing.
+        open: where the canvas may change, 1 in full, 0 not at all; None for everywhere.
+        holes: where the canvas shows nothing, and the picture is drawn from noise; None for nowhere.
+    """
+
+    frame: int
+    seeds: Seeds
+    steps: int
+    solver: str
+    strength: float = 1.0
+    noise_multiplier: float = 1.0
+    canvas: Tensor | None = None
+    open: Tensor | None = None
+    holes: Tensor | None = None
+
+
+class ImageEngine(Protocol):
+    """Draws the pictures of one plan, whose prompts it has read."""
+
+    def draw(self, drawing: Drawing) -> Tensor:
+        """The picture `[1, 3, H, W]`, 0..1, float32 on the CPU; where `open` is 0 it is the canvas."""
+        ...
+
+
+def composite(drawn_BCHW: Tensor, drawing: Drawing) -> Tensor:
+    """The drawn picture where it is open (or the canvas has a hole), the canvas elsewhere.
+
+    A model's codec changes what it only passes on; what a mask keeps must not fade over a hundred frames.
+    """
+    if drawing.canvas is None or drawing.open is None:
+        return drawn_BCHW
+    open_B1HW = drawing.open if drawing.holes is None else torch.maximum(drawing.open, drawing.holes)
+    return drawing.canvas + open_B1HW * (drawn_BCHW - drawing.canvas)

@@ -1,0 +1,159 @@
+"""A video model that draws single pictures: its transformer and VAE with one latent frame.
+
+    x_s = (1 - s) canvas + s e        from s = strength down to 0
+
+Where a mask keeps part of the picture, or opens a hole in it, every latent position has a level `c` of its
+own from which on it is free (after Levin and Fried, "Differential diffusion", 2023):
+
+    v = (x - canvas) / s   while s > c,    the network's velocity after
+
+The first of these is the velocity whose clean estimate is the canvas itself, so any solver carries a kept
+position along the path without knowing of masks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor
+
+from kinema.diffusion.flow import noisy, sigmas
+from kinema.diffusion.guidance import Guided
+from kinema.diffusion.sampler import sample
+from kinema.diffusion.solvers import solver
+from kinema.diffusion.step import FrameNoise, Step, Velocity
+from kinema.models.text import TextStates
+from kinema.pipelines.conditioning import Conditions
+from kinema.pipelines.image_engine import Drawing, composite
+from kinema.pipelines.model import Model
+from kinema.pipelines.network import Network
+from kinema.pipelines.plan import Plan, Prompts
+from kinema.pipelines.render import guidance
+from kinema.pipelines.texts import Branch, branch_of
+
+CACHED_TEXTS = 8
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Kept:
+    """A velocity that leads kept positions back to what they are.
+
+    Attributes:
+        velocity: the guided network.
+        known_BCTYX: clean latents of the canvas.
+        caps_BTYX: each position's level from which on it is free; 1 always, 0 never.
+    """
+
+    velocity: Velocity
+    known_BCTYX: Tensor
+    caps_BTYX: Tensor
+
+    def __call__(self, x_BCTYX: Tensor, step: Step, /) -> Tensor:
+        """The velocity, shaped like `x_BCTYX`."""
+        sigma = rearrange(step.sigma_BT, "B T -> B 1 T 1 1").to(x_BCTYX)
+        free = rearrange(self.caps_BTYX, "B T Y X -> B 1 T Y X").to(x_BCTYX) >= sigma - 1e-6
+        back = (x_BCTYX - self.known_BCTYX) / sigma.clamp(min=1e-6)
+        return torch.where(free, self.velocity(x_BCTYX, step), back)
+
+
+class KinemaImages:
+    """Draws the pictures of a plan with a video model.
+
+    Args:
+        plan: whose prompts and guidance the pictures have; one latent frame per pixel frame.
+        model: loaded for it.
+    """
+
+    def __init__(self, plan: Plan, model: Model) -> None:
+        self.plan, self.model = plan, model
+        self._texts = [_Texts(side, plan, model) for side in (plan.prompts, plan.negatives)]
+
+    def draw(self, drawing: Drawing) -> Tensor:
+        """The picture `[1, 3, H, W]`, 0..1, float32 on the CPU; where `open` is 0 it is the canvas."""
+        with torch.inference_mode():
+            known, caps = self._canvas(drawing)
+            top = drawing.strength if caps is None else float(caps.max())
+            if top == 0.0:
+                assert drawing.canvas is not None
+                return drawing.canvas
+            levels_S11 = levels(self.plan, drawing, top)[:, None, None]
+            latents = self._sample(drawing, known, caps, levels_S11)
+            return composite(self._decode(latents), drawing)
+
+    def _canvas(self, drawing: Drawing) -> tuple[Tensor, Tensor | None]:
+        """The canvas as latents, and each position's level; None where one level is for all."""
+        g, model = self.plan.geometry, self.model
+        if drawing.canvas is None:
+            shape = (1, model.card.latent_channels, 1, g.rows, g.columns)
+            return torch.zeros(shape, device=model.device), None
+        pixels = rearrange(drawing.canvas * 2 - 1, "B C H W -> B C 1 H W").to(model.device)
+        known = model.vae.encode(pixels).float()
+        if drawing.open is None and drawing.holes is None:
+            return known, None
+        caps = torch.full((1, 1, g.rows, g.columns), drawing.strength)
+        if drawing.open is not None:
+            # A latent position that is open anywhere is redrawn; the seam is made in pixels.
+            caps = caps * (F.adaptive_max_pool2d(drawing.open, (g.rows, g.columns)) > 0)
+        if drawing.holes is not None:
+            caps = torch.where(F.adaptive_max_pool2d(drawing.holes, (g.rows, g.columns)) > 0, 1.0, caps)
+        return known, caps
+
+    def _sample(self, drawing: Drawing, known: Tensor, caps: Tensor | None, levels_S11: Tensor) -> Tensor:
+        g, model = self.plan.geometry, self.model
+        noise = drawing.seeds.noise((model.card.latent_channels, g.rows, g.columns))
+        noise = rearrange(noise, "B C Y X -> B C 1 Y X").to(known) * drawing.noise_multiplier
+        low = self.plan.sampling.guidance_low
+        sampling = replace(
+            self.plan.sampling,
+            steps=drawing.steps,
+            solver=drawing.solver,
+            seed=drawing.seeds.first,
+            guidance=(self.plan.sampling.guidance[drawing.frame],),
+            guidance_low=None if low is None else (low[drawing.frame],),
+        )
+        start = noise if drawing.canvas is None else noisy(known, noise, levels_S11[0])
+        positive, negative = (texts.at(drawing.frame) for texts in self._texts)
+        conditions = Conditions(positive, negative, start, levels_S11)
+        velocity: Velocity = Guided(Network(model.dit, conditions, sampling), guidance(sampling, levels_S11))
+        if caps is not None:
+            velocity = Kept(velocity, known, caps)
+        steady = solver(drawing.solver)
+        return sample(velocity, start, levels_S11, steady, noise=FrameNoise(drawing.seeds.first))
+
+    def _decode(self, latents: Tensor) -> Tensor:
+        frames_BC1HW = next(iter(self.model.vae.stream(latents)))
+        return (
+            rearrange(frames_BC1HW[:, :, :1], "B C 1 H W -> B C H W").float().add(1).div(2).clamp(0, 1).cpu()
+        )
+
+
+def levels(plan: Plan, drawing: Drawing, top: float) -> Tensor:
+    """The noise levels of a drawing, float32 `[S+1]`: those of the grid below `top`, and `top` before them.
+
+    A drawing at strength s therefore takes about its share of the steps, and at least one.
+    """
+    grid = sigmas(drawing.steps, plan.sampling.shift, plan.sampling.grid)
+    if top >= 1.0:
+        return grid
+    return torch.cat([torch.tensor([top], dtype=grid.dtype), grid[grid < top]])
+
+
+class _Texts:
+    """One side of the guidance, read once, mixed for any frame."""
+
+    def __init__(self, prompts: Prompts, plan: Plan, model: Model) -> None:
+        self.prompts, self.plan, self.model = prompts, plan, model
+        self.states: TextStates = model.text.encode(prompts.spans)
+        self.mixed = lru_cache(CACHED_TEXTS)(self._mixed)  # prompts often stay for many frames
+
+    def at(self, frame: int) -> Branch:
+        """What the network reads at a pixel frame."""
+        return self.mixed(self.prompts.weights[frame])
+
+    def _mixed(self, weights_K: tuple[float, ...]) -> Branch:
+        weights_TK = torch.tensor([weights_K], dtype=torch.float32, device=self.model.device)
+        return branch_of(self.states, weights_TK, self.model, blend=self.plan.sampling.blend)

@@ -1,0 +1,72 @@
+"""One plan's frames, whatever its mode: sampled together, or drawn one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import chain
+
+from kinema.core.contracts import OnProgress, Progress
+from kinema.io.clip import Clip
+from kinema.pipelines import render
+from kinema.pipelines.frame_by_frame import Loop, LoopState, Moves, Still
+from kinema.pipelines.frame_by_frame_pictures import Pictures
+from kinema.pipelines.image_engine import ImageEngine
+from kinema.pipelines.image_engine_kinema import KinemaImages
+from kinema.pipelines.model import Model
+from kinema.pipelines.plan import Plan
+from kinema.story.shot import PREVIOUS
+
+
+def render_plan(plan: Plan, model: Model, *, previous: Clip | None, on_progress: OnProgress) -> Clip:
+    """A clip whose frames are made as they are drawn.
+
+    Args:
+        plan: from `make_plan`.
+        model: loaded for the plan's model.
+        previous: the clip before, for a shot of a storyboard that goes on from it.
+        on_progress: called with events; raise from it to stop.
+    """
+    if plan.redraw is None:
+        return render.render_plan(plan, model, previous=previous, on_progress=on_progress)
+    return draw_plan(plan, model, previous=previous, on_progress=on_progress)
+
+
+def draw_plan(
+    plan: Plan,
+    model: Model,
+    *,
+    previous: Clip | None = None,
+    on_progress: OnProgress,
+    state: LoopState | None = None,
+    on_state: Callable[[LoopState], None] | None = None,
+) -> Clip:
+    """The frames of a plan in mode `frame_by_frame`.
+
+    Args:
+        plan, model, previous, on_progress: as in `render_plan`.
+        state: where to go on: the clip then begins after the frames that were given.
+        on_state: called when all frames up to a drawn one were taken, with what goes on from there.
+    """
+    on_progress(Progress("text", 0, 1))
+    pictures = Pictures(plan, previous)
+    loop = Loop(plan, engine_of(plan, model), moves_of(plan), pictures)
+    on_progress(Progress("text", 1, 1))
+    if state is not None or plan.given.extend is None:
+        return loop.clip(on_progress=on_progress, state=state, on_state=on_state)
+    begin = LoopState.after(pictures.last_before())
+    clip = loop.clip(on_progress=on_progress, state=begin, on_state=on_state)
+    if plan.given.extend == PREVIOUS:  # the shot before has shown its own frames
+        return clip
+    shown = Clip.open(plan.given.extend)
+    return replace(clip, frames=chain(shown, clip), count=plan.geometry.shown + plan.geometry.keep)
+
+
+def engine_of(plan: Plan, model: Model) -> ImageEngine:
+    """What draws the plan's pictures."""
+    return KinemaImages(plan, model)
+
+
+def moves_of(plan: Plan) -> Moves:
+    """The plan's camera."""
+    return Still()
