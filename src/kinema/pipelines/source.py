@@ -10,16 +10,23 @@ from kinema.core.errors import ConfigError, MediaError
 from kinema.io.record import read_record
 from kinema.story.shot import Shot
 from kinema.story.storyboard import Storyboard, from_mapping, load
+from kinema.story.variables import Variables
 
 TEXTS = (".yaml", ".yml", ".json")
 
 
-def read_request(path: str | Path, *, changes: Mapping[str, Any] | None = None) -> Shot | Storyboard:
+def read_request(
+    path: str | Path,
+    *,
+    changes: Mapping[str, Any] | None = None,
+    variables: Variables | None = None,
+) -> Shot | Storyboard:
     """A shot or storyboard from a YAML or JSON file, or from the record of a file that kinema made.
 
     Args:
         path: what to read.
         changes: fields of the shot to replace (of every shot of a storyboard).
+        variables: other values for variables of a file.
 
     Raises:
         MediaError: the file is missing, or is media without a record.
@@ -30,7 +37,12 @@ def read_request(path: str | Path, *, changes: Mapping[str, Any] | None = None) 
         raise MediaError(
             f"{path} does not exist; give a shot file (.yaml, .json) or a clip that kinema made."
         )
-    request = load(path) if path.suffix.lower() in TEXTS and not _is_record(path) else _from_record(path)
+    if path.suffix.lower() in TEXTS and not _is_record(path):
+        request = load(path, variables=variables)
+    elif variables:
+        raise ConfigError(f"{path} has no variables; only shot files have.")
+    else:
+        request = _from_record(path)
     if not changes:
         return request
     if isinstance(request, Storyboard):

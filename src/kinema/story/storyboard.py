@@ -27,6 +27,7 @@ from kinema.story.files import read_values, write_values
 from kinema.story.settings import Settings
 from kinema.story.shot import Shot, parse_size
 from kinema.story.transition import CUT, Transition
+from kinema.story.variables import Variables, escaped, read_variables, substituted
 
 MAX_SHOTS = 1000
 
@@ -58,13 +59,16 @@ class Storyboard(Settings):
         shots = values.get("shots") if isinstance(values, Mapping) else None
         if not isinstance(shots, list | tuple):
             raise ConfigError("shots is not a list; write one `- prompt: ...` per shot.")
+        variables = read_variables(values["vars"]) if "vars" in values else None
         own = {name: value for name, value in values.items() if name in cls.model_fields}
-        defaults = {name: value for name, value in values.items() if name not in own}
+        defaults = {name: value for name, value in values.items() if name not in (*own, "vars")}
         for name in defaults:
             if name not in Shot.names() or name in _PER_SHOT:
-                known = {*Shot.names(), *cls.model_fields} - set(_PER_SHOT)
+                known = {*Shot.names(), *cls.model_fields, "vars"} - set(_PER_SHOT)
                 raise unknown_name("default", name, sorted(known))
-        return {**own, "shots": tuple(_shot(i, shot, defaults) for i, shot in enumerate(shots))}
+        whole = {name: value for name, value in own.items() if name != "shots"}
+        own = whole if variables is None else substituted(whole, variables)
+        return {**own, "shots": tuple(_shot(i, shot, defaults, variables) for i, shot in enumerate(shots))}
 
     @model_validator(mode="after")
     def _one_clip(self) -> Storyboard:
@@ -104,7 +108,7 @@ class Storyboard(Settings):
         return self.model_dump(mode="json", exclude={"shots"}, exclude_defaults=not all_fields)
 
 
-def _shot(index: int, written: Any, defaults: Mapping[str, Any]) -> Shot:
+def _shot(index: int, written: Any, defaults: Mapping[str, Any], variables: Variables | None) -> Shot:
     """One entry of `shots`; a length or size of its own replaces the default's, however that is written."""
     if isinstance(written, Shot):
         return written
@@ -118,7 +122,7 @@ def _shot(index: int, written: Any, defaults: Mapping[str, Any]) -> Shot:
             for name in names:
                 kept.pop(name, None)
     try:
-        return Shot.from_mapping({**kept, **written})
+        return _with_variables({**kept, **written}, variables)
     except ConfigError as error:
         raise ConfigError(f"shots[{index}]: {error}") from None
 
@@ -127,11 +131,23 @@ def from_mapping(values: Any) -> Shot | Storyboard:
     """A storyboard where there is a list of `shots`, a shot otherwise."""
     if not isinstance(values, Mapping):
         raise ConfigError("not a shot; write settings such as `prompt: a rooster`, one per line.")
-    return Storyboard.from_mapping(values) if "shots" in values else Shot.from_mapping(values)
+    return Storyboard.from_mapping(values) if "shots" in values else _with_variables(values, None)
 
 
-def load(path: str | Path) -> Shot | Storyboard:
+def _with_variables(values: Mapping[str, Any], variables: Variables | None) -> Shot:
+    """A shot whose `vars` come before `variables`; where there are neither, `${` is just text."""
+    if variables is None and "vars" not in values:
+        return Shot.from_mapping(values)
+    own = {**(variables or {}), **read_variables(values.get("vars", {}))}
+    return Shot.from_mapping(substituted({n: v for n, v in values.items() if n != "vars"}, own))
+
+
+def load(path: str | Path, *, variables: Variables | None = None) -> Shot | Storyboard:
     """Read a shot or storyboard file; paths in it are taken from its folder.
+
+    Args:
+        path: a `.yaml`, `.yml` or `.json` file.
+        variables: other values for variables that the file has.
 
     Raises:
         ConfigError: the file cannot be read, or what it says is wrong.
@@ -139,10 +155,21 @@ def load(path: str | Path) -> Shot | Storyboard:
     path = Path(path)
     values = read_values(path)
     try:
-        story = from_mapping(values)
+        story = from_mapping(_with_values(values, variables or {}))
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
     return _with_paths(story, lambda media: _from_folder(path.parent, media))
+
+
+def _with_values(values: Any, variables: Variables) -> Any:
+    """The file's values with other values of its variables; in a file, `${` is never just text."""
+    if not isinstance(values, Mapping):
+        return values
+    known = read_variables(values.get("vars", {}))
+    for name in variables:
+        if name not in known:
+            raise unknown_name("variable", name, known)
+    return {**values, "vars": {**known, **variables}}
 
 
 def dump(story: Shot | Storyboard, path: str | Path) -> None:
@@ -153,7 +180,7 @@ def dump(story: Shot | Storyboard, path: str | Path) -> None:
     """
     path = Path(path)
     story = _with_paths(story, lambda media: _to_folder(path.parent, media))
-    write_values(story.to_mapping(), path)
+    write_values(escaped(story.to_mapping()), path)
 
 
 def _from_folder(folder: Path, media: str) -> str:
