@@ -19,6 +19,8 @@ ELSEWHERE = {
     "keyframes": "animate, keyframes",
     "source": "restyle",
     "extend": "extend",
+    "transition": "a shot file; only there is a shot before",
+    "sound": "a shot file",
 }
 
 
@@ -35,6 +37,8 @@ def test_nothing_said_is_nothing_given():
 
 SAID = {
     "model": ("some/model", "some/model"),
+    "audio": ("a.wav", "a.wav"),
+    "bpm": ("99.5", 99.5),
     "negative": ("text", "text"),
     "frames": ("17", 17),
     "seconds": ("2.5", 2.5),

@@ -262,3 +262,18 @@ def test_names_are_free(here):
     (here / "fox-s1.mp4").touch()
     (here / "fox-s1-2.mp4").touch()
     assert str(free_name("fox-s1", ".mp4")) == "fox-s1-3.mp4"
+
+
+def test_variables_of_a_file_take_other_values(no_weights, here, capsys):
+    text = "vars: {subject: a fox, strong: 3}\nprompt: ${subject}\nguidance: ${strong}\n"
+    (here / "fox.yaml").write_text(text)
+    assert asked(capsys, "render", "fox.yaml")["prompt"] == "a fox"
+    shot = asked(capsys, "render", "fox.yaml", "--var", "subject=a wolf", "--var", "strong=4.5")
+    assert (shot["prompt"], shot["guidance"]) == ("a wolf", 4.5)
+    for argv, message in [
+        (["--var", "subjct=x"], "unknown variable 'subjct'. Did you mean 'subject'?"),
+        (["--var", "subject"], "--var 'subject' is not NAME=VALUE"),
+        (["--var", "subject=a", "--var", "subject=b"], "--var subject is said twice"),
+    ]:
+        assert kinema.cli.run(["plan", "fox.yaml", *argv]) == 2
+        assert message in capsys.readouterr().err

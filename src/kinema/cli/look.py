@@ -10,7 +10,7 @@ import typer
 
 from kinema.cli.help import VerbCommand
 from kinema.cli.make import SHOT_FILES
-from kinema.cli.options import ShotOptions, with_options
+from kinema.cli.options import ShotOptions, Variables, read_vars, with_options
 from kinema.cli.progress import Reporter
 
 
@@ -28,6 +28,7 @@ def plan(
         ),
     ],
     shot: ShotOptions,
+    var: Variables = None,
     format: Annotated[
         str,
         typer.Option(
@@ -54,7 +55,7 @@ def plan(
 
     with Reporter(format, quiet=False) as report:
         if _is_file_name(what):
-            request = read_request(what, changes=shot.given())
+            request = read_request(what, changes=shot.given(), variables=read_vars(var))
         else:
             request = Shot.from_mapping({"prompt": what, **shot.given()})
         show_job(make_job(request), report)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from kinema.cli.help import VerbCommand
-from kinema.cli.options import OutputOptions, ShotOptions, with_options
+from kinema.cli.options import OutputOptions, ShotOptions, Variables, read_vars, with_options
 from kinema.cli.progress import Reporter
 from kinema.core.errors import ConfigError, MediaError
 
@@ -183,6 +183,7 @@ def render(
     ],
     shot: ShotOptions,
     output: OutputOptions,
+    var: Variables = None,
 ) -> None:
     """Render a shot file or a storyboard, or make a clip again from its record.
 
@@ -190,12 +191,13 @@ def render(
 
     \b
     kinema render story.yaml -o story.mp4
+    kinema render story.yaml --var "subject=a penguin" -o penguin.mp4
     kinema render rooster.mp4 --seed 8 -o another.mp4
     """
     from kinema.pipelines.source import read_request
 
     written = file.suffix.lower() in SHOT_FILES
-    request = read_request(file, changes=shot.given())
+    request = read_request(file, changes=shot.given(), variables=read_vars(var))
     _finish(request, output, stem=file.stem if written else f"{file.stem}-again")
 
 

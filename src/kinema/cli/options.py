@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from functools import wraps
 from pathlib import Path
@@ -68,6 +68,10 @@ class ShotOptions:
     length_fit: Annotated[
         bool, _clip("--fit-length", help="Make the next legal length and trim it to the one asked for.")
     ] = False
+    audio: Annotated[
+        Text, _clip("--audio", metavar="FILE", help="A sound file that plays under the clip.")
+    ] = None
+    bpm: Annotated[Text, _clip("--bpm", metavar="N", help="Beats per minute, for places such as 8b.")] = None
     mode: Annotated[
         Text,
         _option(
@@ -177,6 +181,37 @@ class OutputOptions:
     quiet: Annotated[bool, _output("--quiet", "-q", help="Say nothing but errors.")] = False
 
 
+Variables = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--var",
+        metavar="NAME=VALUE",
+        help="Another value for a variable of the file, as often as needed.",
+        show_default=False,
+        rich_help_panel=CLIP,
+    ),
+]
+
+
+def read_vars(texts: Sequence[str] | None) -> dict[str, Any]:
+    """`["subject=a wolf", "pace=2"]` as a mapping, values read as in a shot file."""
+    from kinema.story.files import scalar
+
+    return {name: scalar(value) for name, value in _pairs(texts or (), "--var", "subject=a wolf")}
+
+
+def _pairs(texts: Sequence[str], option: str, example: str) -> Iterator[tuple[str, str]]:
+    seen = set()
+    for text in texts:
+        name, equals, value = (part.strip() for part in text.partition("="))
+        if not (name and equals):
+            raise ConfigError(f"{option} {text!r} is not NAME=VALUE; write for example {option} {example!r}.")
+        if name in seen:
+            raise ConfigError(f"{option} {name} is said twice; say it once.")
+        seen.add(name)
+        yield name, value
+
+
 def _two_levels(text: str) -> list[str]:
     levels = text.split(",")
     if len(levels) != 2:
@@ -186,17 +221,8 @@ def _two_levels(text: str) -> list[str]:
 
 def _named_values(texts: Sequence[str]) -> dict[str, Any]:
     """`["strength=0.5", "seed=fixed"]` as a mapping; names and ranges are checked by the shot."""
-    values: dict[str, Any] = {}
-    for text in texts:
-        name, equals, value = (part.strip() for part in text.partition("="))
-        if not (name and equals and value):
-            raise ConfigError(
-                f"--redraw {text!r} is not NAME=VALUE; write for example --redraw strength=0.5."
-            )
-        if name in values:
-            raise ConfigError(f"--redraw {name} is said twice; say it once.")
-        values[name] = float(value) if _NUMBER.fullmatch(value) else value
-    return values
+    pairs = _pairs(texts, "--redraw", "strength=0.5")
+    return {name: float(value) if _NUMBER.fullmatch(value) else value for name, value in pairs}
 
 
 def with_options(verb: Callable[..., None]) -> Callable[..., None]:
