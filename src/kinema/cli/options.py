@@ -204,7 +204,7 @@ def _pairs(texts: Sequence[str], option: str, example: str) -> Iterator[tuple[st
     seen = set()
     for text in texts:
         name, equals, value = (part.strip() for part in text.partition("="))
-        if not (name and equals):
+        if not (name and equals and value):
             raise ConfigError(f"{option} {text!r} is not NAME=VALUE; write for example {option} {example!r}.")
         if name in seen:
             raise ConfigError(f"{option} {name} is said twice; say it once.")
