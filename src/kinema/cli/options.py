@@ -62,6 +62,11 @@ class ShotOptions:
         Text,
         _clip("--seed", "-s", metavar="N", help="Same seed, same clip; drawn and printed when absent."),
     ] = None
+    loop: Annotated[bool, _clip("--loop", help="Let the last frame go on into the first.")] = False
+    windows: Annotated[
+        Text,
+        _clip("--windows", metavar="KIND", help="Clips longer than the model: fuse, continue or whole."),
+    ] = None
     fit: Annotated[
         Text, _clip("--fit", metavar="HOW", help="Pictures of another shape: crop, pad or stretch.")
     ] = None

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 BARS = " ▁▂▃▄▅▆▇█"
 COLUMNS = 64
+MOST_WINDOWS = 12
 
 
 def show_job(job: Job, report: Reporter) -> None:
@@ -44,15 +45,43 @@ def lines(plan: Plan, card: ModelCard) -> list[str]:
         row("model", f"{card.id}: {legal(card)}"),
         row("picture", f"{g.width}x{g.height}, {g.keep} frames at {g.fps} fps: {seconds:.2f} s"),
         row("latents", f"{g.latent_frames} frames of {g.rows}x{g.columns}{_context(g.context)}"),
+        *windows(plan),
         row("sampling", f"{s.steps} steps of {s.solver}, grid {s.grid}, shift {s.shift:g}, seed {s.seed}"),
         *tracks(plan),
         *(row("note", note) for note in plan.notes),
     ]
 
 
+def windows(plan: Plan) -> list[str]:
+    """The windows of the first step, as shares of each latent frame: taller counts more."""
+    cover = plan.windows
+    if cover is None:
+        return []
+    turns = len(cover.turns)
+    cell = cell_of(plan)
+    skip = plan.geometry.context
+    shown = [w.shares_over(cover.total)[skip:] for turn in range(turns) for w in cover.windows(turn, 0)]
+    how = {"fuse": "averaged at every step", "continue": "one after the other"}[cover.kind]
+    found = [
+        row(
+            "windows",
+            f"{len(shown)} of {cover.length} latent frames, {cover.overlap} shared, {how}"
+            f"{', around the loop' * plan.geometry.loop}",
+        )
+    ]
+    found += [row("", bars(shares, 1, cell)) for shares in shown[:MOST_WINDOWS]]
+    more = len(shown) - MOST_WINDOWS
+    return found + ([row("", f"and {more} more")] if more > 0 else [])
+
+
+def cell_of(plan: Plan) -> int:
+    """Columns of a latent frame's bar."""
+    return max(1, min(5, COLUMNS // plan.geometry.latent_frames))
+
+
 def tracks(plan: Plan) -> list[str]:
     """Bars for guidance, prompts and held frames, one per latent frame, under the frame it begins with."""
-    cell = max(1, min(5, COLUMNS // plan.geometry.latent_frames))
+    cell = cell_of(plan)
     guidance = plan.sampling.guidance
     low, high = min(guidance), max(guidance)
     scale = f"{low:g}" if low == high else f"{low:.3g} to {high:.3g}"
@@ -92,6 +121,7 @@ def facts(plan: Plan, cost: Estimate, rate: float) -> dict[str, Any]:
         "notes": list(plan.notes),
         "latent_frames": g.latent_frames,
         "first_frames": g.group_starts(),
+        "windows": _windows(plan),
         "tokens": cost.tokens,
         "forwards": cost.forwards,
         "operations": cost.operations,
@@ -99,6 +129,19 @@ def facts(plan: Plan, cost: Estimate, rate: float) -> dict[str, Any]:
         "weight_bytes": cost.weight_bytes,
         "working_bytes": cost.working_bytes,
         "tracks": {"guidance": list(plan.sampling.guidance), **prompts},
+    }
+
+
+def _windows(plan: Plan) -> dict[str, Any] | None:
+    cover = plan.windows
+    if cover is None:
+        return None
+    first = [window for turn in range(len(cover.turns)) for window in cover.windows(turn, 0)]
+    return {
+        "kind": cover.kind,
+        "length": cover.length,
+        "overlap": cover.overlap,
+        "first_step": [{"frames": window.frames, "shares": window.shares} for window in first],
     }
 
 

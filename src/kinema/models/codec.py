@@ -188,6 +188,11 @@ class PatchCodec(nn.Module):
         self.decoder = DetailDecoder(config)
         self.decoder.initialise(torch.Generator().manual_seed(seed))
 
+    @property
+    def memory(self) -> int:
+        """How many earlier latent frames a decoded frame depends on: one for each block."""
+        return self.config.blocks
+
     def encode(self, frames_BCFHW: Tensor, *, first: bool = True) -> Tensor:
         """Frames in -1..1 as latents `[B, C, T, Y, X]`; `GeometryError` when they do not fit the grid."""
         self._check(frames_BCFHW, first)

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
@@ -135,6 +135,10 @@ class Context:
     weights_BTK: Tensor | None
     pooled_BKD: Tensor | None
     image: tuple[tuple[Tensor, Tensor], ...] | None
+
+    def at(self, frames: list[int]) -> Context:
+        """The same prompts over these latent frames; one without weight in them is not computed."""
+        return self if self.weights_BTK is None else replace(self, weights_BTK=self.weights_BTK[:, frames])
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,10 @@ class ExpertContext:
     high: Context
     low: Context
 
+    def at(self, frames: list[int]) -> ExpertContext:
+        """The same prompts over these latent frames."""
+        return ExpertContext(self.high.at(frames), self.low.at(frames))
+
 
 class Experts(nn.Module):
     """A pair of transformers with the face of one.

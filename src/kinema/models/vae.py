@@ -11,6 +11,7 @@ names equal those of diffusers' `AutoencoderKLWan`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -43,6 +44,20 @@ class CausalVideoVAE(nn.Module):
         self.quant_conv = CausalConv3d(2 * config.z_dim, 2 * config.z_dim, 1)
         self.post_quant_conv = CausalConv3d(config.z_dim, config.z_dim, 1)
         self.decoder = Decoder(config)
+
+    @property
+    def memory(self) -> int:
+        """How many earlier latent frames a decoded frame depends on, at most.
+
+        Each causal convolution of the decoder looks two frames back, at the rate of its level.
+        """
+        config, rate = self.config, 1
+        back = 2.0 + 2 * 4  # the way in, and two residual blocks of two convolutions
+        for level in range(len(config.dim_mult)):
+            back += 4 * (config.num_res_blocks + 1) / rate
+            if level < len(config.temperal_downsample) and config.temperal_downsample[::-1][level]:
+                back, rate = back + 2 / rate, 2 * rate
+        return math.ceil(back + 2 / rate)
 
     @classmethod
     def from_folder(

@@ -9,7 +9,7 @@ extra input channels instead, behind the same call.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -42,6 +42,22 @@ class Conditions:
     table_SBT: Tensor
     channels_BCTYX: Tensor | None = None
     tail: known.Tail | None = None
+
+    def at(self, frames: list[int]) -> Conditions:
+        """What a window of latent frames is told.
+
+        A model that reads masks learned that its clips begin with the picture, so every window's first frame
+        carries the clip's first channels; `coverage.Fused.lead` keeps the picture out of the result.
+        """
+        channels = self.channels_BCTYX
+        if channels is not None:
+            channels = channels[:, :, [0, *frames[1:]]]
+        return replace(
+            self,
+            positive=self.positive.at(frames),
+            negative=self.negative.at(frames),
+            channels_BCTYX=channels,
+        )
 
 
 @torch.inference_mode()

@@ -11,8 +11,9 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from kinema.diffusion.coverage import views
 from kinema.pipelines.cards import ModelCard
-from kinema.pipelines.plan import Plan
+from kinema.pipelines.plan import Plan, Prompts
 
 EFFICIENCY = 0.5  # share of a large product's rate that whole forwards reach; measured 0.4 to 0.8 on CPUs
 LIVE_TENSORS = 10  # token-sized tensors alive at once in a block, fp32 copies for the norms included
@@ -46,19 +47,33 @@ def estimate(plan: Plan, card: ModelCard) -> Estimate:
     config = card.transformer
     _, y, x = config.get("patch_size", (1, 2, 2))
     g = plan.geometry
-    tokens = (g.latent_frames + g.context) * (g.rows // y) * (g.columns // x)
+    seen = g.latent_frames + g.context if plan.windows is None else plan.windows.length
+    tokens = seen * (g.rows // y) * (g.columns // x)
     width = config["num_attention_heads"] * config["attention_head_dim"]
     layers, hidden = config["num_layers"], config["ffn_dim"]
     one = layers * (12 * tokens * width**2 + 4 * tokens * width * hidden + 4 * tokens**2 * width)
-    forwards = plan.sampling.steps * _calls_per_step(plan)
+    forwards = _forwards(plan)
     working = tokens * (LIVE_TENSORS * width + hidden) * 4.0
     return Estimate(tokens, forwards, float(one) * forwards, _weight_bytes(card.folder), working)
 
 
-def _calls_per_step(plan: Plan) -> int:
-    sides = 1 if all(scale == 1 for scale in plan.sampling.guidance) else 2
-    prompts = len(plan.prompts.spans) if plan.sampling.blend == "velocity" else 1
-    return sides * prompts * (2 if plan.sampling.solver == "heun" else 1)
+def _forwards(plan: Plan) -> int:
+    """Of all steps, in every window, for both sides, and for every prompt that acts where velocities mix."""
+    s, g = plan.sampling, plan.geometry
+    every = tuple(range(g.latent_frames + g.context))
+    seen = [every] * s.steps if plan.windows is None else list(views(plan.windows, s.steps))
+    calls = sum(_prompts(plan.prompts, frames, plan) for frames in seen)
+    if any(scale != 1 for scale in s.guidance):
+        calls += sum(_prompts(plan.negatives, frames, plan) for frames in seen)
+    return calls * (2 if s.solver == "heun" else 1)
+
+
+def _prompts(side: Prompts, frames: tuple[int, ...], plan: Plan) -> int:
+    """Forwards of one side over some latent frames; held context reads what the first new frame reads."""
+    if plan.sampling.blend != "velocity":
+        return 1
+    rows = [side.weights[max(f - plan.geometry.context, 0)] for f in frames]
+    return sum(any(share > 0 for share in column) for column in zip(*rows, strict=True))
 
 
 def _weight_bytes(folder: Path) -> int:

@@ -2,7 +2,7 @@
 
     T = 1 + (F - 1) / time        rows, columns = pixels / space
 
-A clip that is extended adds whole groups: T = F / time.
+A clip that is extended adds whole groups, and a loop has no first frame: T = F / time.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fractions import Fraction
 
+from kinema.core.contracts import Stride
 from kinema.core.errors import GeometryError
 from kinema.io.image import read_image
 from kinema.io.reader import VideoReader
@@ -36,6 +37,7 @@ class Geometry:
         shown: pixel frames of the clip on disk that is extended, which come first in the file.
         time: pixel frames of a latent group.
         fps: frames per second, as a fraction's text.
+        loop: the last frame is followed by the first.
         notes: what was rounded.
     """
 
@@ -51,11 +53,21 @@ class Geometry:
     shown: int
     time: int
     fps: str
+    loop: bool = False
     notes: tuple[str, ...] = ()
+
+    @property
+    def lone(self) -> bool:
+        """The first latent frame stands for one pixel frame: the clip begins with it."""
+        return not (self.context or self.loop)
+
+    def group_of(self, frame: int) -> int:
+        """The sampled latent frame that pixel frame `frame` lands in."""
+        return Stride(self.time, 1).group_of(frame) if self.lone else frame // self.time
 
     def group_starts(self) -> list[int]:
         """First pixel frame of every sampled latent frame."""
-        if self.context:
+        if not self.lone:
             return [self.time * t for t in range(self.latent_frames)]
         return [0, *(1 + self.time * t for t in range(self.latent_frames - 1))]
 
@@ -90,7 +102,9 @@ def plan_geometry(shot: Shot, card: ModelCard, after: Geometry | None = None) ->
         height=height,
         frames=frames,
         keep=keep,
-        latent_frames=frames // card.stride.time if context else card.stride.latent_frames(frames),
+        latent_frames=frames // card.stride.time
+        if context or shot.loop
+        else card.stride.latent_frames(frames),
         rows=height // card.stride.space,
         columns=width // card.stride.space,
         context=context,
@@ -98,6 +112,7 @@ def plan_geometry(shot: Shot, card: ModelCard, after: Geometry | None = None) ->
         shown=clip.frames if extend is not None and clip is not None else 0,
         time=card.stride.time,
         fps=str(fps),
+        loop=shot.loop,
         notes=notes,
     )
     if geometry.latents > MOST_LATENTS:
@@ -218,7 +233,7 @@ def _length(
 ) -> tuple[int, int, tuple[str, ...]]:
     """Frames to sample, frames to keep, notes."""
     time = card.stride.time
-    rest = 0 if shot.extend is not None else 1
+    rest = 0 if shot.extend is not None or shot.loop else 1
     if shot.seconds is not None:
         return _from_seconds(shot.seconds, fps, rest, time)
     if shot.frames is None:
@@ -227,10 +242,14 @@ def _length(
     if not over and shot.frames > 0:
         return shot.frames, shot.frames, ()
     low, high = shot.frames - over, shot.frames - over + time
-    if shot.length_fit:
+    if shot.length_fit and not shot.loop:
         return high, shot.frames, (f"{high} frames are made and {shot.frames} kept.",)
     rule = f"1 + a multiple of {time}" if rest else f"a multiple of {time}"
     near = f"{low} and {high}" if low >= max(1, rest) else f"{high}"
+    if shot.loop:
+        raise GeometryError(
+            f"frames={shot.frames} is not {rule}, as a loop's; the nearest lengths are {near}."
+        )
     raise GeometryError(
         f"frames={shot.frames} is not {rule}; the nearest lengths are {near} (or let kinema round up "
         "and trim: --fit-length)."
@@ -248,11 +267,12 @@ def _default_length(
     shot: Shot, card: ModelCard, clip: VideoReader | None
 ) -> tuple[int, int, tuple[str, ...]]:
     time, own = card.stride.time, card.defaults.frames
-    if shot.extend is not None:
-        return own // time * time, own // time * time, ()
     if shot.source is None or clip is None:
+        own = own // time * time if shot.extend is not None or shot.loop else own
         return own, own, ()
     frames = card.stride.pixel_frames(card.stride.latent_frames(clip.frames))
+    if shot.loop:
+        frames = max(clip.frames // time, 1) * time
     note = (
         ()
         if frames == clip.frames

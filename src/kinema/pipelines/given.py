@@ -66,12 +66,12 @@ def plan_given(shot: Shot, card: ModelCard, geometry: Geometry) -> tuple[Given, 
         held.append(HeldImage(PREVIOUS, 0, 0, 1.0))
     for key in shot.keyframes:
         frame = key.frame.resolve(geometry.keep, Fraction(geometry.fps))
-        latent = card.stride.group_of(frame)
+        latent = geometry.group_of(frame)
         held.append(HeldImage(str(key.image), frame, latent, key.strength))
         read_image(key.image)  # a picture that cannot be read is refused now, not after the model has loaded
-        first = latent and 1 + (latent - 1) * geometry.time
-        last = min(first + geometry.time - 1, geometry.frames - 1) if latent else 0
-        if latent and geometry.time > 1 and card.mechanism == "levels":
+        first = geometry.group_starts()[latent] if latent < geometry.latent_frames else 0
+        last = min(first + geometry.time - 1, geometry.frames - 1)
+        if (latent or geometry.loop) and geometry.time > 1 and card.mechanism == "levels":
             notes.append(
                 f"frame {frame} shares latent frame {latent} with frames {first} to {last}, "
                 "which show the picture too."

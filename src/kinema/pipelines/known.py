@@ -66,7 +66,7 @@ def picture(held: HeldImage, plan: Plan, previous: Clip | None) -> np.ndarray:
 
 def picture_latent(held: HeldImage, plan: Plan, model: Model, previous: Clip | None) -> Tensor:
     """`[1, C, Y, X]` of a held picture at its place."""
-    frames = 1 if held.latent == 0 else 1 + model.card.stride.time
+    frames = 1 if held.latent == 0 and plan.geometry.lone else 1 + model.card.stride.time
     pixels = to_pixels([picture(held, plan, previous)], model.device)
     return model.vae.encode(repeat(pixels, "B C 1 H W -> B C F H W", F=frames))[:, :, -1]
 
@@ -80,7 +80,12 @@ def source_latents(plan: Plan, model: Model) -> Tensor:
         raise MediaError(f"{plan.given.source} has no frames; give a clip with one at least.")
     frames += frames[-1:] * (g.frames - len(frames))
     fitted = [fit_image(frame, g.width, g.height, plan.given.fit) for frame in frames]
-    return model.vae.encode(to_pixels(fitted, model.device))
+    if not g.loop:
+        return model.vae.encode(to_pixels(fitted, model.device))
+    # the encoder, too, comes to a loop's first frame from its end
+    before = model.card.stride.pixel_frames(1 + model.vae.memory)
+    around = [fitted[f % g.frames] for f in range(-before, g.frames)]
+    return model.vae.encode(to_pixels(around, model.device))[:, :, -g.latent_frames :]
 
 
 def tail_of(plan: Plan, model: Model, previous: Clip | None) -> Tail | None:

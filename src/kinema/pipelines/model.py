@@ -34,6 +34,11 @@ class VideoVAE(Protocol):
         """Pixels and pixel frames per latent."""
         ...
 
+    @property
+    def memory(self) -> int:
+        """How many earlier latent frames a decoded frame depends on, at most."""
+        ...
+
     def encode(self, frames_BCFHW: Tensor) -> Tensor:
         """`[B, 3, F, H, W] -> [B, C, T, Y, X]`."""
         ...

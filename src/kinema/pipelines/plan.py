@@ -27,10 +27,12 @@ from kinema.pipelines.frame_by_frame_plan import (
 )
 from kinema.pipelines.geometry import Geometry, plan_geometry
 from kinema.pipelines.given import Given, plan_given
+from kinema.pipelines.windows import Cover, plan_windows, refuse_windows
 from kinema.story.prompts import both_sides
 from kinema.story.redraw import Mode
 from kinema.story.shot import Shot
-from kinema.story.tracks import Schedule
+from kinema.story.tracks import PromptTrack, Schedule
+from kinema.story.window import sample_around, turn_back
 
 Spans = tuple[tuple[str, float], ...]
 
@@ -83,6 +85,7 @@ class Plan:
         given: pictures and clips that the result must keep or start from.
         device, dtype: as asked for; resolved when the model loads.
         notes: what was rounded or moved, for the user to read.
+        windows: how a clip longer than the model is covered; None where one forward sees all of it.
         shot: the resolved shot as JSON values, for the record.
         redraw: for mode `frame_by_frame`, the frames that are drawn; None where all are sampled jointly.
     """
@@ -96,6 +99,7 @@ class Plan:
     device: str
     dtype: str
     notes: tuple[str, ...]
+    windows: Cover | None
     shot: dict[str, Any]
     redraw: RedrawPlan | None = None
 
@@ -125,6 +129,7 @@ def make_plan(shot: Shot, card: ModelCard, after: Geometry | None = None) -> Pla
         MediaError: a picture or clip that cannot be read.
     """
     if by_frames := is_frame_by_frame(shot, card):
+        refuse_windows(shot)
         card = one_frame_card(shot, card)
     _check_modes(shot, card)
     geometry = plan_geometry(shot, card, after)
@@ -132,7 +137,9 @@ def make_plan(shot: Shot, card: ModelCard, after: Geometry | None = None) -> Pla
     seed = secrets.randbelow(2**31) if shot.seed is None else shot.seed
     prompts, negatives = _prompts(shot, geometry)
     sampling = _sampling(shot, card, geometry, seed)
-    redraw = None
+    redraw: RedrawPlan | None = None
+    windows: Cover | None = None
+    more: tuple[str, ...] = ()
     if by_frames:
         redraw = plan_redraw(
             shot,
@@ -143,6 +150,8 @@ def make_plan(shot: Shot, card: ModelCard, after: Geometry | None = None) -> Pla
             solver=sampling.solver,
             known_solver=known_solver,
         )
+    else:
+        windows, more = plan_windows(shot, card, geometry, prompts.weights)
     return Plan(
         model=card.id,
         geometry=geometry,
@@ -152,7 +161,8 @@ def make_plan(shot: Shot, card: ModelCard, after: Geometry | None = None) -> Pla
         given=given,
         device=shot.device,
         dtype=shot.dtype,
-        notes=(*geometry.notes, *notes),
+        notes=(*geometry.notes, *notes, *more, *_closing(shot, geometry)),
+        windows=windows,
         shot=_resolved(shot, geometry, sampling, card).model_dump(mode="json", exclude_none=True),
         redraw=redraw,
     )
@@ -234,9 +244,8 @@ def per_latent(values_F: NDArray[np.float64], geometry: Geometry) -> NDArray[np.
 
 def _prompts(shot: Shot, geometry: Geometry) -> tuple[Prompts, Prompts]:
     """Both sides, each phrase where its weight's sign puts it, for every pair of prompt and negative."""
-    fps = Fraction(geometry.fps)
-    texts, weights_FK = shot.prompt.sample(geometry.keep, fps)
-    others, weights_FJ = shot.negative.sample(geometry.keep, fps)
+    texts, weights_FK = _over_frames(shot.prompt, geometry)
+    others, weights_FJ = _over_frames(shot.negative, geometry)
     weights_TK, weights_TJ = per_latent(weights_FK, geometry), per_latent(weights_FJ, geometry)
     sides: tuple[dict[Spans, Any], dict[Spans, Any]] = ({}, {})
     for k, text in enumerate(texts):
@@ -246,6 +255,20 @@ def _prompts(shot: Shot, geometry: Geometry) -> tuple[Prompts, Prompts]:
                 side[spans] = side.get(spans, 0) + share_T
     positive, negative = (_normalised(side) for side in sides)
     return positive, negative
+
+
+def _over_frames(track: PromptTrack, geometry: Geometry) -> tuple[tuple[str, ...], NDArray[np.float64]]:
+    """Texts, and weights per pixel frame; in a loop the last one turns back into the first."""
+    fps = Fraction(geometry.fps)
+    return sample_around(track, geometry.keep, fps) if geometry.loop else track.sample(geometry.keep, fps)
+
+
+def _closing(shot: Shot, geometry: Geometry) -> tuple[str, ...]:
+    turn = turn_back(shot.prompt, geometry.keep, Fraction(geometry.fps)) if geometry.loop else None
+    if turn is None:
+        return ()
+    last, first, frames = turn
+    return (f"the loop turns from {last!r} back to {first!r} over its last {frames} frames.",)
 
 
 def _normalised(side: dict[Spans, Any]) -> Prompts:

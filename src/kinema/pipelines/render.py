@@ -6,7 +6,9 @@ frames <- stream(vae) <- sample(guided(network)) <- condition(plan)
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from fractions import Fraction
+from functools import cache
 from itertools import islice
 
 import numpy as np
@@ -16,10 +18,11 @@ from torch import Tensor
 
 from kinema.core.contracts import OnProgress, Progress
 from kinema.diffusion.flow import timesteps
-from kinema.diffusion.guidance import AdaptiveProjected, CFGZero, ClassifierFree, Guidance, Guided
+from kinema.diffusion.guidance import AdaptiveProjected, CFGZero, ClassifierFree, Guided
 from kinema.diffusion.sampler import SamplerState, sample
 from kinema.diffusion.solvers import solver
-from kinema.diffusion.step import FrameNoise
+from kinema.diffusion.step import FrameNoise, Velocity
+from kinema.diffusion.windows import Windowed, staggered
 from kinema.io.clip import Clip
 from kinema.pipelines.conditioning import Conditions, condition
 from kinema.pipelines.model import Model
@@ -49,7 +52,8 @@ def render_plan(plan: Plan, model: Model, *, previous: Clip | None, on_progress:
     # What a clip on disk already shows is kept as it is; a previous shot has shown its own frames.
     kept = Clip.open(plan.given.extend) if plan.given.extend not in (None, "previous") else None
     skip = 0 if conditions.tail is None else conditions.tail.frames
-    frames = _frames(plan, model, latents, kept, skip, on_progress)
+    seen, skip = closed(latents, model) if plan.geometry.loop else (latents, skip)
+    frames = _frames(plan, model, seen, kept, skip, on_progress)
     g = plan.geometry
     return Clip(
         frames,
@@ -78,13 +82,11 @@ def denoise(
         on_state: called after every step with what goes on from there.
     """
     context = 0 if conditions.tail is None else conditions.tail.held
+    table_SBT = conditions.table_SBT
     return sample(
-        Guided(
-            Network(model.dit, conditions, plan.sampling),
-            guidance(plan.sampling, conditions.table_SBT, context),
-        ),
+        guided(plan, model, conditions, context),
         conditions.start_BCTYX if state is None else state.x_BCTYX,
-        conditions.table_SBT,
+        table_SBT if plan.windows is None else staggered(table_SBT, plan.windows),
         solver(plan.sampling.solver),
         noise=FrameNoise(plan.sampling.seed, first=plan.geometry.first - context),
         on_step=on_progress,
@@ -94,7 +96,23 @@ def denoise(
     )
 
 
-def guidance(sampling: Sampling, table_SBT: Tensor, context: int = 0) -> Guidance:
+def guided(plan: Plan, model: Model, conditions: Conditions, context: int) -> Velocity:
+    """The guided network: on the whole clip, or on windows of it."""
+    network = Network(model.dit, conditions, plan.sampling)
+    rule = guidance(plan.sampling, conditions.table_SBT, context)
+    if plan.windows is None:
+        return Guided(network, rule)
+
+    @cache
+    def view(frames: tuple[int, ...]) -> Velocity:
+        at = list(frames)
+        scale = torch.as_tensor(rule.scale)[..., at]
+        return Guided(replace(network, conditions=conditions.at(at)), replace(rule, scale=scale))
+
+    return Windowed(view, plan.windows)
+
+
+def guidance(sampling: Sampling, table_SBT: Tensor, context: int = 0) -> ClassifierFree:
     """The rule of a plan; held context frames are guided like the first new one.
 
     Where two transformers share the noise levels, each step has the scale of the one that works in it.
@@ -117,6 +135,17 @@ def shown_latents(conditions: Conditions, x_BCTYX: Tensor) -> Tensor:
     """What the decoder sees: the earlier clip's end where there is one, then the new latent frames."""
     tail = conditions.tail
     return x_BCTYX if tail is None else torch.cat([tail.latents_BCTYX, x_BCTYX[:, :, tail.held :]], dim=2)
+
+
+def closed(latents_BCTYX: Tensor, model: Model) -> tuple[Tensor, int]:
+    """A loop's latents with as much of its end in front as the decoder remembers, and the frames to drop.
+
+    The decoder begins a clip with a lone frame and an empty memory; after the loop's own end it has neither,
+    so that its last frame goes on into its first.
+    """
+    total, before = latents_BCTYX.shape[2], model.vae.memory + 1
+    around = [t % total for t in range(-before, total)]
+    return latents_BCTYX[:, :, around], model.vae.stride.pixel_frames(before)
 
 
 def _frames(

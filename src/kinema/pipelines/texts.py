@@ -34,6 +34,11 @@ class Branch:
     contexts: tuple[Context | ExpertContext, ...]
     shares_TK: Tensor | None = None
 
+    def at(self, frames: list[int]) -> Branch:
+        """The same texts over these latent frames."""
+        shares = None if self.shares_TK is None else self.shares_TK[frames]
+        return Branch(tuple(context.at(frames) for context in self.contexts), shares)
+
 
 def branch(
     prompts: Prompts,

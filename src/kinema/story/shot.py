@@ -23,6 +23,7 @@ from kinema.story.sound import Sound
 from kinema.story.timing import FrameRate
 from kinema.story.tracks import PromptTrack, Schedule
 from kinema.story.transition import CUT, Transition
+from kinema.story.window import Windows
 
 PREVIOUS = "previous"
 MAX_FRAMES = 100_000
@@ -233,6 +234,10 @@ class Shot(Settings):
     transition: Transition | None = Field(
         None, title="Transition", description="how it begins after the shot before, in a storyboard"
     )
+    loop: bool = Field(False, title="Loop", description="the last frame goes on into the first")
+    windows: Windows | None = Field(
+        None, title="Windows", description="how a clip longer than the model is sampled; by itself: fuse"
+    )
     fit: Literal["crop", "pad", "stretch"] = Field(
         "crop", title="Fit", description="how a picture of another shape fills the frame"
     )
@@ -297,6 +302,7 @@ class Shot(Settings):
             raise ConfigError(
                 f"transition {self.begins.kind}: extend: previous goes on without a seam; keep one of them."
             )
+        self._refuse_open_loops()
         for where, place in self._places():
             if self.frames is not None and (place.unit != "s" or self.fps is not None):
                 _inside(where, place, self.frames, self.fps)
@@ -307,6 +313,16 @@ class Shot(Settings):
     def begins(self) -> Transition:
         """How it begins after the shot before; a cut when nothing was said."""
         return self.transition or CUT
+
+    def _refuse_open_loops(self) -> None:
+        if self.loop and self.extend is not None:
+            raise ConfigError(
+                "loop and extend exclude each other; a clip that goes on from another is no loop."
+            )
+        if self.loop and self.windows is not None and self.windows.kind in ("continue", "whole"):
+            raise ConfigError(
+                f"loop closes by windows that go around, not by windows: {self.windows.kind}; write fuse."
+            )
 
     def _places(self) -> Iterator[tuple[str, FramePosition]]:
         for name in ("prompt", "negative", "guidance"):

@@ -1,0 +1,80 @@
+"""How a clip longer than its model is sampled, and prompts that go around in a loop."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from fractions import Fraction
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from kinema.story.keyed import Array
+from kinema.story.settings import Settings
+from kinema.story.tracks import PromptTrack
+
+
+class Windows(Settings):
+    """Windows over a long clip; from text: their kind.
+
+    `auto` is `fuse` for clips longer than the model learned, and one window for all others.
+    """
+
+    kind: Literal["auto", "fuse", "continue", "whole"] = Field(
+        "auto",
+        title="Kind",
+        description="fuse: windows averaged at every step; continue: one after the other; whole: none",
+    )
+    length: int | None = Field(
+        None,
+        ge=1,
+        le=100_000,
+        title="Length",
+        description="frames of a window; by default what the model learned",
+    )
+    overlap: int | None = Field(
+        None, ge=0, le=100_000, title="Overlap", description="frames that neighbouring windows share at least"
+    )
+    weights: Literal["pyramid", "linear", "flat"] = Field(
+        "pyramid", title="Weights", description="what a window's frames count for where windows overlap"
+    )
+    places: Literal["uniform", "static"] = Field(
+        "uniform", title="Places", description="uniform shifts the windows at every step; static does not"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_text(cls, value: Any) -> Any:
+        return {"kind": value} if isinstance(value, str) else value
+
+    @property
+    def plain(self) -> bool:
+        """Nothing was asked for but the kind."""
+        return self.given().keys() <= {"kind"}
+
+
+def sample_around(track: PromptTrack, frames: int, fps: float | Fraction) -> tuple[tuple[str, ...], Array]:
+    """`PromptTrack.sample` for a loop: after the last key the prompts travel back to the first one.
+
+    Args:
+        track: prompts with their keys inside the clip.
+        frames: of the loop; frame `frames` is frame 0 again.
+        fps: for keys in seconds.
+
+    Returns:
+        Prompts, and weights float64 `[F, K]`, each row with sum 1.
+    """
+    places = track.frames_of_keys(frames, fps)
+    keys = sorted(zip(places, track.keys, strict=True), key=lambda pair: pair[0])
+    first = keys[0][0]
+    written: Mapping[Any, Any] = {place: {"prompt": key.value, "ease": key.ease} for place, key in keys}
+    closed = PromptTrack({**written, frames + first: {"prompt": keys[0][1].value}})
+    texts, weights_FK = closed.sample(frames + first + 1, fps)
+    return texts, np.roll(weights_FK[first : first + frames], first, axis=0)
+
+
+def turn_back(track: PromptTrack, frames: int, fps: float | Fraction) -> tuple[str, str, int] | None:
+    """Last prompt, first prompt and the frames between, where a loop turns from one back to the other."""
+    places = track.frames_of_keys(frames, fps)
+    (first, one), *_, (last, other) = sorted(zip(places, (key.value for key in track.keys), strict=True)) * 2
+    return None if one == other else (other, one, frames + first - last)
