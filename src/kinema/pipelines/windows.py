@@ -69,9 +69,7 @@ def refuse_windows(shot: Shot) -> None:
     """Frames that are drawn one by one are never sampled together."""
     for name in ("loop", "windows"):
         if getattr(shot, name):
-            raise ConfigError(
-                f"{name} is for frames that are sampled together; leave it out, or write mode: joint."
-            )
+            raise ConfigError(f"{name} is for mode: joint, where frames are sampled together; leave it out.")
 
 
 def _check_loop(card: ModelCard) -> None:
