@@ -77,10 +77,10 @@ def test_what_is_wrong_is_said(camera, says):
 def test_values_out_of_range_name_their_track_and_frame():
     with pytest.raises(ConfigError, match=r"camera.zoom=0 at frame 4 is out of range; write 0.001 to 1000"):
         Camera(zoom={0: 1, 4: 0}).sample(9, 8)
-    with pytest.raises(ConfigError, match=r"camera.pan_x: .*past the end"):
-        Camera(pan_x={0: 0, 20: 1}).sample(9, 8)
+    with pytest.raises(ConfigError, match=r"camera.pan_x: .*before the start"):
+        Camera(pan_x={0: 0, -20: 1}).sample(9, 8)
     with pytest.raises(ConfigError, match=r"camera.zoom: "):
-        Shot(frames=9, camera={"zoom": {0: 1, 20: 2}})
+        Shot(frames=9, camera={"zoom": {0: 1, -20: 2}})
     with pytest.raises(ConfigError, match=r"camera.hold\[0\]: "):
         Shot(frames=9, camera={"hold": 20})
 

@@ -129,7 +129,7 @@ def test_any_ratio_survives_the_record(numerator, denominator):
         ({"shift": float("nan")}, "shift=nan is not finite"),
         ({"shift": float("inf")}, "shift=inf is not finite"),
         ({"guidance": float("inf")}, "guidance: inf is not finite"),
-        ({"guidance": "2 * sqt(t)"}, "guidance: unknown function 'sqt'. Did you mean 'sqrt'?"),
+        ({"guidance": "2 * sqt(t)"}, "guidance: column 5: unknown function 'sqt'. Did you mean 'sqrt'?"),
         ({"prompt": "a (b"}, "prompt: ( is never closed"),
         (
             {"prompt": {0: "a", 30: "b"}, "frames": 20},

@@ -12,13 +12,13 @@ from collections.abc import Mapping
 from fractions import Fraction
 from typing import Any, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ModelWrapValidatorHandler, model_validator
 
 from kinema.story.camera_tracks import in_range, sampled, track
 from kinema.story.depth import Depth
 from kinema.story.keyed import Array
 from kinema.story.settings import Settings
-from kinema.story.tracks import Schedule
+from kinema.story.tracks import Schedule, reading
 
 _IN_3D = ("translation_z", "rotation_3d_x", "rotation_3d_y", "rotation_3d_z", "fov", "aspect_ratio")
 _IN_2D = ("angle", "zoom", "transform_center_x", "transform_center_y")
@@ -70,6 +70,12 @@ class DeforumCamera(Settings):
         "bicubic", title="Sampling", description="3D"
     )
     depth: Depth = Field(Depth.make(), title="Depth", description="3D: flat, a file, or a model")
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _in_its_dialect(cls, values: Any, handler: ModelWrapValidatorHandler[DeforumCamera]) -> DeforumCamera:
+        with reading("deforum"):
+            return handler(values)
 
     @model_validator(mode="before")
     @classmethod

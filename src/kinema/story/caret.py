@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import TypeVar
 
 from kinema.core.errors import ConfigError
@@ -40,3 +42,11 @@ class Place:
         at = min(self.start + column, len(self.text))
         key = "" if self.key is None else f"key {self.key}, "
         return at_caret(ConfigError, f"{key}column {at + 1}: {message}", self.text, at)
+
+
+def unknown(kind: str, name: str, choices: Iterable[str]) -> str:
+    """What to say about a name that is none of `choices`: the nearest, or else all of them."""
+    choices = sorted(choices)
+    close = get_close_matches(name, choices, n=1)
+    way_out = f"Did you mean {close[0]!r}?" if close else f"There are {', '.join(choices)}"
+    return f"unknown {kind} {name!r}. {way_out}"

@@ -17,7 +17,7 @@ through all values.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
@@ -54,13 +54,15 @@ def clip_variables(frames: int, fps: float | Fraction, seed: int, bpm: float) ->
     return {
         "t": t_F, "f": t_F, "i": t_F, "max_f": np.full(1, last), "s": np.full(1, seed),
         "pi": np.full(1, np.pi), "fps": np.full(1, rate), "bpm": np.full(1, bpm), "sec": t_F / rate,
-        "beat_offset_s": np.zeros(1, np.int64), "beat_offset_f": np.zeros(1, np.int64), "beat": beat_F, "whole_beat": np.floor(beat_F).astype(np.int64),
+        "beat_offset_s": np.zeros(1, np.int64), "beat_offset_f": np.zeros(1, np.int64),
+        "beat": beat_F, "whole_beat": np.floor(beat_F).astype(np.int64),
         "progress_until_beat": phase_F,
         "frames_until_beat": ((1 - phase_F) * per_beat).astype(np.int64),
         "frames_since_beat": (phase_F * per_beat).astype(np.int64),
         "second_until_beat": (1 - phase_F) / bpm * 60,
         "seconds_since_beat": phase_F / bpm * 60,
-        "frames_to_go": last - t_F, "beats_to_go": (last - t_F) / per_beat, "seconds_to_go": (last - t_F) / rate,
+        "frames_to_go": last - t_F, "beats_to_go": (last - t_F) / per_beat,
+        "seconds_to_go": (last - t_F) / rate,
     }  # fmt: skip
 
 
@@ -116,6 +118,12 @@ class DeforumText:
         if isinstance(problem, ConfigError):
             raise problem
 
+    @property
+    def constant(self) -> float | None:
+        """The value, when it is one number from frame 0 on."""
+        (key, *more) = self.keys
+        return key.value if not more and key.place == 0 and isinstance(key.value, float) else None
+
     def values(
         self,
         frames: int,
@@ -146,9 +154,7 @@ class DeforumText:
             value_F[start] = value
             return
         frames = len(value_F)
-        local = {
-            name: held[start:end] if len(held) == frames else held for name, held in scope.items()
-        }
+        local = {name: held[start:end] if len(held) == frames else held for name, held in scope.items()}
         value_F[start:end] = value.evaluate(local, end - start)
 
     def _tween(self, value_F: Array, degree: int) -> Array:
@@ -160,9 +166,11 @@ class DeforumText:
         if degree == 1 or not len(missing):
             value_F[missing] = np.interp(missing, known, value_F[known])
         elif len(known) <= degree:
-            raise Place(self.text).error(f"a curve of degree {degree} needs {degree + 1} values in the clip")
+            raise Place(self.text).error(f"a curve of degree {degree} needs {degree + 1} values")
         else:
-            value_F[missing] = spline(known.astype(np.float64), value_F[known], missing, degree)
+            value_F[missing] = spline(
+                known.astype(np.float64), value_F[known], missing.astype(np.float64), degree
+            )
         return value_F
 
     def _by_frame(self, frames: int, seed: int) -> dict[int, _Key]:
@@ -182,7 +190,7 @@ class DeforumText:
         """What this dialect does with this string that its writer may not expect."""
         for frame, key in sorted(self._by_frame(frames, seed).items()):
             if frame >= frames:
-                yield f"key {key.written} is past the last frame, {frames - 1}: it is dropped, with the way to it"
+                yield f"key {key.written} is past the end: it and the way to it are dropped"
             if frame < 0:
                 yield f"key {key.written} is before the first frame: it is never reached"
         if len(self._by_frame(frames, seed)) > 1:
@@ -240,7 +248,9 @@ def _key(text: str, part: str, start: int) -> _Key:
 def _position(text: str, place: str, written: str, at: int) -> int | Formula:
     spot = Place(text, at)
     if not written:
-        raise spot.error("a key is missing; write a frame before each value, as in 30:(2), or remove the comma")
+        raise spot.error(
+            "a key is missing; write a frame before each value, as in 30:(2), or remove the comma"
+        )
     if _NUMBER.fullmatch(written.translate(_DROPPED)):
         try:
             return int(place.translate(_DROPPED))

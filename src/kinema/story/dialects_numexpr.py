@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kinema.core.errors import ConfigError, unknown_name
-from kinema.story.caret import Place
+from kinema.core.errors import ConfigError
+from kinema.story.caret import Place, unknown
 
 Value = Any  # an int64, float64 or bool array over frames, or a plain number
 
@@ -243,7 +243,7 @@ class Formula:
             case ast.Name(id=name) if name in self.names:
                 return []
             case ast.Name(id=name):
-                raise self.error(_unknown(name, self.names), node)
+                raise self.error(unknown("name", name, self.names), node)
             case ast.UnaryOp(op=op, operand=operand) if type(op) in _UNARY:
                 return [operand]
             case ast.BinOp(left=left, op=op, right=right) if type(op) in _BINARY:
@@ -290,10 +290,6 @@ class Formula:
             raise self.error("this operation has no value for these numbers", node) from None
 
 
-def _unknown(name: str, names: frozenset[str]) -> str:
-    return str(unknown_name("name", name, names)).rstrip(".")
-
-
 def _unreadable(node: ast.expr) -> str:
     match node:
         case ast.BoolOp() | ast.UnaryOp(op=ast.Not()):
@@ -303,7 +299,7 @@ def _unreadable(node: ast.expr) -> str:
         case ast.IfExp():
             return "if and else are not read in this dialect; write where(condition, a, b)"
         case ast.Call(func=ast.Name(id=name)):
-            return str(unknown_name("function", name, _FUNCTIONS)).rstrip(".")
+            return unknown("function", name, _FUNCTIONS)
         case ast.Call():
             return "two values side by side; write * between them"
     return "only numbers, variables, + - * / % **, comparisons, & | ~ and functions"

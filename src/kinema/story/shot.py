@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, ModelWrapValidatorHandler, field_validator, model_validator
 
 from kinema.core.errors import ConfigError
 from kinema.story.camera import AnyCamera, Camera
@@ -21,7 +21,7 @@ from kinema.story.redraw import Mode, Redraw
 from kinema.story.settings import Settings
 from kinema.story.sound import Sound
 from kinema.story.timing import FrameRate
-from kinema.story.tracks import PromptTrack, Schedule
+from kinema.story.tracks import Dialect, PromptTrack, Schedule, reading
 from kinema.story.transition import CUT, Transition
 from kinema.story.window import Windows
 
@@ -238,6 +238,11 @@ class Shot(Settings):
     windows: Windows | None = Field(
         None, title="Windows", description="how a clip longer than the model is sampled; by itself: fuse"
     )
+    dialect: Dialect = Field(
+        "native",
+        title="Dialect",
+        description="how texts such as 0:(1), 30:(2) are read; deforum gives Deforum's values",
+    )
     fit: Literal["crop", "pad", "stretch"] = Field(
         "crop", title="Fit", description="how a picture of another shape fills the frame"
     )
@@ -262,6 +267,13 @@ class Shot(Settings):
                     f"size={values['size']!r} and {name}={rest[name]!r} disagree; write one of them."
                 )
         return {**rest, "width": width, "height": height}
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _in_its_dialect(cls, values: Any, handler: ModelWrapValidatorHandler[Shot]) -> Shot:
+        dialect = values.get("dialect") if isinstance(values, Mapping) else None
+        with reading("deforum" if dialect == "deforum" else "native"):
+            return handler(values)
 
     @field_validator("prompt", "negative", mode="before")
     @classmethod
@@ -303,9 +315,10 @@ class Shot(Settings):
                 f"transition {self.begins.kind}: extend: previous goes on without a seam; keep one of them."
             )
         self._refuse_open_loops()
-        for where, place in self._places():
-            if self.frames is not None and (place.unit != "s" or self.fps is not None):
-                _inside(where, place, self.frames, self.fps)
+        for where, place, beyond in self._places():
+            known = place.unit in ("frame", "%") or (place.unit == "s" and self.fps is not None)
+            if self.frames is not None and known:
+                _inside(where, place, self.frames, self.fps, beyond)
         self._refuse_twin_keyframes()
         return self
 
@@ -324,16 +337,18 @@ class Shot(Settings):
                 f"loop closes by windows that go around, not by windows: {self.windows.kind}; write fuse."
             )
 
-    def _places(self) -> Iterator[tuple[str, FramePosition]]:
-        for name in ("prompt", "negative", "guidance"):
-            track = getattr(self, name)
-            yield from ((name, key.position) for key in (track.keys if track is not None else ()))
-        for name, track in (self.camera.tracks if self.camera is not None else {}).items():
-            yield from ((f"camera.{name}", key.position) for key in track.keys)
+    def _places(self) -> Iterator[tuple[str, FramePosition, bool]]:
+        """Every place with its name, and whether it may lie past the end, as keys of numbers may."""
+        tracks = {name: getattr(self, name) for name in ("prompt", "negative", "guidance")}
+        for name, moves in (self.camera.tracks if self.camera is not None else {}).items():
+            tracks[f"camera.{name}"] = moves
+        for name, track in tracks.items():
+            for key in track.keys if track is not None else ():
+                yield name, key.position, isinstance(track, Schedule)
         for i, hold in enumerate(self.camera.hold if isinstance(self.camera, Camera) else ()):
-            yield f"camera.hold[{i}]", hold.frame
+            yield f"camera.hold[{i}]", hold.frame, False
         for i, keyframe in enumerate(self.keyframes):
-            yield f"keyframes[{i}]", keyframe.frame
+            yield f"keyframes[{i}]", keyframe.frame, False
 
     def _refuse_twin_keyframes(self) -> None:
         seen: dict[Any, int] = {}
@@ -362,9 +377,9 @@ class Shot(Settings):
         return Shot(**{**fields, **changes})
 
 
-def _inside(where: str, place: FramePosition, frames: int, fps: Any) -> None:
+def _inside(where: str, place: FramePosition, frames: int, fps: Any, beyond: bool) -> None:
     try:
-        place.resolve(frames, fps if fps is not None else 1)
+        place.resolve(frames, fps if fps is not None else 1, beyond=beyond)
     except ConfigError as error:
         raise ConfigError(f"{where}: {error}") from None
 

@@ -1,65 +1,68 @@
-"""Values over frames: `Schedule` for a number, `PromptTrack` for words.
+"""Values over frames: `Schedule` for a number; `PromptTrack`, for words, is handed on from its own file.
 
     Schedule(3.5)    Schedule("0:(1), 30:(2)")    Schedule("3 + sin(tau * sec)")
-    Schedule({0: 1, "2s": 2, "50%": {"value": 3, "ease": "in_out"}, -1: 0})
-    PromptTrack({0: "a fox", 24: {"prompt": "a wolf", "ease": "in_out"}, -1: "a bear", "tail": "in oil"})
+    Schedule({0: 1, "2s": 2, "8b..12b": 3, "50%": {"value": 3, "ease": "in_out"}, -1: 0})
+    Schedule(lambda frame: frame / 24)    Schedule.parse("0:(1), 30:(1/2)", dialect="deforum")
 
-A value may be an expression; from its key on it lives, frame by frame. The frames before travel to the value
-it has at its key, and the key's easing is that of the way out of it.
+A value may be an expression or a function; from its key on it lives, frame by frame. The frames before travel
+to the value it has at its key, and the key's easing is that of the way out of it.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from fractions import Fraction
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
 from kinema.core.errors import ConfigError, unknown_name
-from kinema.story import prompts
-from kinema.story.caret import at_caret
-from kinema.story.expressions import Expression, variables
-from kinema.story.keyed import Array, Key, Keyed, Segments, ease_name, entries
-from kinema.story.positions import POSITION_PATTERN, FramePosition
+from kinema.story import schedule_warnings
+from kinema.story.dialects_deforum import DeforumText, Interpolation, check_interpolation
+from kinema.story.expressions import Expression, Scope
+from kinema.story.keyed import Array, Key, Keyed
+from kinema.story.music import Music, Recording
+from kinema.story.positions import RANGE_PATTERN, FramePosition
+from kinema.story.prompt_track import PromptTrack as PromptTrack
+from kinema.story.schedule_text import LINEAR, Value, is_keyed, keyed_text, number_keys, read_value
 
-_LINEAR = "linear"
-_KEY_PATTERN = POSITION_PATTERN
+Dialect = Literal["native", "deforum"]
+DIALECTS = ("native", "deforum")
+
+_dialect: ContextVar[Dialect] = ContextVar("dialect of schedule strings", default="native")
 
 
-def _number(value: object, where: str) -> float | Expression:
-    """A finite number, or an expression from text."""
-    if isinstance(value, str):
-        return Expression(value)
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ConfigError(f"{where}{value!r} is not a number or an expression in quotes.")
+@contextmanager
+def reading(dialect: Dialect) -> Iterator[None]:
+    """Schedules that are made from text inside are read in this dialect."""
+    token = _dialect.set(dialect)
     try:
-        number = float(value)
-    except OverflowError:
-        number = math.inf
-    if not math.isfinite(number):
-        raise ConfigError(f"{where}{number} is not finite; write a number.")
-    return number
+        yield
+    finally:
+        _dialect.reset(token)
 
 
 _VALUE_SCHEMA: dict[str, Any] = {"anyOf": [{"type": "number"}, {"type": "string"}]}
 
 
-class Schedule(Keyed[float | Expression]):
+class Schedule(Keyed[Value]):
     """A number over frames.
 
-    Written as a number, an expression over `t sec fps max_f seed`, a keyed string `"0:(1), 30:(2)"`, or a
-    mapping from place (frame, "2s", "50%", -1 for the last) to a number, an expression, or
-    `{value: ..., ease: ...}`.
-    An `ease` beside the keys is the default for all of them (`linear` otherwise).
+    Written as a number, an expression over `t sec beat fps max_f seed` and `audio.rms`, a keyed string
+    `"0:(1), 30:(2, ease=in_out)"`, a function of the frame's number, or a mapping from place (frame, "2s",
+    "8b", "50%", -1 for the last) or range ("10..20") to a number, an expression, a function, or
+    `{value: ..., ease: ...}`. An `ease` beside the keys is the default for all of them (`linear` otherwise).
+    `{deforum: "0:(1), 30:(1/2)"}` is Deforum's notation with Deforum's values.
+
+    A key past the end is travelled to and not reached; `warnings` says so.
 
     Raises:
         ConfigError: anything that cannot be read; with a caret where the source is text.
     """
 
-    __slots__ = ()
+    __slots__ = ("_deforum",)
     _json_schema: ClassVar[dict[str, Any]] = {
         "anyOf": [
             {"type": "number"},
@@ -69,7 +72,7 @@ class Schedule(Keyed[float | Expression]):
                 "minProperties": 1,
                 "properties": {"ease": {"type": "string"}},
                 "patternProperties": {
-                    _KEY_PATTERN: {
+                    RANGE_PATTERN: {
                         "anyOf": [
                             *_VALUE_SCHEMA["anyOf"],
                             {
@@ -83,41 +86,124 @@ class Schedule(Keyed[float | Expression]):
                 },
                 "additionalProperties": False,
             },
+            {
+                "type": "object",
+                "properties": {
+                    "deforum": {"type": "string", "maxLength": 100_000},
+                    "interpolation": {"enum": ["linear", "quadratic", "cubic"]},
+                },
+                "required": ["deforum"],
+                "additionalProperties": False,
+            },
         ]
     }
 
-    def _read(self, source: Any) -> tuple[Key[float | Expression], ...]:
+    @classmethod
+    def parse(
+        cls, text: Any, dialect: Dialect = "native", *, interpolation: Interpolation = "linear"
+    ) -> Self:
+        """A schedule from text (or anything that the constructor takes), in a dialect.
+
+        Args:
+            text: such as `"0:(1.0), 30:(1.5*sin(2*pi*t/fps))"`.
+            dialect: `deforum` reads as the web UI's extension does and gives its values.
+            interpolation: of the Deforum dialect, between keys.
+
+        Raises:
+            ConfigError: with key, column and caret.
+        """
+        if dialect not in DIALECTS:
+            raise unknown_name("dialect", dialect, DIALECTS)
+        if dialect == "deforum":
+            if not isinstance(text, str):
+                raise ConfigError(f"{str(text)[:40]!r} is not text; Deforum's schedules are written 0:(1).")
+            return cls({"deforum": text, "interpolation": check_interpolation(interpolation)})
+        with reading("native"):
+            return cls(text)
+
+    def _read(self, source: Any) -> tuple[Key[Value], ...]:
+        self._deforum: tuple[DeforumText, Interpolation] | None = None
+        if isinstance(source, str) and _dialect.get() == "deforum":
+            source = {"deforum": source}
+        if isinstance(source, Mapping) and "deforum" in source:
+            self._deforum = _read_deforum(source)
+            return (Key(FramePosition.parse(0), 0.0, LINEAR),)
         if isinstance(source, Mapping):
-            return tuple(_number_keys(source))
-        if isinstance(source, str) and ":" in source:
-            return tuple(_keyed_text(source))
-        return (Key(FramePosition.parse(0), _number(source, ""), _LINEAR),)
+            return tuple(number_keys(source))
+        if isinstance(source, str) and is_keyed(source):
+            return tuple(keyed_text(source))
+        return (Key(FramePosition.parse(0), read_value(source, ""), LINEAR),)
+
+    def _written(self, source: Any) -> Any:
+        if self._deforum is None:
+            return super()._written(source)
+        text, interpolation = self._deforum
+        plain = {"deforum": text.text}
+        return plain if interpolation == "linear" else {**plain, "interpolation": interpolation}
+
+    @property
+    def dialect(self) -> Dialect:
+        """How its text is read."""
+        return "native" if self._deforum is None else "deforum"
 
     @property
     def constant(self) -> float | None:
         """The value, when it is the same number at every frame by the way it is written."""
+        if self._deforum is not None:
+            return self._deforum[0].constant
         values = {key.value for key in self.keys}
         value = self.keys[0].value
         return value if len(values) == 1 and isinstance(value, float) else None
 
-    def sample(self, frames: int, fps: float | Fraction, seed: int = 0) -> Array:
-        """The value at each frame, float64 `[F]`, finite.
+    def values(
+        self,
+        frames: int,
+        fps: float | Fraction = 24,
+        seed: int = 0,
+        *,
+        bpm: float | None = None,
+        audio: Recording | None = None,
+    ) -> Array:
+        """The value at each frame, float64 `[F]`; in the Deforum dialect infinities may be among them.
 
         Args:
             frames: F, the clip's pixel frames.
-            fps: frames per second, for `sec` and keys in seconds.
+            fps: frames per second, for `sec` and places in seconds.
             seed: what the expression's `seed` and `noise` see.
+            bpm: beats per minute, for `beat` and places in beats.
+            audio: what `audio.rms` and the others hear; `kinema.io.audio.listen(path)` gives one.
 
         Raises:
-            ConfigError: a key outside the clip, two on one frame, or a value that is not finite.
+            ConfigError: a key before the start, two on one frame, or a value that is not finite.
         """
-        segments = self.segments(frames, fps)
-        scope = variables(frames, fps, seed)
-        value_F = np.empty(frames)
+        track = self if bpm is None and audio is None else self.hearing(Music(bpm, audio))
+        if track._deforum is None:
+            return track._sample(frames, fps, seed)
+        text, interpolation = track._deforum
+        return text.values(frames, fps, seed, track._music.tempo, interpolation)
+
+    def sample(self, frames: int, fps: float | Fraction, seed: int = 0) -> Array:
+        """The same, finite in every dialect.
+
+        Raises:
+            ConfigError: as `values`, and for an infinite value in the Deforum dialect.
+        """
+        value_F = self.values(frames, fps, seed)
+        if not np.isfinite(value_F).all():
+            frame = int(np.argmax(~np.isfinite(value_F)))
+            raise ConfigError(f"the value at frame {frame} is {value_F[frame]}; values here must be finite.")
+        return value_F
+
+    def _sample(self, frames: int, fps: float | Fraction, seed: int) -> Array:
+        segments = self.segments(frames, fps, beyond=True)
+        scope = Scope(frames, fps, seed, self._music)
+        value_F, first_K = np.zeros(frames), np.zeros(len(segments.frame_K))
         for i, start in enumerate(segments.frame_K):
+            if start >= frames and i and segments.frame_K[i - 1] >= frames:
+                break  # only the first key past the end is on anybody's way
             end = segments.frame_K[i + 1] if i + 1 < len(segments.frame_K) else frames
-            value_F[start:end] = _live(self.keys[segments.order_K[i]].value, scope, start, end)
-        first_K = value_F[list(segments.frame_K)]
+            live = _live(self.keys[segments.order_K[i]].value, scope, start, max(min(end, frames), start + 1))
+            value_F[start:end], first_K[i] = live[: max(frames - start, 0)], live[0]
         value_F[: segments.frame_K[0]] = first_K[0]
         value_F += segments.travelled_F * (first_K[segments.right_F] - value_F)
         if not np.isfinite(value_F).all():
@@ -125,191 +211,47 @@ class Schedule(Keyed[float | Expression]):
             raise ConfigError(f"the values around frame {frame} are too far apart to travel between.")
         return value_F
 
+    def frozen(self, frames: int, fps: float | Fraction, seed: int = 0) -> Schedule:
+        """Itself when a file can hold it; with Python functions in it, a schedule of its values by frame."""
+        if not any(callable(key.value) or callable(key.ease) for key in self.keys):
+            return self
+        return Schedule({i: float(v) for i, v in enumerate(self.sample(frames, fps, seed))})
 
-def _live(value: float | Expression, scope: Mapping[str, Array], start: int, end: int) -> Array | float:
-    """The value of one key on the frames from its own to the one before the next key."""
+    def warnings(self, frames: int, fps: float | Fraction = 24, seed: int = 0) -> tuple[str, ...]:
+        """What this schedule does in such a clip that its writer may not expect; see `docs/schedules.md`."""
+        if self._deforum is not None:
+            return tuple(self._deforum[0].surprises(frames, seed))
+        firsts = self.frames_of_keys(frames, fps, beyond=True)
+        written = self._source if isinstance(self._source, str) else None
+        return tuple(schedule_warnings.found(self.keys, firsts, frames, written, self._music))
+
+    def hearing(self, music: Music) -> Self:
+        """The same schedule in a shot with this tempo and sound."""
+        track = super().hearing(music)
+        track._deforum = self._deforum
+        return track
+
+
+def _read_deforum(source: Mapping[Any, Any]) -> tuple[DeforumText, Interpolation]:
+    if unknown := [name for name in source if name not in ("deforum", "interpolation")]:
+        raise ConfigError(f"unknown entry {unknown[0]!r} beside deforum; write interpolation, or nothing.")
+    text = source["deforum"]
+    if not isinstance(text, str):
+        raise ConfigError(f"deforum: {str(text)[:40]!r} is not text; write 0:(1), 30:(2) in quotes.")
+    return DeforumText.parse(text), check_interpolation(source.get("interpolation", "linear"))
+
+
+def _live(value: Value, scope: Scope, start: int, end: int) -> Array:
+    """The value of one key on the frames `start` to `end - 1`."""
     if isinstance(value, float):
-        return value
-    frames = len(scope["t"])
-    return value.evaluate({n: v[start:end] if len(v) == frames else v for n, v in scope.items()}, end - start)
+        return np.full(end - start, value)
+    if isinstance(value, Expression):
+        return value.evaluate(scope.window(start, end), end - start)
+    return np.array([_called(value, frame) for frame in range(start, end)])
 
 
-def _number_keys(source: Mapping[Any, Any]) -> Iterator[Key[float | Expression]]:
-    default = ease_name(source.get("ease", _LINEAR))
-    for place, written in source.items():
-        if place == "ease":
-            continue
-        position = FramePosition.parse(place)
-        value, ease = written, default
-        if isinstance(written, Mapping):
-            entry = entries(written, ("value", "ease"), place)
-            value, ease = entry["value"], ease_name(entry.get("ease", default))
-        yield Key(position, _number(value, f"key {place}: "), ease)
-
-
-def _keyed_text(text: str) -> Iterator[Key[float | Expression]]:
-    """Deforum's notation, `0:(1), 30:(2 + sin(t))`; commas inside parentheses belong to the expression."""
-    for start, part in _split_at_commas(text):
-        place, colon, value = part.partition(":")
-        if not colon:
-            raise at_caret(
-                ConfigError, "missing ':' between a frame and its value, as in 30:(2)", text, start
-            )
-        try:
-            position = FramePosition.parse(place.strip().strip("\"'"))
-        except ConfigError as error:
-            raise at_caret(ConfigError, str(error), text, start) from None
-        if not value.strip():
-            raise at_caret(ConfigError, f"key {place.strip()} has no value", text, start + len(place) + 1)
-        yield Key(position, Expression(value.strip()), _LINEAR)
-
-
-def _split_at_commas(text: str) -> Iterator[tuple[int, str]]:
-    """The parts between commas outside parentheses, each with its column; a trailing comma is fine."""
-    depth, start = 0, 0
-    for column, character in enumerate(text + ","):
-        depth += (character == "(") - (character == ")")
-        if (character == "," and depth <= 0) or column == len(text):
-            part = text[start:column]
-            if part.strip() or column < len(text):
-                yield start + len(part) - len(part.lstrip()), part.strip()
-            start = column + 1
-
-
-_RESERVED = ("head", "tail", "ease", "mode")
-
-
-class PromptTrack(Keyed[str]):
-    """Prompts over frames.
-
-    Written as one text, or as a mapping from place to a text or to `{prompt: ..., ease: ..., mode: ...}`.
-    Beside the keys, `head` and `tail` are joined to every prompt with a comma, and `ease` and `mode` are the
-    defaults. Mode `blend` travels to the next prompt; `hold` jumps when the next key is reached.
-
-    Raises:
-        ConfigError: anything that cannot be read; `PromptError` for weights that cannot.
-    """
-
-    __slots__ = ()
-    _json_schema: ClassVar[dict[str, Any]] = {
-        "anyOf": [
-            {"type": "string", "maxLength": prompts.MAX_LENGTH},
-            {
-                "type": "object",
-                "minProperties": 1,
-                "properties": {
-                    "head": {"type": "string"},
-                    "tail": {"type": "string"},
-                    "ease": {"type": "string"},
-                    "mode": {"enum": ["hold", "blend"]},
-                },
-                "patternProperties": {
-                    _KEY_PATTERN: {
-                        "anyOf": [
-                            {"type": "string"},
-                            {
-                                "type": "object",
-                                "properties": {
-                                    "prompt": {"type": "string"},
-                                    "ease": {"type": "string"},
-                                    "mode": {"enum": ["hold", "blend"]},
-                                },
-                                "required": ["prompt"],
-                                "additionalProperties": False,
-                            },
-                        ]
-                    }
-                },
-                "additionalProperties": False,
-            },
-        ]
-    }
-
-    def _read(self, source: Any) -> tuple[Key[str], ...]:
-        if isinstance(source, str):
-            return (Key(FramePosition.parse(0), _words(source, "prompt"), _LINEAR),)
-        if not isinstance(source, Mapping):
-            raise ConfigError(
-                f"{str(source)[:40]!r} is not a prompt; write text, or a mapping such as {{0: a fox}}."
-            )
-        default = _easing_of(source, _LINEAR, "the track")
-        head, tail = (_words(source.get(name, ""), name) for name in ("head", "tail"))
-        return tuple(
-            _prompt_key(place, written, default, head, tail)
-            for place, written in source.items()
-            if place not in _RESERVED
-        )
-
-    @property
-    def empty(self) -> bool:
-        """There are no words in it."""
-        return not any(key.value.strip() for key in self.keys)
-
-    @property
-    def constant(self) -> str | None:
-        """The prompt, when it is the same at every frame."""
-        values = {key.value for key in self.keys}
-        return values.pop() if len(values) == 1 else None
-
-    def sample(self, frames: int, fps: float | Fraction) -> tuple[tuple[str, ...], Array]:
-        """The different prompts, and how much of each makes up each frame.
-
-        Returns:
-            K prompts in the order of their first frame, with the weights syntax still in them, and weights
-            float64 `[F, K]`, non-negative, each row with sum 1. An easing that overshoots is clipped.
-
-        Raises:
-            ConfigError: a key outside the clip, or two on one frame.
-        """
-        segments = self.segments(frames, fps)
-        texts = [self.keys[i].value for i in segments.order_K]
-        distinct = tuple(dict.fromkeys(texts))
-        index_K = np.array([distinct.index(text) for text in texts])
-        return distinct, _weights(segments, index_K, len(distinct))
-
-
-def _weights(segments: Segments, index_K: NDArray[np.intp], prompts: int) -> Array:
-    e_F = np.clip(segments.travelled_F, 0.0, 1.0)
-    weights_FK = np.zeros((len(e_F), prompts))
-    row_F = np.arange(len(e_F))
-    np.add.at(weights_FK, (row_F, index_K[segments.left_F]), 1.0 - e_F)
-    np.add.at(weights_FK, (row_F, index_K[segments.right_F]), e_F)
-    return weights_FK
-
-
-def _prompt_key(place: Any, written: Any, default: str, head: str, tail: str) -> Key[str]:
-    position = FramePosition.parse(place)
-    ease = default
-    if isinstance(written, Mapping):
-        entry = entries(written, ("prompt", "ease", "mode"), place)
-        written, ease = entry["prompt"], _easing_of(entry, default, f"key {place}")
-    parts = [head, _words(written, f"key {place}"), tail]
-    text = ", ".join(part.strip() for part in parts if part.strip()) if head or tail else parts[1]
-    prompts.parse(text)
-    return Key(position, text, ease)
-
-
-def _easing_of(entry: Mapping[Any, Any], default: str, where: str) -> str:
-    """The easing that `ease` and `mode` amount to."""
-    mode = entry.get("mode")
-    if mode is not None and mode not in ("hold", "blend"):
-        raise unknown_name(f"mode of {where}", mode, ["hold", "blend"])
-    if mode == "hold":
-        if "ease" in entry:
-            raise ConfigError(f"{where}: mode hold has no easing; remove ease, or write mode: blend.")
-        return "hold"
-    if "ease" in entry:
-        return ease_name(entry["ease"])
-    return _LINEAR if mode == "blend" and default == "hold" else default
-
-
-def _words(value: Any, where: str) -> str:
-    """Text that can be shown, stored and encoded, with weights that can be read."""
-    if not isinstance(value, str):
-        raise ConfigError(f"{where}: {str(value)[:40]!r} is not text; put it in quotes.")
-    if "\0" in value or any(0xD800 <= ord(character) <= 0xDFFF for character in value):
-        raise ConfigError(
-            f"{where}: the text has a character that cannot be stored (NUL or half a surrogate pair)."
-        )
-    prompts.parse(value)
-    return value
+def _called(function: Callable[[int], float], frame: int) -> float:
+    value = function(frame)
+    if not isinstance(value, int | float | np.number) or not np.isfinite(value):
+        raise ConfigError(f"the function gives {value!r} at frame {frame}; it must give a finite number.")
+    return float(value)

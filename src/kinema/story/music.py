@@ -1,0 +1,103 @@
+"""What a schedule can hear: the tempo of a shot, and the features of its sound.
+
+    beat(t) = t bpm / 60                        with a tempo
+    beat(t) = i + (t - t_i) / (t_{i+1} - t_i)   with a sound whose beats are at t_0, t_1, ...
+
+for t in seconds. Without either, 120 beats a minute are assumed, and said.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kinema.core.errors import ConfigError
+
+Array = NDArray[np.float64]
+
+DEFAULT_BPM = 120.0
+
+FEATURES: Mapping[str, tuple[int, str]] = {
+    "audio.rms": (0, "loudness, 1 at its loudest"),
+    "audio.onset": (0, "how much begins here, 1 at the strongest beginning"),
+    "audio.beat": (0, "1 on a frame with a beat, else 0"),
+    "audio.tempo": (0, "beats per minute"),
+    "audio.band": (2, "loudness between two frequencies in Hz, on the scale of audio.rms"),
+    "audio.level": (2, "the same, 1 at its own loudest"),
+}
+"""Name -> how many numbers it takes in parentheses, and what it is."""
+
+
+class Recording(Protocol):
+    """A sound that was listened to; `kinema.io.audio` makes them."""
+
+    @property
+    def tempo(self) -> float:
+        """Beats per minute; 0 when there is no beat in it."""
+
+    @property
+    def beats(self) -> Array:
+        """Seconds of each beat, rising, float64."""
+
+    def feature(self, name: str, arguments: tuple[float, ...], edges_F: Array) -> Array:
+        """A feature of `FEATURES` over each frame, whose borders in seconds are `edges_F` `[F + 1]`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Music:
+    """Tempo and sound of a shot.
+
+    Attributes:
+        bpm: beats per minute; None takes the sound's beats.
+        audio: None for silence.
+        start: where in the sound the shot's first frame is, in seconds.
+    """
+
+    bpm: float | None = None
+    audio: Recording | None = None
+    start: float = 0.0
+
+    @property
+    def assumed(self) -> bool:
+        """Nobody said how fast the beats are."""
+        return self.bpm is None and (self.audio is None or len(self.audio.beats) < 2)
+
+    @property
+    def tempo(self) -> float:
+        """Beats per minute."""
+        if self.bpm is not None:
+            return self.bpm
+        return DEFAULT_BPM if self.audio is None or self.assumed else self.audio.tempo
+
+    def beat_at(self, seconds_F: Array) -> Array:
+        """How many beats have passed at each second; the first beat is 0, before it the count is negative."""
+        if self.bpm is not None or self.audio is None or self.assumed:
+            return seconds_F * self.tempo / 60.0
+        beats = self.audio.beats - self.start
+        number = np.arange(len(beats), dtype=np.float64)
+        inside = np.interp(seconds_F, beats, number)
+        per_second = self.tempo / 60.0
+        before, after = np.minimum(seconds_F - beats[0], 0.0), np.maximum(seconds_F - beats[-1], 0.0)
+        return inside + (before + after) * per_second
+
+    def seconds_of(self, beat: Fraction) -> Fraction:
+        """When this beat is, in seconds from the shot's first frame."""
+        if self.bpm is not None or self.audio is None or self.assumed:
+            return beat * 60 / Fraction(self.tempo).limit_denominator(1_000_000)
+        beats = self.audio.beats - self.start
+        count = len(beats) - 1
+        position = float(beat)
+        beyond = max(position - count, 0.0) * 60.0 / self.tempo
+        seconds = float(np.interp(position, np.arange(count + 1), beats)) + beyond
+        return Fraction(max(seconds, 0.0)).limit_denominator(1_000_000)
+
+    def feature(self, name: str, arguments: tuple[float, ...], edges_F: Array) -> Array:
+        """A feature of the sound over each frame; `ConfigError` without a sound."""
+        if self.audio is None:
+            raise ConfigError(f"{name} needs a sound; add audio: music.mp3 to the shot")
+        return self.audio.feature(name, arguments, edges_F + self.start)
