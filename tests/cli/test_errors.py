@@ -53,7 +53,7 @@ MISTAKES: dict[tuple[str, ...], tuple[str, ...]] = {
     (*G, "--format", "xml"): ("unknown format 'xml'", "json, text"),
     ("travel", "0: a", "8: b", "--ease", "inn_out"): ("unknown easing 'inn_out'", "Did you mean 'in_out'?"),
     # schedules, prompts and places
-    (*G, "--guidance", "0:(1"): ("guidance", "'(' was never closed", "(at '(1')"),
+    (*G, "--guidance", "0:(1"): ("guidance", "'(' is never closed", "(at '(1')"),
     (*G, "--guidance", "nan"): ("unknown name 'nan'", "Available: "),
     (*G, "--guidance", "flor(t)"): ("unknown function 'flor'", "Did you mean 'floor'?"),
     (*G, "--guidance", "0:(1), 99:(2)"): ("99", PLACE),
