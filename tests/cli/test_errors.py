@@ -56,7 +56,7 @@ MISTAKES: dict[tuple[str, ...], tuple[str, ...]] = {
     (*G, "--guidance", "0:(1"): ("guidance", "'(' is never closed", "(at '(1')"),
     (*G, "--guidance", "nan"): ("unknown name 'nan'", "Available: "),
     (*G, "--guidance", "flor(t)"): ("unknown function 'flor'", "Did you mean 'floor'?"),
-    (*G, "--guidance", "0:(1), 99:(2)"): ("99", PLACE),
+    (*G, "--guidance", "0:(1), -99:(2)"): ("-99", "before the start"),
     ("generate", "a (fox"): ("prompt", "( is never closed", r"write \(", "(at '(fox')"),
     ("generate", "a" * 40_000): ("40000 characters", "the most is 32000"),
     ("travel", "a rooster"): ("'a rooster' does not begin with a place", '"0: a rooster"'),

@@ -48,5 +48,5 @@ def unknown(kind: str, name: str, choices: Iterable[str]) -> str:
     """What to say about a name that is none of `choices`: the nearest, or else all of them."""
     choices = sorted(choices)
     close = get_close_matches(name, choices, n=1)
-    way_out = f"Did you mean {close[0]!r}?" if close else f"There are {', '.join(choices)}"
+    way_out = f"Did you mean {close[0]!r}?" if close else f"Available: {', '.join(choices)}"
     return f"unknown {kind} {name!r}. {way_out}"
