@@ -39,6 +39,7 @@ SAID = {
     "model": ("some/model", "some/model"),
     "audio": ("a.wav", "a.wav"),
     "bpm": ("99.5", 99.5),
+    "dialect": ("deforum", "deforum"),
     "negative": ("text", "text"),
     "frames": ("17", 17),
     "seconds": ("2.5", 2.5),

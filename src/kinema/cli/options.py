@@ -77,6 +77,9 @@ class ShotOptions:
         Text, _clip("--audio", metavar="FILE", help="A sound file that plays under the clip.")
     ] = None
     bpm: Annotated[Text, _clip("--bpm", metavar="N", help="Beats per minute, for places such as 8b.")] = None
+    dialect: Annotated[
+        Text, _clip("--dialect", metavar="NAME", help="How 0:(1), 30:(2) is read: native or deforum.")
+    ] = None
     mode: Annotated[
         Text,
         _option(
