@@ -216,3 +216,12 @@ def _solved(lens: _Lenses, depth_BHW: Tensor, x: Tensor, y: Tensor) -> tuple[Ten
         x = x + ((d * off_x - b * off_y) / area).clamp(-2, 2)
         y = y + ((a * off_y - c * off_x) / area).clamp(-2, 2)
     return best_x, best_y, best_off, best_z
+
+
+def distances_after(step: SpaceStep, depth_B1HW: Tensor) -> tuple[Tensor, Tensor]:
+    """What distance each pixel shows after the step, and where nothing is known, `[B, 1, H, W]` each."""
+    size = (depth_B1HW.shape[-1], depth_B1HW.shape[-2])
+    depth_BHW = _checked(depth_B1HW, depth_B1HW)
+    with torch.no_grad():
+        _, _, z, holes = seen_from(_Lenses.of(step, size), depth_BHW, size)
+    return rearrange(z, "B H W -> B 1 H W"), rearrange(holes, "B H W -> B 1 H W")

@@ -109,7 +109,7 @@ class StillsReader(VideoReader):
             raise MediaError(
                 f"the folder {str(path)!r} holds no pictures; give a video or a folder of frames."
             )
-        return StillsReader(path, sorted(entries, key=_natural), fps)
+        return StillsReader(path, sorted(entries, key=natural_order), fps)
 
     @property
     def times(self) -> np.ndarray:
@@ -157,7 +157,7 @@ def _whole_rate(durations: list[float], step: int) -> Fraction:
     return Fraction(1000 * count, round(total)).limit_denominator(1001)
 
 
-def _natural(path: Path) -> list[tuple[int, str]]:
+def natural_order(path: Path) -> list[tuple[int, str]]:
     """A sort key in which `frame2` stands before `frame10`."""
     parts = re.split(r"(\d+)", path.name)
     return [(int(part), "") if index % 2 else (-1, part) for index, part in enumerate(parts)]

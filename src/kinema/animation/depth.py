@@ -1,0 +1,210 @@
+"""How far away each pixel of a frame is: flat, given, or estimated by a network.
+
+    disparity v in 0..1:  1/d = 1/far + v (1/near - 1/far)
+    distance v in 0..1:   d = near + v (far - near)
+
+Distances are in units of the flat picture's: 1 is as far as the whole picture would be without depth. A
+source keeps one scale for a whole shot: a network's relative disparities are placed by the spread of the
+first frame, which later frames only nudge, and metric distances by the first frame's median. Depth that is
+scaled anew for every frame makes a camera stumble.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from kinema.animation.holes import fill
+from kinema.animation.splat import distances_after
+from kinema.animation.steps import SpaceStep
+from kinema.core.errors import ModelError
+
+Means = Literal["disparity", "distance"]
+Network = Callable[[Tensor], Tensor]
+NEAREST, FARTHEST = 1e-3, 1e4
+_SPREAD = (0.02, 0.98)  # quantiles that relative disparities are placed by
+_NUDGE = 0.05  # of the way to a new frame's spread
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+class DepthSource(Protocol):
+    """Gives distances of frames, in order.
+
+    Attributes:
+        still: it knows the first frame only; carry its distances along with `carry_depth`.
+        state: what it remembers between frames, plain numbers; put back to go on from there.
+    """
+
+    still: bool
+    state: tuple[float, ...]
+
+    def __call__(self, frame_BCHW: Tensor, index: int) -> Tensor:
+        """Distances `[1, 1, H, W]` of frame `index`, which shows `frame_BCHW` (sRGB in 0..1)."""
+
+
+@dataclass
+class FlatDepth:
+    """Everything at distance 1."""
+
+    still: bool = False
+    state: tuple[float, ...] = ()
+
+    def __call__(self, frame_BCHW: Tensor, index: int) -> Tensor:
+        """Ones."""
+        return torch.ones_like(frame_BCHW[:1, :1])
+
+
+@dataclass
+class GivenDepth:
+    """Values that were given, 0..1.
+
+    Attributes:
+        values: frame index to values `[h, w]` or `[1, 1, h, w]`, of any size.
+        near, far: distances that 0 and 1 stand for.
+        means: what larger values mean.
+        still: there is one frame only.
+        state: nothing to remember.
+    """
+
+    values: Callable[[int], Tensor]
+    near: float
+    far: float
+    means: Means = "disparity"
+    still: bool = False
+    state: tuple[float, ...] = ()
+
+    def __call__(self, frame_BCHW: Tensor, index: int) -> Tensor:
+        """The given values as distances at the frame's size."""
+        values = self.values(index).to(frame_BCHW)
+        values = values.reshape(1, 1, *values.shape[-2:])
+        return _resized(distances(values, self.means, self.near, self.far), frame_BCHW)
+
+
+@dataclass
+class EstimatedDepth:
+    """Distances from a network that looks at each frame.
+
+    Attributes:
+        network: prepared pixels `[1, 3, h, w]` to depth `[1, h', w']`.
+        preparation: how a frame becomes the network's input.
+        means: `disparity` up to scale and shift, or `distance` up to scale.
+        near, far: where relative disparities are placed.
+        still: never.
+        state: the spread of disparities, or the unit of distances; empty before the first frame.
+    """
+
+    network: Network
+    preparation: Preparation
+    means: Means
+    near: float
+    far: float
+    still: bool = False
+    state: tuple[float, ...] = ()
+
+    @torch.no_grad()
+    def __call__(self, frame_BCHW: Tensor, index: int) -> Tensor:
+        """The network's view of the frame, on the shot's scale.
+
+        Raises:
+            ModelError: the network gave values that are no numbers.
+        """
+        found = self.network(self.preparation(frame_BCHW[:1])).float()[:, None]
+        if not bool(torch.isfinite(found).all()):
+            raise ModelError(f"the depth model gave values that are not finite at frame {index}.")
+        placed = self._relative(found) if self.means == "disparity" else self._metric(found)
+        return _resized(placed, frame_BCHW).to(frame_BCHW)
+
+    def _relative(self, found: Tensor) -> Tensor:
+        low, high = (float(q) for q in found.flatten().quantile(found.new_tensor(_SPREAD)))
+        if self.state:
+            low, high = (old + _NUDGE * (new - old) for old, new in zip(self.state, (low, high), strict=True))
+        self.state = (low, high)
+        if high - low < 1e-12:  # a wall: all at the flat picture's distance
+            return torch.ones_like(found)
+        return distances((found - low) / (high - low), "disparity", self.near, self.far)
+
+    def _metric(self, found: Tensor) -> Tensor:
+        if not self.state:
+            self.state = (max(float(found.median()), 1e-6),)
+        return (found / self.state[0]).clamp(NEAREST, FARTHEST)
+
+
+def distances(values: Tensor, means: Means, near: float, far: float) -> Tensor:
+    """Values as distances between `near` and `far`; outside 0..1 they are clipped."""
+    share = values.clamp(0, 1)
+    if means == "disparity":
+        return 1 / (1 / far + share * (1 / near - 1 / far))
+    return near + share * (far - near)
+
+
+def _resized(depth_B1HW: Tensor, like_BCHW: Tensor) -> Tensor:
+    """Read between pixels by 1/d, in which planes are straight."""
+    if depth_B1HW.shape[-2:] == like_BCHW.shape[-2:]:
+        return depth_B1HW
+    size = like_BCHW.shape[-2:]
+    return 1 / F.interpolate(1 / depth_B1HW, size, mode="bilinear", align_corners=False, antialias=True)
+
+
+def carry_depth(depth_B1HW: Tensor, step: SpaceStep) -> Tensor:
+    """The distances that the camera sees after a step, of the surfaces that it saw before.
+
+    What comes into view takes the distance of what is around it, from behind.
+    """
+    z_B1HW, holes_B1HW = distances_after(step, depth_B1HW)
+    return fill(z_B1HW, holes_B1HW, z_B1HW).clamp(NEAREST, FARTHEST).to(depth_B1HW)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preparation:
+    """How a frame becomes a depth network's input; names are those of `preprocessor_config.json`.
+
+    Attributes:
+        size: height and width to aim at.
+        keep_aspect_ratio: scale by the side that changes less.
+        ensure_multiple_of: sides are whole multiples of this.
+        image_mean, image_std: of each channel.
+    """
+
+    size: tuple[int, int] = (384, 384)
+    keep_aspect_ratio: bool = False
+    ensure_multiple_of: int = 1
+    image_mean: tuple[float, ...] = IMAGENET_MEAN
+    image_std: tuple[float, ...] = IMAGENET_STD
+
+    @staticmethod
+    def from_dict(config: Mapping[str, Any]) -> Preparation:
+        """Read a `preprocessor_config.json`; missing entries are the DPT processor's."""
+        size = config.get("size") or {}
+        sides = (size, size) if isinstance(size, int) else (size.get("height", 384), size.get("width", 384))
+        return Preparation(
+            size=sides,
+            keep_aspect_ratio=bool(config.get("keep_aspect_ratio", False)),
+            ensure_multiple_of=int(config.get("ensure_multiple_of") or 1),
+            image_mean=tuple(config.get("image_mean") or IMAGENET_MEAN),
+            image_std=tuple(config.get("image_std") or IMAGENET_STD),
+        )
+
+    def __call__(self, frame_BCHW: Tensor) -> Tensor:
+        """sRGB in 0..1 as the network's pixels."""
+        size = self.sides(*frame_BCHW.shape[-2:])
+        pixels = F.interpolate(
+            frame_BCHW.float(), size, mode="bicubic", align_corners=False, antialias=True
+        ).clamp(0, 1)
+        mean, std = (pixels.new_tensor(v)[None, :, None, None] for v in (self.image_mean, self.image_std))
+        return (pixels - mean) / std
+
+    def sides(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width that the network sees."""
+        scale_h, scale_w = self.size[0] / height, self.size[1] / width
+        if self.keep_aspect_ratio:
+            scale_h = scale_w = scale_w if abs(1 - scale_w) < abs(1 - scale_h) else scale_h
+        return self._whole(height * scale_h), self._whole(width * scale_w)
+
+    def _whole(self, side: float) -> int:
+        step = self.ensure_multiple_of
+        return max(step, round(side / step) * step)

@@ -1,0 +1,101 @@
+"""Depth from files and from transformers' depth models, in their true layout, tiny and random."""
+
+from __future__ import annotations
+
+import json
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from kinema.core.errors import ModelError
+from kinema.pipelines.depth import open_depth
+from kinema.story.depth import Depth
+
+PROCESSOR = {
+    "do_normalize": True, "do_resize": True, "ensure_multiple_of": 14, "keep_aspect_ratio": True,
+    "image_mean": [0.485, 0.456, 0.406],
+    "image_processor_type": "DPTImageProcessor", "image_std": [0.229, 0.224, 0.225],
+    "resample": 3, "size": {"height": 28, "width": 28},
+}  # fmt: skip
+TRUNK = {
+    "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32,
+    "image_size": 28, "out_features": ["stage1", "stage2"], "reshape_hidden_states": False,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def depth_anything(tmp_path_factory):
+    """A folder as `save_pretrained` writes it for Depth Anything."""
+    from transformers import DepthAnythingConfig, DepthAnythingForDepthEstimation, Dinov2Config
+
+    torch.manual_seed(0)
+    config = DepthAnythingConfig(
+        backbone_config=Dinov2Config(patch_size=14, **TRUNK),
+        reassemble_hidden_size=16,
+        reassemble_factors=[2, 1],
+        neck_hidden_sizes=[8, 8],
+        fusion_hidden_size=8,
+        head_hidden_size=4,
+        patch_size=14,
+    )
+    folder = tmp_path_factory.mktemp("depth-anything")
+    model = DepthAnythingForDepthEstimation(config)
+    with torch.no_grad():
+        model.head.conv3.bias.fill_(1.0)  # the head ends in ReLU: random weights may leave nothing
+    model.save_pretrained(folder, safe_serialization=True)
+    (folder / "preprocessor_config.json").write_text(json.dumps(PROCESSOR))
+    return folder, model.eval()
+
+
+def test_a_depth_model_gives_what_transformers_gives(depth_anything):
+    folder, model = depth_anything
+    source = open_depth(Depth(model=str(folder), near=0.5, far=4.0), Fraction(24))
+    assert source.means == "disparity"
+    frame = torch.rand(1, 3, 28, 42, generator=torch.Generator().manual_seed(1))
+    mean, std = (torch.tensor(PROCESSOR[n])[None, :, None, None] for n in ("image_mean", "image_std"))
+    with torch.no_grad():
+        raw = model((frame - mean) / std).predicted_depth
+    low, high = (float(q) for q in raw.flatten().quantile(torch.tensor([0.02, 0.98])))
+    found = source(frame, 0)
+    share = ((raw - low) / (high - low)).clamp(0, 1)
+    torch.testing.assert_close(found[:, 0], 1 / (0.25 + share * (2 - 0.25)), atol=1e-4, rtol=1e-4)
+    assert found.shape == (1, 1, 28, 42)
+    assert 0.5 <= float(found.min()) < float(found.max()) <= 4.0
+
+
+def test_a_model_says_what_its_values_are(depth_anything, tmp_path):
+    folder, _ = depth_anything
+    for path in folder.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    config = json.loads((tmp_path / "config.json").read_text()) | {"depth_estimation_type": "metric"}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert open_depth(Depth(model=str(tmp_path)), Fraction(24)).means == "distance"
+    assert open_depth(Depth(model=str(tmp_path), means="disparity"), Fraction(24)).means == "disparity"
+
+
+def test_what_is_no_depth_model_is_refused(depth_anything, tmp_path):
+    folder, _ = depth_anything
+    with pytest.raises(ModelError, match=r"lacks config\.json, preprocessor_config\.json"):
+        open_depth(Depth(model=str(tmp_path)), Fraction(24))
+    (tmp_path / "preprocessor_config.json").write_text("{}")
+    (tmp_path / "config.json").write_text('{"architectures": ["CLIPModel"]}')
+    with pytest.raises(ModelError, match="is a CLIPModel; a depth model is"):
+        open_depth(Depth(model=str(tmp_path)), Fraction(24))
+    (tmp_path / "config.json").write_bytes((folder / "config.json").read_bytes())
+    (tmp_path / "pytorch_model.bin").write_bytes(b"")
+    with pytest.raises(ModelError, match="pickled weights"):
+        open_depth(Depth(model=str(tmp_path)), Fraction(24))
+
+
+def test_depth_from_a_file(tmp_path):
+    Image.fromarray(np.array([[0, 65535]], np.uint16)).save(tmp_path / "d.png")
+    frame = torch.zeros(1, 3, 1, 2)
+    source = open_depth(Depth(path=str(tmp_path / "d.png"), near=0.5, far=4), Fraction(24))
+    assert source.still
+    torch.testing.assert_close(source(frame, 0), torch.tensor([[[[4.0, 0.5]]]]))
+    source = open_depth(Depth(path=str(tmp_path / "d.png"), near=0.5, far=4, means="distance"), Fraction(24))
+    torch.testing.assert_close(source(frame, 0), torch.tensor([[[[0.5, 4.0]]]]))
+    assert torch.equal(open_depth(Depth(), Fraction(24))(frame, 0), torch.ones(1, 1, 1, 2))
