@@ -29,11 +29,13 @@ class SamplerState:
         index: the step to do next.
         x_BCTYX: the latents before it.
         solver: the solver's own memory.
+        clean_BCTYX: the guess of the clean latents that the step before was made with; for previews only.
     """
 
     index: int
     x_BCTYX: Tensor
     solver: State
+    clean_BCTYX: Tensor | None = None
 
 
 @torch.inference_mode()
@@ -84,7 +86,7 @@ def sample(
             clean_BCTYX = clean(x_BCTYX, v_BCTYX, level_BT)
             x_BCTYX, state = solver.step(state, x_BCTYX, v_BCTYX, before_BT, after_BT, fresh)
         if on_state is not None:
-            on_state(SamplerState(index + 1, x_BCTYX, state))
+            on_state(SamplerState(index + 1, x_BCTYX, state, clean_BCTYX))
         if on_step is not None:
             on_step(Progress("denoise", index + 1, steps, float(after_BT.max()), clean_BCTYX))
     return x_BCTYX

@@ -1,72 +1,55 @@
-"""A run's state on disk: one safetensors file, whole or not there, that a later process goes on from."""
+"""A run's state as named tensors and facts, for whoever keeps it: what a later process goes on from."""
 
 from __future__ import annotations
 
-import os
-import tempfile
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
-import safetensors
-import safetensors.torch
+import torch
 from torch import Tensor
 
 from kinema.core.errors import ConfigError
 from kinema.diffusion.sampler import SamplerState
 from kinema.diffusion.solver import Solver
 
-FORMAT = "sampler state 1"
 
-
-def save(path: Path, state: SamplerState, solver: Solver[Any], *, tag: str = "") -> None:
-    """Write `state` under `path`, replacing what is there only once the new file is safely on the disk.
+def pack(state: SamplerState, solver: Solver[Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and JSON values that `unpack` reads back; numbers keep their type.
 
     Args:
-        path: a `.safetensors` file in a folder that exists.
         state: what `sample` handed to `on_state`.
-        solver: the solver it belongs to; `load` checks that it is the same.
-        tag: what the run is (the plan's hash); `load` checks it too.
+        solver: the solver it belongs to; `unpack` checks that it is the same.
     """
-    tensors = {"x": state.x_BCTYX, **{f"solver.{k}": v for k, v in state.solver.state_dict().items()}}
-    # History and latents may share memory, which safetensors refuses.
-    tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
-    header = {"kinema": FORMAT, "index": str(state.index), "solver": repr(solver), "tag": tag}
-    _write_whole(path, safetensors.torch.save(tensors, metadata=header))
+    memory = {f"solver.{name}": tensor for name, tensor in state.solver.state_dict().items()}
+    # Levels and counters stay on the CPU wherever the latents are.
+    host = [name for name, tensor in memory.items() if tensor.device.type == "cpu"]
+    facts = {"index": state.index, "solver": repr(solver), "host": host}
+    return {"x": state.x_BCTYX, **memory}, facts
 
 
-def load(path: Path, solver: Solver[Any], *, tag: str = "") -> SamplerState:
-    """Read what `save` wrote.
+def unpack(
+    tensors: Mapping[str, Tensor],
+    facts: Mapping[str, Any],
+    solver: Solver[Any],
+    device: torch.device | str = "cpu",
+) -> SamplerState:
+    """Inverse of `pack`; other tensors are passed over.
+
+    Args:
+        tensors, facts: what `pack` returned.
+        solver: the run's.
+        device: where the run's latents are.
 
     Raises:
-        ConfigError: the file is damaged, or another solver's, or another run's.
+        ConfigError: it is another solver's.
     """
-    try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            header = file.metadata() or {}
-            tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, safetensors.SafetensorError) as error:
+    if facts.get("solver") != repr(solver):
         raise ConfigError(
-            f"cannot read the saved state {str(path)!r} ({error}); delete it to start anew."
-        ) from None
-    expected = {"kinema": FORMAT, "solver": repr(solver), "tag": tag}
-    for key, value in expected.items():
-        if header.get(key) != value:
-            raise ConfigError(
-                f"the saved state {str(path)!r} has {key} {header.get(key)!r}, this run {value!r}; "
-                "delete it to start anew."
-            )
-    memory = {name.removeprefix("solver."): t for name, t in tensors.items() if name.startswith("solver.")}
-    return SamplerState(int(header["index"]), tensors["x"], solver.restore(memory))
-
-
-def _write_whole(path: Path, data: bytes) -> None:
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+            f"the saved state is of the solver {facts.get('solver')!r}, this run of {solver!r}; start anew."
+        )
+    memory = {
+        name.removeprefix("solver."): tensor if name in facts["host"] else tensor.to(device)
+        for name, tensor in tensors.items()
+        if name.startswith("solver.")
+    }
+    return SamplerState(int(facts["index"]), tensors["x"].to(device), solver.restore(memory))

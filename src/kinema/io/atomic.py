@@ -1,11 +1,13 @@
-"""Files that appear whole or not at all: made in a hidden folder beside the target, then renamed.
+"""Files that appear whole or not at all: made under another name, then renamed.
 
 The order is: write, flush, fsync the file, `os.replace`, fsync the folder. A process that is killed in
-between leaves at most one folder named `.kinema-*.partial`, never half a file under the final name.
+between leaves a file or a folder that no one takes for the result, and that the next writer removes: a
+working folder `.kinema-*.partial` belongs to whoever holds the lock on it, and a dead process holds none.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import tempfile
@@ -14,6 +16,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from kinema.core.errors import MediaError
+from kinema.core.failpoints import reach
+from kinema.io.locks import try_claim
+
+_NEW, _WORK, _END = ".kinema-new-", ".kinema-", ".partial"
 
 
 def check_target(path: Path, *, overwrite: bool) -> None:
@@ -34,9 +40,13 @@ def check_target(path: Path, *, overwrite: bool) -> None:
 
 @contextmanager
 def staging(folder: Path) -> Iterator[Path]:
-    """A hidden working folder inside `folder`, removed with all it holds however the block is left."""
+    """A hidden working folder inside `folder`, removed with all it holds however the block is left.
+
+    Working folders that dead processes left in `folder` are removed on the way.
+    """
     try:
-        work = Path(tempfile.mkdtemp(prefix=".kinema-", suffix=".partial", dir=folder)).absolute()
+        sweep(folder)
+        work, claim = _claimed(folder)
     except OSError as error:
         raise MediaError(
             f"cannot write in {str(folder)!r}: {error.strerror}; choose another folder."
@@ -45,16 +55,76 @@ def staging(folder: Path) -> Iterator[Path]:
         yield work
     finally:
         shutil.rmtree(work, ignore_errors=True)
+        os.close(claim)
+
+
+def sweep(folder: Path) -> None:
+    """Remove the working folders in `folder` that no living process has claimed."""
+    with os.scandir(folder) as entries:
+        stale = [e.path for e in entries if e.name.startswith(_WORK) and e.name.endswith(_END)]
+    for path in stale:
+        with contextlib.suppress(OSError):
+            handle = os.open(path, os.O_RDONLY)
+            try:
+                if try_claim(handle):
+                    shutil.rmtree(path, ignore_errors=True)
+            finally:
+                os.close(handle)
+
+
+def _claimed(folder: Path) -> tuple[Path, int]:
+    """A new working folder and the handle whose lock keeps it; it has its final name only once it is locked,
+    so that no one sweeps it up while it is still unclaimed.
+    """
+    while True:
+        new = Path(tempfile.mkdtemp(prefix=_NEW, suffix=_END, dir=folder)).absolute()
+        with contextlib.suppress(FileNotFoundError):  # a sweeper was quicker than our lock
+            handle = os.open(new, os.O_RDONLY)
+            if try_claim(handle):
+                work = new.with_name(_WORK + new.name.removeprefix(_NEW))
+                try:
+                    return new.rename(work), handle
+                except OSError:
+                    os.close(handle)
+                    raise
+            os.close(handle)
 
 
 def publish(staged: Path, target: Path) -> None:
     """Move a finished file to its final name, durably: file first, then the name, then the folder."""
     try:
         sync(staged)
+        reach("publish.synced")
         staged.replace(target)
+        reach("publish.renamed")
         sync(target.parent)
     except OSError as error:
         raise MediaError(f"cannot write {str(target)!r}: {error.strerror}.") from None
+
+
+def write_whole(path: Path, data: bytes, *, point: str, durable: bool = True) -> None:
+    """Replace a file that only one process writes by new content; readers see the old or the new, whole.
+
+    Args:
+        path: the file; `path` + `.new` is used on the way.
+        data: all of it.
+        point: the fail points' name for this kind of file.
+        durable: also wait for the disk, so that a power cut cannot undo it.
+    """
+    new = path.with_name(f"{path.name}.new")
+    with new.open("wb") as file:
+        file.write(data[: len(data) // 2])
+        reach(f"{point}.half")
+        file.write(data[len(data) // 2 :])
+        reach(f"{point}.written")
+        file.flush()
+        if durable:
+            os.fsync(file.fileno())
+    reach(f"{point}.synced")
+    new.replace(path)
+    reach(f"{point}.renamed")
+    if durable:
+        sync(path.parent)
 
 
 def sync(path: Path) -> None:

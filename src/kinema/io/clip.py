@@ -14,7 +14,7 @@ from kinema.core.errors import MediaError
 from kinema.io.formats import Quality
 from kinema.io.mux import AudioPart
 from kinema.io.video_read import open_video
-from kinema.io.video_write import FrameRate, OnNote, parse_fps, write_video
+from kinema.io.video_write import FrameRate, OnNote, OnReady, parse_fps, write_video
 
 
 class SaveOptions(TypedDict, total=False):
@@ -25,6 +25,7 @@ class SaveOptions(TypedDict, total=False):
     quality: Quality
     codec: str | None
     on_note: OnNote | None
+    on_ready: OnReady | None
 
 
 @dataclass(eq=False)
@@ -71,13 +72,18 @@ class Clip:
 
     def __iter__(self) -> Iterator[np.ndarray]:
         """The frames in order; of a one-pass stream, once."""
-        if isinstance(self.frames, Iterator):
+        if self.is_stream:
             if self._drawn:
                 raise MediaError(
                     "the frames of this stream were drawn already; call array() first to keep them."
                 )
             self._drawn = True
         return iter(self.frames)
+
+    @property
+    def is_stream(self) -> bool:
+        """Whether the frames can be drawn only once."""
+        return isinstance(self.frames, Iterator)
 
     def array(self) -> np.ndarray:
         """All frames, uint8 `[F, H, W, 3 or 4]`; a stream is drawn and kept."""

@@ -85,17 +85,17 @@ def run(
         stranger: whether it only reads, a file that is not our own: its memory is bounded then.
     """
     with tempfile.TemporaryFile() as log:
-        process = _start(command(arguments, loglevel=loglevel), log, stdout=subprocess.PIPE)
+        process = start(command(arguments, loglevel=loglevel), log, stdout=subprocess.PIPE)
         if stranger:
             limit_resources(process)
         try:
             with Watchdog(process, seconds) as dog:
                 output = _drain(process, limit, dog)
         finally:
-            _stop(process)
+            stop(process)
         if dog.barked:
             raise MediaError(f"ffmpeg gave no answer within {seconds:.0f} s; the file may be damaged.")
-        return Result(process.returncode, output, _text(log))
+        return Result(process.returncode, output, said(log))
 
 
 def _drain(process: subprocess.Popen[bytes], limit: int, dog: Watchdog) -> bytes:
@@ -134,51 +134,6 @@ class Result:
         return self
 
 
-class FrameSink:
-    """An ffmpeg that encodes the frames it is given; a context manager.
-
-    Leaving the block finishes the file; leaving it by any exception kills the program.
-    """
-
-    def __init__(self, arguments: Sequence[str], target: Path) -> None:
-        self._target = target
-        self._log = tempfile.TemporaryFile()  # noqa: SIM115 (closed in __exit__)
-        self._process = _start(command(arguments), self._log, stdin=subprocess.PIPE)
-
-    def write(self, frame_HWC: np.ndarray) -> None:
-        """Feed one frame; `MediaError` with ffmpeg's own reason when it has died."""
-        assert self._process.stdin is not None
-        try:
-            self._process.stdin.write(np.ascontiguousarray(frame_HWC).data)
-        except OSError:
-            self._process.wait()
-            raise self._failure() from None
-
-    def __enter__(self) -> FrameSink:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
-        try:
-            if kind is None:
-                self._finish()
-        finally:
-            _stop(self._process)
-            self._log.close()
-
-    def _finish(self) -> None:
-        assert self._process.stdin is not None
-        try:
-            self._process.stdin.close()
-        except OSError:
-            self._process.wait()
-            raise self._failure() from None
-        if self._process.wait() != 0:
-            raise self._failure()
-
-    def _failure(self) -> MediaError:
-        return MediaError(f"cannot write {str(self._target)!r}: {reason(_text(self._log))}")
-
-
 def frames(
     arguments: Sequence[str], shape: tuple[int, int, int], dtype: DTypeLike, path: Path
 ) -> Iterator[np.ndarray]:
@@ -189,7 +144,7 @@ def frames(
     """
     size = math.prod(shape) * np.dtype(dtype).itemsize
     with tempfile.TemporaryFile() as log:
-        process = _start(command(arguments), log, stdout=subprocess.PIPE)
+        process = start(command(arguments), log, stdout=subprocess.PIPE)
         limit_resources(process)
         assert process.stdout is not None
         try:
@@ -202,10 +157,10 @@ def frames(
                 code = process.wait()
             if dog.barked:
                 raise MediaError(f"cannot read all of {str(path)!r}: ffmpeg gave nothing for {STALL:.0f} s.")
-            if code != 0 or data or cut_off(_text(log)):
-                raise MediaError(f"cannot read all of {str(path)!r}: {reason(_text(log))}")
+            if code != 0 or data or cut_off(said(log)):
+                raise MediaError(f"cannot read all of {str(path)!r}: {reason(said(log))}")
         finally:
-            _stop(process)
+            stop(process)
 
 
 def cut_off(log: str) -> bool:
@@ -228,21 +183,27 @@ def reason(log: str, *, last: bool = False) -> str:
     return "".join(sign if sign.isprintable() else "?" for sign in line)
 
 
-def _start(
+def start(
     line: list[str], log: IO[bytes], *, stdin: int = subprocess.DEVNULL, stdout: int = subprocess.DEVNULL
 ) -> subprocess.Popen[bytes]:
+    """Start a `command`; `MediaError` when the program cannot be run."""
     # In a session of its own: Ctrl-C is ours to handle, and must not end the encoder before its last frames.
-    return subprocess.Popen(
-        line,
-        stdin=stdin,
-        stdout=stdout,
-        stderr=log,
-        start_new_session=True,
-        env={**os.environ, **_ENVIRONMENT},
-    )
+    try:
+        return subprocess.Popen(
+            line,
+            stdin=stdin,
+            stdout=stdout,
+            stderr=log,
+            start_new_session=True,
+            env={**os.environ, **_ENVIRONMENT},
+        )
+    except OSError as error:
+        raise MediaError(
+            f"cannot start ffmpeg ({line[0]}): {error.strerror}; reinstall imageio-ffmpeg."
+        ) from None
 
 
-def _stop(process: subprocess.Popen[bytes]) -> None:
+def stop(process: subprocess.Popen[bytes]) -> None:
     """Kill what still runs, reap it and close its pipes."""
     if process.poll() is None:
         process.kill()
@@ -255,6 +216,7 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
                 continue
 
 
-def _text(log: IO[bytes]) -> str:
+def said(log: IO[bytes]) -> str:
+    """What a program has written to its standard error."""
     log.seek(0)
     return log.read(1 << 22).decode("utf-8", "replace")

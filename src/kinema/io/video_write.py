@@ -10,29 +10,33 @@ from __future__ import annotations
 
 import itertools
 import logging
-import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 
 from kinema.core.contracts import Record
-from kinema.core.errors import ConfigError, MediaError, unknown_name
+from kinema.core.errors import ConfigError, KinemaError, MediaError, unknown_name
+from kinema.core.failpoints import reach
 from kinema.io import containers, ffmpeg
-from kinema.io.atomic import check_target, publish, staging, sync
+from kinema.io.atomic import check_target, publish, staging
+from kinema.io.count import count_frames
 from kinema.io.formats import CODECS, QUALITIES, STILLS, Codec, Container, Quality, choose_codec, container_of
-from kinema.io.image import check_frame, check_image_target, encode_image, flatten
+from kinema.io.frame_sink import EncoderError, FrameSink
+from kinema.io.image import check_frame, check_image_target, flatten
 from kinema.io.mux import CODECS as AUDIO_CODECS
 from kinema.io.mux import AudioPart, mux
+from kinema.io.picture_write import PictureSequence, Still, check_sequence, is_numbered
 from kinema.io.record import ffmetadata, record_text, sidecar_path
 
 OnNote = Callable[[str], None]
+OnReady = Callable[[Mapping[Path, Path]], None]
 FrameRate = Fraction | int | float | str
 
-_NUMBERED = re.compile(r"%(0[1-9])?d")
 _MAX_FPS = 1000
+ATTEMPTS = 3
 _MAX_FPS_GIF = 50
 _log = logging.getLogger("kinema.io")
 
@@ -50,12 +54,16 @@ def write_video(
     codec: str | None = None,
     audio: Sequence[AudioPart] = (),
     on_note: OnNote | None = None,
+    on_ready: OnReady | None = None,
 ) -> Path:
     """Encode frames as they come into a file that appears under its name only when it is complete.
 
+    An encoder that dies, hangs or loses frames is started again, up to `ATTEMPTS` times in all, if the frames
+    can be drawn again: an array, a list, a clip that is not a stream.
+
     Args:
         path: the file to make; its suffix is the format.
-        frames: uint8 arrays `[H, W, 3 or 4]`, all of one shape; drawn once, in order.
+        frames: uint8 arrays `[H, W, 3 or 4]`, all of one shape; drawn in order.
         fps: frames per second, 24, 23.976 or "30000/1001".
         size: the (width, height) that the frames must have; None takes the first frame's.
         record: what the file remembers of its making.
@@ -67,6 +75,7 @@ def write_video(
             exactly as long as the pictures. Formats without sound leave it out, with a note.
         on_note: told, in one line, what was changed to fit the format (a padded odd size, dropped alpha);
             None writes it to the log.
+        on_ready: told the finished files, from where they are to their final names, before they get them.
 
     Returns:
         The path.
@@ -78,8 +87,8 @@ def write_video(
     path = Path(path)
     rate = parse_fps(fps)
     note = on_note or _log.warning
-    targets = [sidecar_path(path)] if sidecar and record is not None else []
-    for target in targets:
+    beside = [sidecar_path(path)] if sidecar and record is not None else []
+    for target in beside:
         check_target(target, overwrite=overwrite)
     text = record_text(record) if record is not None else ""
     writer = _writer_for(path, rate, record, overwrite=overwrite, quality=quality, codec=codec, note=note)
@@ -87,14 +96,44 @@ def write_video(
         writer.audio = audio
     elif audio:
         note(f"{path.name}: this format has no sound; .mp4, .mov, .webm and .mkv have.")
-    with ExitStack() as stack:
-        work = stack.enter_context(staging(_home(path)))
-        if targets:
+    with staging(_home(path)) as work:
+        ready = dict(_encoded(writer, frames, size, work, note))
+        reach("encode.done")
+        for target in beside:
             (work / "record.json").write_text(text, "utf-8")
-        writer.write(_checked(frames, size), work)
-        for target in targets:
-            publish(work / "record.json", target)
+            ready[work / "record.json"] = target
+        if on_ready is not None:
+            on_ready(ready)
+        writer.clear()
+        for staged, target in ready.items():
+            publish(staged, target)
+        reach("publish.done")
     return path
+
+
+def _encoded(
+    writer: _Encoded | Still | PictureSequence,
+    frames: Iterable[np.ndarray],
+    size: tuple[int, int] | None,
+    work: Path,
+    note: OnNote,
+) -> Iterable[tuple[Path, Path]]:
+    """What the writer makes of the frames; again where the encoder failed and they can be drawn again."""
+    for attempt in range(1, ATTEMPTS + 1):
+        place = work / f"{attempt}"
+        place.mkdir()
+        try:
+            return writer.write(_checked(frames, size), place)
+        except EncoderError as error:
+            if attempt == ATTEMPTS or isinstance(frames, Iterator) or getattr(frames, "is_stream", False):
+                raise
+            note(f"{error} It is tried again.")
+            shutil.rmtree(place, ignore_errors=True)
+        except OSError as error:
+            if isinstance(error, KinemaError):
+                raise
+            raise MediaError(f"cannot write {str(writer.path)!r}: {error.strerror}.") from None
+    raise AssertionError("the last attempt returns or raises")
 
 
 def check_output(
@@ -145,19 +184,19 @@ def _writer_for(
     quality: Quality,
     codec: str | None,
     note: OnNote,
-) -> _Encoded | _Still | _Sequence:
+) -> _Encoded | Still | PictureSequence:
     """The writer of this path, after every check that needs no frame."""
     suffix = path.suffix.lower()
     if quality not in QUALITIES:
         raise unknown_name("quality", quality, QUALITIES)
     if suffix in STILLS and codec is not None:
         raise ConfigError(f"codec={codec!r} does not go with {suffix}; leave it out.")
-    if suffix == ".png" and _NUMBERED.search(path.name):
-        _check_sequence(path, overwrite=overwrite)
-        return _Sequence(path, record)
+    if suffix == ".png" and is_numbered(path):
+        check_sequence(path, overwrite=overwrite)
+        return PictureSequence(path, record)
     if suffix in STILLS:
         check_image_target(path, overwrite=overwrite, quality=quality)
-        return _Still(path, record, quality)
+        return Still(path, record, quality)
     container = container_of(path.suffix)
     choose_codec(container, codec, quality)
     if suffix == ".gif" and rate > _MAX_FPS_GIF:
@@ -208,14 +247,17 @@ class _Encoded:
     ) -> None:
         self.audio: Sequence[AudioPart] = ()
         self.container = container
-        self._path = path
+        self.path = path
         self._rate = rate
         self._record = record
         self._quality = quality
         self._codec = codec
         self._note = note
 
-    def write(self, frames: Iterator[np.ndarray], work: Path) -> None:
+    def clear(self) -> None:
+        """Nothing is in the way that the new file does not replace."""
+
+    def write(self, frames: Iterator[np.ndarray], work: Path) -> list[tuple[Path, Path]]:
         first = next(frames)
         name = choose_codec(self.container, self._codec, self._quality, alpha=first.shape[2] == 4)
         codec = CODECS[name]
@@ -226,11 +268,11 @@ class _Encoded:
         if name == "gif":
             result = self._gif(shown, size, work, alpha=first.shape[2] == 4)
         else:
-            result = work / f"video{self._path.suffix.lower()}"
+            result = work / f"video{self.path.suffix.lower()}"
             self._encode(shown, size, codec, self.container, result, work)
             if self.audio:
                 result = self._with_audio(result, next(count), work)
-        publish(self._with_record(result, size, work), self._path)
+        return [(self._with_record(result, size, work), self.path)]
 
     def _preparation(self, codec: Codec, first: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
         """What every frame goes through: onto black without alpha, to even sides by one repeated pixel."""
@@ -239,12 +281,12 @@ class _Encoded:
         drop = channels == 4 and codec.pixels_alpha is None
         if drop:
             self._note(
-                f"{self._path.name}: transparency is laid on black; .mov, .webm, .gif and .webp keep it."
+                f"{self.path.name}: transparency is laid on black; .mov, .webm, .gif and .webp keep it."
             )
         if codec.even and (height % 2 or width % 2):
             even = f"{width + width % 2}x{height + height % 2}"
             self._note(
-                f"{self._path.name}: {width}x{height} is padded to {even}, as 4:2:0 video needs even sides."
+                f"{self.path.name}: {width}x{height} is padded to {even}, as 4:2:0 video needs even sides."
             )
 
         def prepare(frame: np.ndarray) -> np.ndarray:
@@ -277,9 +319,17 @@ class _Encoded:
             "+bitexact",
         ]
         arguments += [*container.arguments, "-f", container.muxer, ffmpeg.url(result)]
-        with ffmpeg.FrameSink(arguments, self._path) as sink:
+        sent = 0
+        with FrameSink(arguments, self.path, result) as sink:
+            reach("encode.begun")
             for frame in itertools.chain([first], frames):
                 sink.write(frame)
+                sent += 1
+                reach("encode.frame")
+        if (found := count_frames(result, container.muxer)) not in (None, sent):
+            raise EncoderError(
+                f"cannot write {str(self.path)!r}: the encoder took {sent} frames and wrote {found}."
+            )
 
     def _tags(self, work: Path, index: int) -> list[str]:
         """A further input, number `index`, that carries the record's tags."""
@@ -289,7 +339,7 @@ class _Encoded:
 
     def _with_audio(self, video: Path, frames: int, work: Path) -> Path:
         """The same pictures and tags, with sound."""
-        result = work / f"sound{self._path.suffix.lower()}"
+        result = work / f"sound{self.path.suffix.lower()}"
         tagged = self._record is not None and self.container.tags
         metadata = self._tags(work, 1 + len(self.audio)) if tagged else []
         mux(video, self.audio, frames / self._rate, self.container, result, metadata=metadata)
@@ -299,7 +349,7 @@ class _Encoded:
         """One palette for all frames; by way of a lossless file, since one ffmpeg would hold them all."""
         master, palette, result = work / "master.mkv", work / "palette.png", work / "video.gif"
         self._encode(frames, size, CODECS["ffv1"], Container("matroska", ("ffv1",), tags=False), master, work)
-        what = f"cannot write {str(self._path)!r}"
+        what = f"cannot write {str(self.path)!r}"
         source = ["-i", ffmpeg.url(master)]
         transparent = f"reserve_transparent={int(alpha)}"
         made = ["-vf", f"palettegen={transparent}", "-frames:v", "1", "-update", "1", "-f", "image2"]
@@ -327,67 +377,3 @@ class _Encoded:
             return result
         containers.add_gif_comment(result, work / "commented.gif", record_text(self._record, ascii_only=True))
         return work / "commented.gif"
-
-
-class _Still:
-    """A single picture."""
-
-    def __init__(self, path: Path, record: Record | None, quality: Quality) -> None:
-        self._path = path
-        self._record = record
-        self._quality = quality
-
-    def write(self, frames: Iterator[np.ndarray], work: Path) -> None:
-        frame = next(frames)
-        if next(frames, None) is not None:
-            raise MediaError(
-                f"{self._path.name} holds one frame and the clip has more; use .mp4 or a folder/%04d.png."
-            )
-        (work / "image").write_bytes(
-            encode_image(frame, self._path.suffix.lower(), self._record, self._quality)
-        )
-        publish(work / "image", self._path)
-
-
-class _Sequence:
-    """One PNG per frame, numbered from 1; the first carries the record."""
-
-    def __init__(self, path: Path, record: Record | None) -> None:
-        self._path = path
-        self._record = record
-
-    def write(self, frames: Iterator[np.ndarray], work: Path) -> None:
-        folder = work / "frames"
-        folder.mkdir()
-        for index, frame in enumerate(frames, start=1):
-            target = folder / (self._path.name % index)
-            target.write_bytes(encode_image(frame, ".png", self._record if index == 1 else None))
-            sync(target)
-        if not self._path.parent.exists():
-            publish(folder, self._path.parent)
-            return
-        for old in numbered(self._path):  # a longer, older sequence must not continue the new one
-            old.unlink()
-        for new in sorted(folder.iterdir()):
-            publish(new, self._path.parent / new.name)
-
-
-def numbered(pattern: Path) -> list[Path]:
-    """The files that match `folder/name%04d.png`, in the order of their numbers."""
-    before, after = (re.escape(part) for part in re.split(_NUMBERED, pattern.name)[::2])
-    name = re.compile(f"{before}([0-9]+){after}")
-    found = ((name.fullmatch(entry.name), entry) for entry in pattern.parent.iterdir())
-    return [entry for _, entry in sorted((int(match[1]), entry) for match, entry in found if match)]
-
-
-def _check_sequence(path: Path, *, overwrite: bool) -> None:
-    if len(_NUMBERED.findall(path.name)) != 1 or path.name.count("%") != 1:
-        raise MediaError(f"{path.name!r} is no numbered name; write one %d or %04d, as in frames/%04d.png.")
-    if not path.parent.exists():
-        check_target(path.parent, overwrite=True)
-    elif not path.parent.is_dir():
-        raise MediaError(f"cannot write in {str(path.parent)!r}: it is not a folder.")
-    elif numbered(path) and not overwrite:
-        raise MediaError(
-            f"{str(path.parent)!r} already holds frames; choose another folder or allow overwriting."
-        )

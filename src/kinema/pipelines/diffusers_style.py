@@ -290,7 +290,7 @@ class KinemaPipeline:
         shown = shown_latents(conditions, x_BCTYX)
         if output_type == "latent":
             return shown
-        pieces = list(chunks(self.model, shown, lambda _: None))
+        pieces = list(chunks(self.model.vae, shown, lambda _: None))
         frames_BCFHW = torch.cat(pieces, dim=2)[:, :, : plan.geometry.keep]
         return FORMATS[output_type].convert(frames_BCFHW)
 

@@ -6,7 +6,7 @@ frames <- stream(vae) <- sample(guided(network)) <- condition(plan)
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cache
 from itertools import islice
@@ -17,15 +17,18 @@ from einops import rearrange
 from torch import Tensor
 
 from kinema.core.contracts import OnProgress, Progress
+from kinema.core.errors import NumericError
 from kinema.diffusion.flow import timesteps
 from kinema.diffusion.guidance import AdaptiveProjected, CFGZero, ClassifierFree, Guided
 from kinema.diffusion.sampler import SamplerState, sample
 from kinema.diffusion.solvers import solver
+from kinema.diffusion.state import pack, unpack
 from kinema.diffusion.step import FrameNoise, Velocity
 from kinema.diffusion.windows import Windowed, staggered
 from kinema.io.clip import Clip
 from kinema.pipelines.conditioning import Conditions, condition
-from kinema.pipelines.model import Model
+from kinema.pipelines.memory import FORGETFUL, Memory, Snapshot
+from kinema.pipelines.model import Model, VideoVAE
 from kinema.pipelines.network import Network
 from kinema.pipelines.plan import Plan, Sampling
 
@@ -36,7 +39,37 @@ GUIDANCE: dict[str, type[ClassifierFree]] = {
 }
 
 
-def render_plan(plan: Plan, model: Model, *, previous: Clip | None, on_progress: OnProgress) -> Clip:
+@dataclass(frozen=True, slots=True, eq=False)
+class Sampled:
+    """What the decoder makes a plan's frames from.
+
+    Attributes:
+        latents_BCTYX: the earlier clip's end where there is one, then the plan's.
+        skip: how many of the first decoded frames were shown already.
+    """
+
+    latents_BCTYX: Tensor
+    skip: int
+
+    def snapshot(self) -> Snapshot:
+        """For a later process."""
+        return Snapshot({"latents": self.latents_BCTYX}, {"skip": self.skip})
+
+    @staticmethod
+    def recall(memory: Memory, name: str = "latents") -> Sampled | None:
+        """What an earlier process has finished."""
+        found = memory.recall(name)
+        return None if found is None else Sampled(found.tensors["latents"], int(found.facts["skip"]))
+
+
+def render_plan(
+    plan: Plan,
+    model: Model,
+    *,
+    previous: Clip | None,
+    on_progress: OnProgress,
+    memory: Memory = FORGETFUL,
+) -> Clip:
     """Sample a plan's latents now; the clip's frames are decoded as they are drawn.
 
     Args:
@@ -44,21 +77,48 @@ def render_plan(plan: Plan, model: Model, *, previous: Clip | None, on_progress:
         model: loaded for the plan's model.
         previous: the clip before, for a shot of a storyboard that goes on from it.
         on_progress: called with events; raise from it to stop.
+        memory: where to go on, and where to leave the state.
     """
+    sampled = sample_plan(plan, model, previous=previous, on_progress=on_progress, memory=memory)
+    memory.settle("latents", sampled.snapshot())
+    return decode_plan(plan, model.vae, sampled, on_progress)
+
+
+def sample_plan(
+    plan: Plan, model: Model, *, previous: Clip | None, on_progress: OnProgress, memory: Memory = FORGETFUL
+) -> Sampled:
+    """Condition and denoise; see `render_plan`."""
     on_progress(Progress("text", 0, 1))
     conditions = condition(plan, model, previous=previous)
     on_progress(Progress("text", 1, 1))
-    latents = shown_latents(conditions, denoise(plan, model, conditions, on_progress))
+    skip = 0 if conditions.tail is None else conditions.tail.frames
+    steps = solver(plan.sampling.solver)
+
+    def offer(state: SamplerState) -> None:
+        def make() -> Snapshot:
+            tensors, facts = pack(state, steps)
+            assert state.clean_BCTYX is not None
+            shown = shown_latents(conditions, state.clean_BCTYX)
+            return Snapshot({**tensors, "latents": shown}, {**facts, "skip": skip})
+
+        memory.offer("sampler", make)
+
+    found = memory.recall("sampler")
+    state = None if found is None else unpack(found.tensors, found.facts, steps, model.device)
+    x_BCTYX = denoise(plan, model, conditions, on_progress, state=state, on_state=offer)
+    return Sampled(shown_latents(conditions, x_BCTYX), skip)
+
+
+def decode_plan(plan: Plan, vae: VideoVAE, sampled: Sampled, on_progress: OnProgress) -> Clip:
+    """A clip whose frames are decoded as they are drawn."""
     # What a clip on disk already shows is kept as it is; a previous shot has shown its own frames.
     kept = Clip.open(plan.given.extend) if plan.given.extend not in (None, "previous") else None
-    skip = 0 if conditions.tail is None else conditions.tail.frames
-    seen, skip = closed(latents, model) if plan.geometry.loop else (latents, skip)
-    frames = _frames(plan, model, seen, kept, skip, on_progress)
+    seen = closed(sampled, vae) if plan.geometry.loop else sampled
     g = plan.geometry
     return Clip(
-        frames,
+        _frames(plan, vae, seen, kept, on_progress),
         Fraction(g.fps),
-        latents=latents.cpu(),
+        latents=sampled.latents_BCTYX.cpu(),
         count=g.shown + g.keep,
         size=(g.width, g.height),
     )
@@ -137,33 +197,42 @@ def shown_latents(conditions: Conditions, x_BCTYX: Tensor) -> Tensor:
     return x_BCTYX if tail is None else torch.cat([tail.latents_BCTYX, x_BCTYX[:, :, tail.held :]], dim=2)
 
 
-def closed(latents_BCTYX: Tensor, model: Model) -> tuple[Tensor, int]:
+def closed(sampled: Sampled, vae: VideoVAE) -> Sampled:
     """A loop's latents with as much of its end in front as the decoder remembers, and the frames to drop.
 
     The decoder begins a clip with a lone frame and an empty memory; after the loop's own end it has neither,
     so that its last frame goes on into its first.
     """
-    total, before = latents_BCTYX.shape[2], model.vae.memory + 1
+    total, before = sampled.latents_BCTYX.shape[2], vae.memory + 1
     around = [t % total for t in range(-before, total)]
-    return latents_BCTYX[:, :, around], model.vae.stride.pixel_frames(before)
+    return Sampled(sampled.latents_BCTYX[:, :, around], vae.stride.pixel_frames(before))
 
 
 def _frames(
-    plan: Plan, model: Model, latents_BCTYX: Tensor, kept: Clip | None, skip: int, on_progress: OnProgress
+    plan: Plan, vae: VideoVAE, sampled: Sampled, kept: Clip | None, on_progress: OnProgress
 ) -> Iterator[np.ndarray]:
-    """The kept clip's frames, then the decoded ones without the first `skip`, as many as asked for."""
+    """The kept clip's frames, then the decoded ones without those to skip, as many as asked for."""
     if kept is not None:
         yield from kept
-    frames = (f for chunk in chunks(model, latents_BCTYX, on_progress) for f in to_uint8(chunk))
-    yield from islice(frames, skip, skip + plan.geometry.keep)
+    frames = (f for chunk in chunks(vae, sampled.latents_BCTYX, on_progress) for f in to_uint8(chunk))
+    yield from islice(frames, sampled.skip, sampled.skip + plan.geometry.keep)
 
 
-def chunks(model: Model, latents_BCTYX: Tensor, on_progress: OnProgress) -> Iterator[Tensor]:
-    """Frames `[B, 3, f, H, W]` in -1..1 of one latent frame after the other; memory does not grow."""
-    total, stream = latents_BCTYX.shape[2], model.vae.stream(latents_BCTYX)
+def chunks(vae: VideoVAE, latents_BCTYX: Tensor, on_progress: OnProgress) -> Iterator[Tensor]:
+    """Frames `[B, 3, f, H, W]` in -1..1 of one latent frame after the other; memory does not grow.
+
+    Raises:
+        NumericError: a frame is not finite; it would be black in the file.
+    """
+    total, stream = latents_BCTYX.shape[2], vae.stream(latents_BCTYX)
     for done in range(1, total + 1):
         with torch.inference_mode():
             frames_BCfHW = next(stream)
+        if not bool(torch.isfinite(frames_BCfHW).all()):
+            raise NumericError(
+                f"the frames of latent frame {done} of {total} are not finite; run in float32, or with less "
+                "guidance."
+            )
         on_progress(Progress("decode", done, total))
         yield frames_BCfHW
 

@@ -1,0 +1,243 @@
+"""A render that goes on where it was cut: the state folder of one output.
+
+    .fox.mp4.kinema/
+      job.json            the request, the seeds that were drawn, what is about to be published
+      <key of a shot>/
+        sampler.state     latents, solver history, the current clean estimate
+        latents.state     finished latents
+        frames.bin        decoded frames so far
+
+Every file in it appears whole or not at all. The folder is made when there is something to keep and removed
+once the output is published.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from kinema.core.errors import ConfigError, MediaError
+from kinema.core.failpoints import reach
+from kinema.io.atomic import sync
+from kinema.io.locks import Lock
+from kinema.pipelines.durable_pace import Every, Pace
+from kinema.pipelines.durable_plan import Place
+from kinema.pipelines.durable_store import read_facts, write_facts
+
+FORMAT = 1
+JOB = "job.json"
+_KEY_LETTERS = 24
+_LONGEST = 200  # bytes of an output's name that still fit into a file name with ours around
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Facts:
+    """What a state folder says of itself.
+
+    Attributes:
+        asked: the request as it was given, JSON values.
+        seeds: of each shot, drawn ones included.
+        out: the output's absolute path; None for a clip in memory.
+        cwd: the folder that relative paths are taken from.
+        options: how the output is written, for whoever goes on.
+        keys: of each shot.
+        frames: of each shot.
+        published: sha256 of each file that is about to get its final name, by absolute path.
+    """
+
+    asked: Mapping[str, Any]
+    seeds: tuple[int, ...]
+    out: str | None
+    cwd: str
+    options: Mapping[str, Any]
+    keys: tuple[str, ...]
+    frames: tuple[int, ...]
+    published: Mapping[str, str] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON values."""
+        found = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return {"format": FORMAT, **{k: list(v) if isinstance(v, tuple) else v for k, v in found.items()}}
+
+    @staticmethod
+    def read(folder: Path) -> Facts | None:
+        """Those of a folder; None when it keeps no state; `ConfigError` when they are damaged."""
+        values = read_facts(folder / JOB)
+        if values is None:
+            return None
+        if values.pop("format", None) != FORMAT:
+            raise ConfigError(f"the state in {str(folder)!r} is of another version of kinema.")
+        for name in ("seeds", "keys", "frames"):
+            values[name] = tuple(values[name])
+        return Facts(**values)
+
+    def owns(self, paths: Iterable[Path]) -> bool:
+        """Whether each of these files that exists is one that this render has published."""
+        present = [path for path in paths if os.path.lexists(path)]
+        return bool(self.published) and all(
+            self.published.get(str(path.absolute())) == _digest(path) for path in present
+        )
+
+    @property
+    def finished(self) -> bool:
+        """Whether everything that was to be published is there, byte for byte."""
+        paths = [Path(path) for path in self.published]
+        return bool(paths) and all(path.is_file() for path in paths) and self.owns(paths)
+
+
+def state_folder(out: Path) -> Path:
+    """Where the state of an output is kept: hidden, beside it."""
+    if "%" in out.name:  # a sequence; its folder may not be there yet
+        around = out.parent.parent / _hidden(f"{out.parent.name}-{out.name}")
+        if around.exists() or not out.parent.is_dir():
+            return around
+    return out.parent / _hidden(out.name)
+
+
+def _hidden(name: str) -> str:
+    if len(os.fsencode(name)) > _LONGEST:
+        name = hashlib.sha256(os.fsencode(name)).hexdigest()[:32]
+    return f".{name}.kinema"
+
+
+class Keep:
+    """The state folder of a render at work.
+
+    Args:
+        folder: what to keep the state in.
+        every: how often.
+        note: told in one line what was found, left out, or could not be kept.
+
+    Attributes:
+        pace: when states are written, and what that has cost.
+    """
+
+    def __init__(self, folder: Path, *, every: Every | None = None, note: Callable[[str], None]) -> None:
+        self.folder = folder
+        self.pace = Pace(every)
+        self._note = note
+        self._facts: Facts | None = None
+        self._places: list[Place] = []
+
+    def start(self, facts: Facts) -> None:
+        """Say what is rendered; nothing is written yet."""
+        self._facts = facts
+        shots = zip(facts.keys, facts.frames, strict=True)
+        self._places = [
+            Place(
+                self.folder / key[:_KEY_LETTERS],
+                key,
+                frames=frames,
+                pace=self.pace,
+                begin=self._begin,
+                note=self._note,
+            )
+            for key, frames in shots
+        ]
+
+    def place(self, index: int) -> Place:
+        """Where shot `index` keeps its state."""
+        return self._places[index]
+
+    @property
+    def kept(self) -> bool:
+        """Whether there is a state on disk to go on from."""
+        return (self.folder / JOB).exists()
+
+    def _begin(self) -> None:
+        """Make the folder, and its file before anything else is in it."""
+        assert self._facts is not None
+        try:
+            self.folder.mkdir(exist_ok=True, parents=True)
+            if not self.kept or self._read() != self._facts:
+                self._write(self._facts)
+        except OSError as error:
+            raise MediaError(
+                f"cannot keep the state in {str(self.folder)!r}: {error.strerror}; choose another state "
+                "folder, or keep none."
+            ) from None
+
+    def _read(self) -> Facts | None:
+        with contextlib.suppress(ConfigError):
+            return Facts.read(self.folder)
+        return None
+
+    def _write(self, facts: Facts) -> None:
+        write_facts(self.folder / JOB, facts.to_json(), point="job", durable=self.pace.lasting)
+        if self.pace.lasting:
+            sync(self.folder.parent)
+
+    def flush(self) -> None:
+        """Keep the last state of every shot now; what cannot be kept is told, not raised."""
+        for place in self._places:
+            try:
+                place.flush()
+            except (OSError, MediaError) as error:
+                self._note(f"the last state cannot be kept: {error}")
+            place.close()
+
+    def publishing(self, files: Mapping[Path, Path]) -> None:
+        """Remember the finished files, by their final names, before they get them.
+
+        A render that is killed in between then knows its own files again.
+        """
+        if self._facts is None or not self.kept:
+            return
+        digests = {str(target.absolute()): _digest(staged) for staged, target in files.items()}
+        self._facts = _with(self._facts, digests)
+        self._write(self._facts)
+        reach("publish.marked")
+
+    def discard(self) -> None:
+        """Remove all that belongs to the state, the job's file last; other files in the folder stay."""
+        reach("clean.begun")
+        for place in self._places:
+            place.close()
+        if self.folder.is_dir():
+            for path in self.folder.iterdir():
+                if path.is_dir() and _is_key(path.name):
+                    shutil.rmtree(path, ignore_errors=True)
+            reach("clean.shots")
+            for name in (f"{JOB}.new", JOB):
+                (self.folder / name).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # not empty: someone else's files are in it
+                self.folder.rmdir()
+        reach("clean.done")
+
+
+def _with(facts: Facts, published: Mapping[str, str]) -> Facts:
+    from dataclasses import replace
+
+    return replace(facts, published=published)
+
+
+def _is_key(name: str) -> bool:
+    return len(name) == _KEY_LETTERS and set(name) <= set("0123456789abcdef")
+
+
+def _digest(path: Path) -> str:
+    if not path.is_file():
+        return ""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def lock_of(out: Path) -> Lock:
+    """The claim on an output."""
+    folder = state_folder(out)
+    return Lock(folder.with_name(f"{folder.name}.lock"), str(out))
+
+
+def is_running(out: Path) -> bool:
+    """Whether another process is writing this output."""
+    try:
+        with lock_of(out):
+            return False
+    except MediaError:
+        return True

@@ -1,0 +1,71 @@
+"""What a kept state belongs to: the plan, the weights, the versions, the machine's arithmetic.
+
+    key_i = sha256(plan_i, weights, versions, arithmetic, key_{i-1} where shot i goes on from shot i-1)
+
+Equal keys mean that going on gives the bytes of an uninterrupted render; all that could change one of them
+is in it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from kinema.core.runtime import resolve_device, resolve_dtype
+from kinema.pipelines.cards import local_folder
+from kinema.pipelines.hashes import cached_hashes
+from kinema.pipelines.job import Job
+from kinema.pipelines.model import Model
+from kinema.pipelines.plan import Plan
+
+
+def versions() -> dict[str, str]:
+    """What a record says of the software: changing any of these may change bits."""
+    from kinema.core.version import VERSION
+
+    return {"kinema": VERSION, "torch": torch.__version__, "python": platform.python_version()}
+
+
+def identity(job: Job, models: Mapping[str, Model]) -> dict[str, Any]:
+    """Which weights a job uses: id and hash of every file, of the one model or of each by name."""
+    found = {name: {"id": name, "files": _hashes(job, name, models)} for name in job.cards}
+    return found[next(iter(found))] if len(found) == 1 else found
+
+
+def _hashes(job: Job, name: str, models: Mapping[str, Model]) -> dict[str, str]:
+    return cached_hashes(models[name].card.folder if name in models else local_folder(job.cards[name]))
+
+
+def plan_keys(job: Job, models: Mapping[str, Model]) -> list[str]:
+    """The key of each plan."""
+    keys: list[str] = []
+    weights = {name: _hashes(job, name, models) for name in job.cards}
+    for plan in job.plans:
+        parts = {
+            "plan": plan.digest,
+            "weights": weights[plan.model],
+            "versions": versions(),
+            "arithmetic": arithmetic(plan, models.get(plan.model)),
+            "before": keys[-1] if keys and plan.given.extend == "previous" else None,
+        }
+        keys.append(hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest())
+    return keys
+
+
+def arithmetic(plan: Plan, model: Model | None) -> dict[str, Any]:
+    """Where and in what precision a plan is computed; sums split over threads end in other last bits."""
+    device = resolve_device(plan.device) if model is None else model.device
+    dtype = resolve_dtype(plan.dtype, device) if model is None else model.dtype
+    found: dict[str, Any] = {"device": device.type, "dtype": str(dtype)}
+    if device.type == "cuda":
+        return found | {"name": torch.cuda.get_device_name(device), "cuda": torch.version.cuda}
+    return found | {
+        "name": platform.machine(),
+        "kernels": torch.backends.cpu.get_cpu_capability(),
+        "threads": torch.get_num_threads(),
+    }
