@@ -37,7 +37,7 @@ def _samples(file: BinaryIO, end: int) -> int:
     """The sample count in moov/trak/mdia/minf/stbl/stsz of the first track that has samples."""
     spans = [(0, end)]
     for name in (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"stsz"):
-        spans = [span for at in spans for kind, *span in _boxes(file, *at) if kind == name]
+        spans = [(a, b) for at in spans for kind, a, b in _boxes(file, *at) if kind == name]
     counts = []
     for start, _ in spans:
         file.seek(start + 8)
