@@ -14,6 +14,7 @@ from typing import Any
 
 import typer
 
+from kinema.cli.interrupt import Interrupted
 from kinema.core.errors import KinemaError
 
 SUMMARY = "Prompts, stills and keyframes in; video files out."
@@ -43,6 +44,9 @@ def run(arguments: list[str] | None) -> int:
         result = _program()(args=arguments, prog_name="kinema", standalone_mode=False)
     except KinemaError as error:
         return _refuse(str(error))
+    except Interrupted as stop:
+        typer.echo(str(stop), err=True)
+        return stop.code
     except (KeyboardInterrupt, typer.Abort):
         result = INTERRUPTED
     except BrokenPipeError:
@@ -62,7 +66,7 @@ def run(arguments: list[str] | None) -> int:
 
 @cache
 def _program() -> typer.Typer:
-    from kinema.cli import doctor, look, make
+    from kinema.cli import doctor, look, make, resume
     from kinema.cli.help import PLAIN, VerbGroup
 
     program = typer.Typer(
@@ -73,7 +77,7 @@ def _program() -> typer.Typer:
         context_settings=PLAIN,
     )
     program.callback(invoke_without_command=True)(_root)
-    for verbs in (make, look, doctor):
+    for verbs in (make, resume, look, doctor):
         verbs.register(program)
     return program
 

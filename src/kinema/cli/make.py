@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
 from kinema.cli.help import VerbCommand
+from kinema.cli.interrupt import Interrupted, Interrupts
 from kinema.cli.options import OutputOptions, ShotOptions, Variables, read_vars, with_options
 from kinema.cli.progress import Reporter
-from kinema.core.errors import ConfigError, MediaError
+from kinema.core.errors import ConfigError, KinemaError, MediaError, NumericError
 
 if TYPE_CHECKING:
     from kinema.io.formats import Quality
+    from kinema.pipelines.durable import Facts
+    from kinema.pipelines.durable_open import StateOptions
     from kinema.pipelines.job import Job
     from kinema.story.shot import Shot
     from kinema.story.storyboard import Storyboard
@@ -234,14 +238,17 @@ def _stem(shot: Shot) -> str:
 
 
 def _finish(request: Shot | Storyboard, output: OutputOptions, *, stem: str) -> None:
-    """Plan, say what was changed, render, write."""
+    """Plan, say what was changed, render, write; or go on with an earlier process's state."""
+    from kinema.pipelines.durable_open import seeded
     from kinema.pipelines.job import make_job
-    from kinema.pipelines.run import stream
 
     with Reporter(output.format, quiet=output.quiet) as report:
-        job = make_job(request)
-        path = output.out or free_name(f"{stem}-s{job.seed}", ".png" if job.is_image else ".mp4")
-        _check_target(path, job, output)
+        before = None if output.no_state else _earlier(request, output, stem, report)
+        job = make_job(request if before is None else seeded(request, before.seeds))
+        path = output.out or _own_name(before) or _free_name(stem, job)
+        _check_target(
+            path, job, output, ours=before is not None and before.owns(path, sidecar=output.sidecar)
+        )
         if output.dry_run:
             from kinema.cli.show import show_job
 
@@ -249,14 +256,95 @@ def _finish(request: Shot | Storyboard, output: OutputOptions, *, stem: str) -> 
             return
         for note in job.notes:
             report.note(note)
-        stream(job, on_progress=report, keep_record=not output.no_record).save(
-            path,
-            overwrite=output.overwrite,
-            sidecar=output.sidecar,
-            quality=cast("Quality", output.quality),  # the writer checks it
-            on_note=report.note,
-        )
-        report.done(f"{path}  {_summary(job)}", path=str(path), seed=job.seed, **_facts(job))
+        finish(job, request, path, output, report)
+
+
+def _earlier(request: Shot | Storyboard, output: OutputOptions, stem: str, report: Reporter) -> Facts | None:
+    """What an earlier process has kept of the same request."""
+    from kinema.pipelines.durable import state_folder
+    from kinema.pipelines.durable_open import earlier, earlier_unnamed
+
+    if output.state_dir is not None or output.out is not None:
+        folder = output.state_dir or state_folder(cast("Path", output.out))
+        found = earlier(request, folder, report.note)
+    else:
+        found = earlier_unnamed(request, Path(), stem)
+    if found is not None and not found.finished:
+        report.note(f"goes on with {found.out}, which was cut off; --no-state begins anew.")
+    return found
+
+
+def _own_name(before: Facts | None) -> Path | None:
+    """The name that an earlier process chose, as it wrote it."""
+    if before is None or before.out is None:
+        return None
+    path = Path(before.out)
+    return Path(path.name) if path.parent == Path.cwd() else path
+
+
+def _free_name(stem: str, job: Job) -> Path:
+    return free_name(f"{stem}-s{job.seed}", ".png" if job.is_image else ".mp4")
+
+
+def finish(
+    job: Job,
+    request: Shot | Storyboard,
+    path: Path,
+    output: OutputOptions,
+    report: Reporter,
+    *,
+    only: bool = False,
+) -> None:
+    """Render and write; a cut-off is told with the command that goes on.
+
+    Args:
+        job, request: what is rendered.
+        path: the file.
+        output: how it is written.
+        report: who is told.
+        only: refuse to begin anew.
+    """
+    from kinema.pipelines.durable_open import StateOptions
+    from kinema.pipelines.durable_pace import Every
+    from kinema.pipelines.run import write
+
+    every = Every.parse(output.checkpoint_every)
+    state = StateOptions(folder=output.state_dir, every=every, off=output.no_state, only=only)
+    with Interrupts(report, quiet=output.quiet) as interrupts:
+        try:
+            pace = write(
+                job,
+                path,
+                request=request,
+                state=state,
+                on_progress=interrupts,
+                keep_record=not output.no_record,
+                options=output.lasting(),
+                overwrite=output.overwrite,
+                sidecar=output.sidecar,
+                quality=cast("Quality", output.quality),  # the writer checks it
+                on_note=report.note,
+            )
+        except KeyboardInterrupt:
+            raise Interrupted(f"interrupted; {_way_on(state, path)}", interrupts.code) from None
+        except KinemaError as error:
+            kept = (state.place(path) / "job.json").exists()
+            if kept and not isinstance(error, NumericError | ConfigError):
+                raise type(error)(f"{error} Go on with: kinema resume {_resumable(state, path)}") from error
+            raise
+    cost = {} if pace is None else {"checkpoints": pace.count, "checkpoint_seconds": round(pace.spent, 4)}
+    report.done(f"{path}  {_summary(job)}", path=str(path), seed=job.seed, **_facts(job), **cost)
+
+
+def _way_on(state: StateOptions, path: Path) -> str:
+    """How to go on with a render that was stopped."""
+    if not (state.place(path) / "job.json").exists():
+        return "nothing was written."
+    return f"go on with: kinema resume {_resumable(state, path)}"
+
+
+def _resumable(state: StateOptions, path: Path) -> str:
+    return shlex.quote(str(path if state.folder is None else state.folder))
 
 
 def _summary(job: Job) -> str:
@@ -270,19 +358,20 @@ def _facts(job: Job) -> dict[str, Any]:
     return {"frames": job.frames, "fps": job.fps, "width": job.width, "height": job.height}
 
 
-def _check_target(path: Path, job: Job, output: OutputOptions) -> None:
-    """Refuse a target that cannot be, before anything is loaded or fetched."""
+def _check_target(path: Path, job: Job, output: OutputOptions, *, ours: bool) -> None:
+    """Refuse a target that cannot be, before anything is loaded or fetched; what is ours may be replaced."""
     from kinema.io.formats import STILLS
     from kinema.io.video_write import check_output
 
-    if path.is_file() and not output.overwrite:
+    overwrite = output.overwrite or ours
+    if path.is_file() and not overwrite:
         raise MediaError(f"{path} exists; choose another name, or add --overwrite.")
     if not job.is_image and path.suffix.lower() in STILLS and "%" not in path.name:
         raise ConfigError(
             f"{path} is one picture and the clip has {job.frames} frames; add --frames 1, or write "
             f"{path.stem}.mp4 or {path.stem}-%04d.png."
         )
-    check_output(path, fps=job.fps, overwrite=output.overwrite, quality=cast("Quality", output.quality))
+    check_output(path, fps=job.fps, overwrite=overwrite, quality=cast("Quality", output.quality))
 
 
 def slug(text: str) -> str:

@@ -182,11 +182,35 @@ class OutputOptions:
     sidecar: Annotated[
         bool, _output("--sidecar", help="Also write how it was made beside the file, as JSON.")
     ] = False
+    state_dir: Annotated[
+        Path | None,
+        _output(
+            "--state-dir",
+            metavar="DIR",
+            help="Where an unfinished render is kept; by default in a hidden folder beside the file.",
+        ),
+    ] = None
+    no_state: Annotated[
+        bool, _output("--no-state", help="Keep nothing to go on from when the render is cut off.")
+    ] = False
+    checkpoint_every: Annotated[
+        Text,
+        _output(
+            "--checkpoint-every",
+            metavar="WHEN",
+            help="Keep the state every 5 (steps), 30s or 10min; by default at a cost under 1%.",
+        ),
+    ] = None
     dry_run: Annotated[bool, _output("--dry-run", help="Print the plan and stop.")] = False
     format: Annotated[
         str, _output("--format", metavar="NAME", help="text (default), or json: one event a line.")
     ] = "text"
     quiet: Annotated[bool, _output("--quiet", "-q", help="Say nothing but errors.")] = False
+
+    def lasting(self) -> dict[str, Any]:
+        """What belongs to the output rather than to this call, as JSON values for a later `resume`."""
+        passing = ("out", "state_dir", "no_state", "dry_run", "format", "quiet")
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in passing}
 
 
 Variables = Annotated[

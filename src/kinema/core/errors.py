@@ -33,6 +33,10 @@ class NumericError(KinemaError, ArithmeticError):
     """Values stopped being finite in the middle of a render."""
 
 
+class ResourceError(KinemaError, MemoryError):
+    """The machine has not enough memory for what was asked."""
+
+
 def unknown_name(kind: str, name: object, choices: Iterable[str]) -> ConfigError:
     """One wording for every failed look-up by name."""
     choices = sorted(choices)

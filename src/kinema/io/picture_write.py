@@ -34,6 +34,7 @@ class Still:
         """Nothing is in the way that the new file does not replace."""
 
     def write(self, frames: Iterator[np.ndarray], work: Path) -> list[tuple[Path, Path]]:
+        """Make the picture in `work`: where it is, and where it belongs."""
         frame = next(frames)
         if next(frames, None) is not None:
             raise MediaError(
@@ -59,6 +60,7 @@ class PictureSequence:
                 old.unlink()
 
     def write(self, frames: Iterator[np.ndarray], work: Path) -> list[tuple[Path, Path]]:
+        """Make the pictures in `work`: where they are, and where they belong."""
         folder = work / "frames"
         folder.mkdir()
         for index, frame in enumerate(frames, start=1):
@@ -79,6 +81,7 @@ def numbered(pattern: Path) -> list[Path]:
 
 
 def check_sequence(path: Path, *, overwrite: bool) -> None:
+    """Refuse a name that cannot be numbered, and a folder that holds other frames already."""
     if len(_NUMBERED.findall(path.name)) != 1 or path.name.count("%") != 1:
         raise MediaError(f"{path.name!r} is no numbered name; write one %d or %04d, as in frames/%04d.png.")
     if not path.parent.exists():

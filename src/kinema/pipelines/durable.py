@@ -17,15 +17,19 @@ import contextlib
 import hashlib
 import os
 import shutil
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from kinema.core.errors import ConfigError, MediaError
+import numpy as np
+
+from kinema.core.errors import ConfigError, MediaError, NumericError
 from kinema.core.failpoints import reach
 from kinema.io.atomic import sync
 from kinema.io.locks import Lock
+from kinema.io.picture_write import numbered
+from kinema.io.record import sidecar_path
 from kinema.pipelines.durable_pace import Every, Pace
 from kinema.pipelines.durable_plan import Place
 from kinema.pipelines.durable_store import read_facts, write_facts
@@ -34,6 +38,16 @@ FORMAT = 1
 JOB = "job.json"
 _KEY_LETTERS = 24
 _LONGEST = 200  # bytes of an output's name that still fit into a file name with ours around
+
+
+class _Again:
+    """Frames that are drawn anew each time."""
+
+    def __init__(self, draw: Callable[[], Iterator[np.ndarray]]) -> None:
+        self._draw = draw
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return self._draw()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,6 +62,7 @@ class Facts:
         options: how the output is written, for whoever goes on.
         keys: of each shot.
         frames: of each shot.
+        made_with: versions and arithmetic, to say what has changed.
         published: sha256 of each file that is about to get its final name, by absolute path.
     """
 
@@ -58,6 +73,7 @@ class Facts:
     options: Mapping[str, Any]
     keys: tuple[str, ...]
     frames: tuple[int, ...]
+    made_with: Mapping[str, Any]
     published: Mapping[str, str] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
@@ -77,18 +93,26 @@ class Facts:
             values[name] = tuple(values[name])
         return Facts(**values)
 
-    def owns(self, paths: Iterable[Path]) -> bool:
-        """Whether each of these files that exists is one that this render has published."""
-        present = [path for path in paths if os.path.lexists(path)]
-        return bool(self.published) and all(
-            self.published.get(str(path.absolute())) == _digest(path) for path in present
-        )
+    def owns(self, out: Path, *, sidecar: bool = False) -> bool:
+        """Whether all that stands where this output shall be was published by this render."""
+        if "%" in out.name:
+            present = numbered(out) if out.parent.is_dir() else []
+        else:
+            present = [out]
+        present += [sidecar_path(out)] if sidecar else []
+        return bool(self.published) and all(self._made(path) for path in present if os.path.lexists(path))
+
+    def _made(self, path: Path) -> bool:
+        for known in (path, path.parent):  # a new folder of frames is published as a whole
+            if (digest := self.published.get(str(known.absolute()))) is not None:
+                return digest == _digest(known)
+        return False
 
     @property
     def finished(self) -> bool:
         """Whether everything that was to be published is there, byte for byte."""
         paths = [Path(path) for path in self.published]
-        return bool(paths) and all(path.is_file() for path in paths) and self.owns(paths)
+        return bool(paths) and all(path.exists() and self._made(path) for path in paths)
 
 
 def state_folder(out: Path) -> Path:
@@ -145,6 +169,35 @@ class Keep:
         """Where shot `index` keeps its state."""
         return self._places[index]
 
+    def frames(self, draw: Callable[[], Iterator[np.ndarray]]) -> Iterable[np.ndarray]:
+        """Frames that can be drawn again: what is kept by then is read, and only the rest made."""
+        return _Again(lambda: self._flushed(draw()))
+
+    def _flushed(self, frames: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+        """The frames; however their drawing ends, the last state is on disk then."""
+        try:
+            yield from frames
+        except NumericError:  # the state that leads there is no good
+            self.close()
+            raise
+        except BaseException:
+            self.flush()
+            raise
+
+    def close(self) -> None:
+        """Close what is open; everything stays on disk."""
+        for place in self._places:
+            place.close()
+
+    @property
+    def finished(self) -> bool:
+        """Whether an earlier process has published everything, and only its state is left."""
+        return self._facts is not None and self._facts.finished
+
+    def owns(self, out: Path, *, sidecar: bool) -> bool:
+        """Whether all that stands where this output shall be was published by this render."""
+        return self._facts is not None and self._facts.owns(out, sidecar=sidecar)
+
     @property
     def kept(self) -> bool:
         """Whether there is a state on disk to go on from."""
@@ -190,7 +243,7 @@ class Keep:
         if self._facts is None or not self.kept:
             return
         digests = {str(target.absolute()): _digest(staged) for staged, target in files.items()}
-        self._facts = _with(self._facts, digests)
+        self._facts = replace(self._facts, published=digests)
         self._write(self._facts)
         reach("publish.marked")
 
@@ -211,17 +264,15 @@ class Keep:
         reach("clean.done")
 
 
-def _with(facts: Facts, published: Mapping[str, str]) -> Facts:
-    from dataclasses import replace
-
-    return replace(facts, published=published)
-
-
 def _is_key(name: str) -> bool:
     return len(name) == _KEY_LETTERS and set(name) <= set("0123456789abcdef")
 
 
 def _digest(path: Path) -> str:
+    """sha256 of a file, or over those of a folder of frames; empty for anything else."""
+    if path.is_dir():
+        parts = [f"{part.name} {_digest(part)}" for part in sorted(path.iterdir()) if part.is_file()]
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
     if not path.is_file():
         return ""
     with path.open("rb") as file:
@@ -232,12 +283,3 @@ def lock_of(out: Path) -> Lock:
     """The claim on an output."""
     folder = state_folder(out)
     return Lock(folder.with_name(f"{folder.name}.lock"), str(out))
-
-
-def is_running(out: Path) -> bool:
-    """Whether another process is writing this output."""
-    try:
-        with lock_of(out):
-            return False
-    except MediaError:
-        return True

@@ -22,6 +22,7 @@ from kinema.pipelines.hashes import cached_hashes
 from kinema.pipelines.job import Job
 from kinema.pipelines.model import Model
 from kinema.pipelines.plan import Plan
+from kinema.story.shot import PREVIOUS
 
 
 def versions() -> dict[str, str]:
@@ -51,10 +52,21 @@ def plan_keys(job: Job, models: Mapping[str, Model]) -> list[str]:
             "weights": weights[plan.model],
             "versions": versions(),
             "arithmetic": arithmetic(plan, models.get(plan.model)),
-            "before": keys[-1] if keys and plan.given.extend == "previous" else None,
+            "before": keys[-1] if keys and _goes_on(plan) else None,
         }
         keys.append(hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest())
     return keys
+
+
+def _goes_on(plan: Plan) -> bool:
+    """Whether a plan begins with something of the shot before it."""
+    return plan.given.extend == PREVIOUS or any(held.image == PREVIOUS for held in plan.given.held)
+
+
+def made_with(job: Job, models: Mapping[str, Model]) -> dict[str, Any]:
+    """What a person can be told of the difference between two keys of one request."""
+    plan = job.plans[0]
+    return {**versions(), **arithmetic(plan, models.get(plan.model))}
 
 
 def arithmetic(plan: Plan, model: Model | None) -> dict[str, Any]:

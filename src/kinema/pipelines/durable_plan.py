@@ -14,7 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from kinema.core.errors import ConfigError
+from kinema.core.contracts import OnProgress, Progress
+from kinema.core.errors import ConfigError, MediaError
 from kinema.core.failpoints import reach
 from kinema.io.journal import FrameJournal
 from kinema.pipelines.durable_pace import Pace
@@ -75,9 +76,9 @@ class Place:
             return None
         if snapshot is None:
             return None
-        first = int(snapshot.facts.get(FRAMES, 0))
-        if first > self.journal.count:
-            self._note(f"{first - self.journal.count} kept frames of {str(self.folder)!r} are damaged; ")
+        first, count = int(snapshot.facts.get(FRAMES, 0)), self.journal.count
+        if first > count:
+            self._note(f"of {first} frames in {str(self.folder)!r} only {count} are whole; it begins anew.")
             return None
         self._first = first
         return snapshot
@@ -119,12 +120,17 @@ class Place:
 
     # Frames
 
-    def keep(self, frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    def keep(self, frames: Iterable[np.ndarray], on_progress: OnProgress) -> Iterator[np.ndarray]:
         """Every frame of the plan: those kept that the loop does not give again, then the loop's own.
 
         Frames that are kept already and given again are compared; where they differ, the new ones replace
         them, since frames of two runs do not belong together.
         """
+        if self.complete:
+            for index, frame in enumerate(self.journal.read(), start=1):
+                on_progress(Progress("write", index, self.frames))
+                yield frame
+            return
         yield from self.journal.read(self._first)
         self._make_folder()
         kept = self.journal.read()
@@ -143,7 +149,13 @@ class Place:
 
     def _append(self, frame: np.ndarray) -> None:
         began = time.perf_counter()
-        self.journal.append(frame, deflate=self._pace.roomy)
+        try:
+            self.journal.append(frame, deflate=self._pace.roomy)
+        except OSError as error:
+            raise MediaError(
+                f"cannot keep frame {self.journal.count} in {str(self.folder)!r}: {error.strerror}; "
+                "make room, or choose another state folder."
+            ) from None
         if self._pending is not None and self._pace.due():
             self.flush()
         self._pace.wrote(time.perf_counter() - began, frame=True)

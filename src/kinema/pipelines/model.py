@@ -124,6 +124,14 @@ def load(
     return Model(card, dit, *_wan_parts(folder, where, precision), where, precision)
 
 
+def load_vae(card: ModelCard, *, device: str = "auto") -> VideoVAE:
+    """A checkpoint's VAE alone, for latents that only have to be decoded; errors as in `load`."""
+    where, folder = resolve_device(device), local_folder(card) / "vae"
+    if card.family == "embedded":
+        return PatchCodec.from_folder(folder).to(where)
+    return CausalVideoVAE.from_folder(folder, dtype=torch.float32, device=where)
+
+
 def _transformers(
     card: ModelCard, folder: Path, device: torch.device, dtype: torch.dtype
 ) -> VideoDiT | Experts:

@@ -13,12 +13,20 @@ from kinema.pipelines.frame_by_frame import Loop, LoopState, Moves, Still
 from kinema.pipelines.frame_by_frame_pictures import Pictures
 from kinema.pipelines.image_engine import ImageEngine
 from kinema.pipelines.image_engine_kinema import KinemaImages
+from kinema.pipelines.memory import FORGETFUL, FRAMES, Memory, Snapshot
 from kinema.pipelines.model import Model
 from kinema.pipelines.plan import Plan
 from kinema.story.shot import PREVIOUS
 
 
-def render_plan(plan: Plan, model: Model, *, previous: Clip | None, on_progress: OnProgress) -> Clip:
+def render_plan(
+    plan: Plan,
+    model: Model,
+    *,
+    previous: Clip | None,
+    on_progress: OnProgress,
+    memory: Memory = FORGETFUL,
+) -> Clip:
     """A clip whose frames are made as they are drawn.
 
     Args:
@@ -26,10 +34,25 @@ def render_plan(plan: Plan, model: Model, *, previous: Clip | None, on_progress:
         model: loaded for the plan's model.
         previous: the clip before, for a shot of a storyboard that goes on from it.
         on_progress: called with events; raise from it to stop.
+        memory: where to go on, and where to leave the state. A clip that goes on has the later frames only.
     """
     if plan.redraw is None:
-        return render.render_plan(plan, model, previous=previous, on_progress=on_progress)
-    return draw_plan(plan, model, previous=previous, on_progress=on_progress)
+        return render.render_plan(plan, model, previous=previous, on_progress=on_progress, memory=memory)
+    strokes, shown = plan.redraw.strokes, plan.geometry.shown
+    found = memory.recall("loop")
+
+    def offer(state: LoopState) -> None:
+        given = {FRAMES: shown + strokes[state.stroke - 1].frame + 1}
+        memory.offer("loop", lambda: Snapshot(state.tensors(), given))
+
+    return draw_plan(
+        plan,
+        model,
+        previous=previous,
+        on_progress=on_progress,
+        state=None if found is None else LoopState.from_tensors(found.tensors),
+        on_state=offer,
+    )
 
 
 def draw_plan(

@@ -114,11 +114,16 @@ def decode_plan(plan: Plan, vae: VideoVAE, sampled: Sampled, on_progress: OnProg
     # What a clip on disk already shows is kept as it is; a previous shot has shown its own frames.
     kept = Clip.open(plan.given.extend) if plan.given.extend not in (None, "previous") else None
     seen = closed(sampled, vae) if plan.geometry.loop else sampled
+    return clip_of(plan, sampled, _frames(plan, vae, seen, kept, on_progress))
+
+
+def clip_of(plan: Plan, sampled: Sampled | None, frames: Iterator[np.ndarray]) -> Clip:
+    """A plan's clip, whose frames come from wherever they are."""
     g = plan.geometry
     return Clip(
-        _frames(plan, vae, seen, kept, on_progress),
+        frames,
         Fraction(g.fps),
-        latents=sampled.latents_BCTYX.cpu(),
+        latents=None if sampled is None else sampled.latents_BCTYX.cpu(),
         count=g.shown + g.keep,
         size=(g.width, g.height),
     )

@@ -2,31 +2,38 @@
 
 from __future__ import annotations
 
-import platform
+import logging
 from collections import deque
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
-import torch
 
 from kinema.core.contracts import OnProgress, Progress, Record
-from kinema.io.clip import Clip
-from kinema.pipelines.cards import local_folder
+from kinema.core.errors import KinemaError, ResourceError
+from kinema.io.clip import Clip, SaveOptions
 from kinema.pipelines.compose import compose
-from kinema.pipelines.hashes import cached_hashes
+from kinema.pipelines.durable import Keep
+from kinema.pipelines.durable_key import identity, versions
+from kinema.pipelines.durable_open import StateOptions, opened
+from kinema.pipelines.durable_pace import Pace
+from kinema.pipelines.durable_plan import Place
 from kinema.pipelines.job import Job, make_job
-from kinema.pipelines.model import Model, load
+from kinema.pipelines.memory import FORGETFUL
+from kinema.pipelines.model import Model, VideoVAE, load, load_vae
 from kinema.pipelines.modes import render_plan
 from kinema.pipelines.plan import Plan
+from kinema.pipelines.render import Sampled, clip_of, decode_plan
 from kinema.pipelines.source import read_request
 from kinema.story.shot import Shot
 from kinema.story.storyboard import Storyboard
 
-__all__ = ["generate", "load", "render", "stream"]
+__all__ = ["generate", "load", "render", "stream", "write"]
+_log = logging.getLogger("kinema")
 
 
 def generate(prompt: str | dict[Any, str], *, on_progress: OnProgress | None = None, **fields: Any) -> Clip:
@@ -69,37 +76,104 @@ def _request(request: Shot | Storyboard | str | Path) -> Shot | Storyboard:
 
 
 def stream(
-    job: Job, *, model: Model | None = None, on_progress: OnProgress | None = None, keep_record: bool = True
+    job: Job,
+    *,
+    model: Model | None = None,
+    on_progress: OnProgress | None = None,
+    keep_record: bool = True,
+    keep: Keep | None = None,
 ) -> Clip:
     """A clip whose frames are made as they are drawn: nothing is loaded before the first one is asked for.
 
-    A writer can therefore check its target first, and memory does not grow with length.
+    A writer can therefore check its target first, and memory does not grow with length. With `keep` the
+    frames can be drawn more than once: what was made before is read, and the rest made.
     """
     models = {} if model is None else {model.card.id: model}
     record = Record(job.shot, identity(job, models), versions()) if keep_record else None
     clip = Clip(iter(()), Fraction(job.fps), record, count=job.length, size=(job.width, job.height))
     clip.audio = job.audio
-    shots = Shots(job, clip, models, on_progress or (lambda _: None))
-    clip.frames = compose(
-        map(shots.frames, range(len(job.plans))),
-        job.joins,
-        job.end,
-        size=(job.width, job.height),
-        fits=tuple(plan.given.fit for plan in job.plans) if job.canvas else None,
-    )
+
+    def draw() -> Iterator[np.ndarray]:
+        shots = Shots(job, clip, models, on_progress or (lambda _: None), keep)
+        return compose(
+            map(shots.frames, range(len(job.plans))),
+            job.joins,
+            job.end,
+            size=(job.width, job.height),
+            fits=tuple(plan.given.fit for plan in job.plans) if job.canvas else None,
+        )
+
+    clip.frames = draw() if keep is None else keep.frames(draw)
     return clip
 
 
-def identity(job: Job, models: Mapping[str, Model]) -> dict[str, Any]:
-    """Which weights a job uses: id and hash of every file, of the one model or of each by name."""
-    found = {
-        name: {
-            "id": name,
-            "files": cached_hashes(models[name].card.folder if name in models else local_folder(card)),
-        }
-        for name, card in job.cards.items()
-    }
-    return found[next(iter(found))] if len(found) == 1 else found
+def write(
+    job: Job,
+    out: Path,
+    *,
+    request: Shot | Storyboard,
+    state: StateOptions | None = None,
+    model: Model | None = None,
+    on_progress: OnProgress | None = None,
+    keep_record: bool = True,
+    options: Mapping[str, Any] | None = None,
+    **save: Unpack[SaveOptions],
+) -> Pace | None:
+    """Render a job into a file; cut off at any point, the same call goes on where that was.
+
+    Args:
+        job: what is rendered, with the seeds that an earlier process drew for the same request.
+        out: the file; see `Clip.save` for the other settings of its writing.
+        request: what the job was made of.
+        state: where and how often its state is kept.
+        model: loaded already.
+        on_progress: called with events; what it raises stops the render, whose state is then kept.
+        keep_record: whether the file tells how it was made.
+        options: JSON values that whoever resumes wants to know.
+
+    Returns:
+        What keeping the state has cost; None when none was kept.
+
+    Raises:
+        MediaError: another process is writing this file, or the target cannot be.
+    """
+    note = save.get("on_note") or _log.warning
+    models = {} if model is None else {model.card.id: model}
+    state = state or StateOptions()
+    with opened(
+        job, out, request=request, state=state, options=options or {}, models=models, note=note
+    ) as keep:
+        if keep is not None and keep.finished:
+            keep.discard()
+            return keep.pace
+        clip = stream(job, model=model, on_progress=on_progress, keep_record=keep_record, keep=keep)
+        if keep is None:
+            clip.save(out, **save)
+            return None
+        ours = keep.owns(out, sidecar=save.get("sidecar", False))
+        save["overwrite"] = save.get("overwrite", False) or ours
+        save["on_ready"] = keep.publishing
+        clip.save(out, **save)
+        keep.discard()
+        return keep.pace
+
+
+@contextmanager
+def _told_of_memory(plan: Plan) -> Iterator[None]:
+    """Turn every way of running out of memory into one line."""
+    g = plan.geometry
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        text = str(error).lower()
+        if isinstance(error, KinemaError) or not (
+            isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text
+        ):
+            raise
+        raise ResourceError(
+            f"there is not enough memory for {g.width}x{g.height} and {g.frames} frames; make it smaller or "
+            "shorter, use dtype bfloat16, or close other programs."
+        ) from error
 
 
 @dataclass(eq=False)
@@ -111,6 +185,7 @@ class Shots:
         whole: the clip that is told the latents of the last shot.
         models: those in memory, by name.
         on_progress: called with events that say which shot they are of.
+        keep: where their state is kept; None for nowhere.
         previous: the shot before: its latents, and the last frames that the next one asks for.
     """
 
@@ -118,6 +193,7 @@ class Shots:
     whole: Clip
     models: dict[str, Model]
     on_progress: OnProgress
+    keep: Keep | None = None
     previous: Clip | None = field(default=None, init=False)
 
     def frames(self, index: int) -> Iterator[np.ndarray]:
@@ -127,13 +203,37 @@ class Shots:
         def report(event: Progress) -> None:
             self.on_progress(replace(event, shot=index + 1, shots=len(self.job.plans)))
 
-        part = render_plan(plan, self._model(plan, report), previous=self.previous, on_progress=report)
+        place = None if self.keep is None else self.keep.place(index)
         kept: deque[np.ndarray] = deque(maxlen=self._wanted(index + 1))
-        for frame in part:
-            kept.append(frame)
-            yield frame
+        with _told_of_memory(plan):
+            part = self._part(plan, place, report)
+            for frame in part if place is None else place.keep(part, report):
+                kept.append(frame)
+                yield frame
         self.whole.latents = part.latents
         self.previous = replace(part, frames=np.stack(list(kept))) if kept else None
+
+    def _part(self, plan: Plan, place: Place | None, on_progress: OnProgress) -> Clip:
+        """One shot; of what its place keeps, nothing is made again."""
+        if place is not None:
+            sampled = Sampled.recall(place)
+            # frames that were drawn one after the other leave no latents to the next shot
+            if place.complete and (sampled is not None or plan.redraw is not None):
+                return clip_of(plan, sampled, iter(()))
+            if sampled is not None:
+                return decode_plan(plan, self._vae(plan, on_progress), sampled, on_progress)
+        model = self._model(plan, on_progress)
+        memory = FORGETFUL if place is None else place
+        return render_plan(plan, model, previous=self.previous, on_progress=on_progress, memory=memory)
+
+    def _vae(self, plan: Plan, on_progress: OnProgress) -> VideoVAE:
+        """The decoder of a plan, without the rest of its model where that is not in memory."""
+        if plan.model in self.models:
+            return self.models[plan.model].vae
+        on_progress(Progress("load", 0, 1))
+        vae = load_vae(self.job.cards[plan.model], device=plan.device)
+        on_progress(Progress("load", 1, 1))
+        return vae
 
     def _model(self, plan: Plan, on_progress: OnProgress) -> Model:
         """The model of a plan; one is in memory at a time."""
@@ -152,10 +252,3 @@ class Shots:
             return 0
         g = self.job.plans[index].geometry
         return 1 + g.time * (2 * g.context - 1) if g.context else 1
-
-
-def versions() -> dict[str, str]:
-    """What a record says of the software: changing any of these may change bits."""
-    from kinema.core.version import VERSION
-
-    return {"kinema": VERSION, "torch": torch.__version__, "python": platform.python_version()}

@@ -1,0 +1,107 @@
+"""The verbs for renders that were cut off: resume, preview."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from kinema.cli.help import VerbCommand
+from kinema.cli.make import finish
+from kinema.cli.options import OUTPUT, OutputOptions
+from kinema.cli.progress import Reporter
+from kinema.core.errors import MediaError
+
+if TYPE_CHECKING:
+    from kinema.pipelines.durable import Facts
+
+Place = Annotated[
+    Path,
+    typer.Argument(
+        metavar="FILE", help="The file that was being made, or its state folder.", show_default=False
+    ),
+]
+Format = Annotated[
+    str,
+    typer.Option(
+        "--format",
+        metavar="NAME",
+        help="text (default), or json: one event a line.",
+        show_default=False,
+        rich_help_panel=OUTPUT,
+    ),
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.", rich_help_panel=OUTPUT)]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verbs."""
+    app.command(cls=VerbCommand, rich_help_panel="Make a file")(resume)
+
+
+def resume(file: Place, format: Format = "text", quiet: Quiet = False) -> None:
+    """Go on with a render that was cut off; the bytes are those of an uninterrupted one.
+
+    The same command as before goes on, too.
+
+    \b
+    kinema resume fox.mp4
+    """
+    from kinema.pipelines.durable_open import seeded
+    from kinema.pipelines.job import make_job
+    from kinema.story.storyboard import from_mapping
+
+    with Reporter(format, quiet=quiet) as report:
+        folder, facts = _found(file)
+        assert facts.out is not None
+        with _folder_of(facts):
+            request = from_mapping(facts.asked)
+            job = make_job(seeded(request, facts.seeds))
+            own = Path(facts.out)
+            path = Path(os.path.relpath(own)) if own.parent == Path.cwd() else own
+            finish(job, request, path, _options(facts, folder, own, quiet=quiet), report, only=True)
+
+
+def _found(file: Path) -> tuple[Path, Facts]:
+    """The state folder that is meant, and what it says of itself."""
+    from kinema.pipelines.durable import Facts, state_folder
+
+    for folder in (file, state_folder(file)):
+        if folder.is_dir() and (facts := Facts.read(folder)) is not None:
+            if facts.out is None:
+                raise MediaError(
+                    f"{folder} keeps a clip in memory; call kinema.render again with this folder."
+                )
+            return folder, facts
+    if file.is_file():
+        raise MediaError(f"{file} is finished; there is nothing to go on with.")
+    raise MediaError(
+        f"no unfinished render of {file} is kept; give the file that was being made, or its state folder."
+    )
+
+
+@contextlib.contextmanager
+def _folder_of(facts: Facts) -> Any:
+    """Work where the first process did: the request's paths are relative to it, and go into the record."""
+    before = Path.cwd()
+    try:
+        os.chdir(facts.cwd)
+    except OSError as error:
+        raise MediaError(f"the render was begun in {facts.cwd}: {error.strerror}; bring it back.") from None
+    try:
+        yield
+    finally:
+        os.chdir(before)
+
+
+def _options(facts: Facts, folder: Path, out: Path, *, quiet: bool) -> OutputOptions:
+    from kinema.pipelines.durable import state_folder
+
+    known = {field.name for field in fields(OutputOptions)}
+    given = OutputOptions(**{name: value for name, value in facts.options.items() if name in known})
+    own = None if folder.absolute() == state_folder(out) else folder.absolute()
+    return replace(given, out=out, state_dir=own, quiet=quiet)

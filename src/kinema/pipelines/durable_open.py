@@ -1,0 +1,166 @@
+"""Finding the state that an earlier process left for a request, and claiming it.
+
+A state belongs to a request if it was asked for with the same words; the seeds that were drawn then are its
+own. What may be taken from it is decided shot by shot, by key.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from kinema.core.errors import ConfigError, MediaError
+from kinema.io.locks import Lock
+from kinema.pipelines.durable import Facts, Keep, lock_of, state_folder
+from kinema.pipelines.durable_key import made_with, plan_keys
+from kinema.pipelines.durable_pace import Every
+from kinema.pipelines.job import Job, shot_frames
+from kinema.pipelines.model import Model
+from kinema.story.shot import Shot
+from kinema.story.storyboard import Storyboard
+
+Request = Shot | Storyboard
+Note = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StateOptions:
+    """Where and how often a render keeps its state.
+
+    Attributes:
+        folder: of this render alone; None for a hidden one beside the output.
+        every: how often.
+        off: keep none.
+        only: refuse to begin anew what cannot be gone on with.
+    """
+
+    folder: Path | None = None
+    every: Every = field(default_factory=Every)
+    off: bool = False
+    only: bool = False
+
+    def place(self, out: Path) -> Path:
+        """The state folder of an output."""
+        return self.folder or state_folder(out)
+
+
+def asked(request: Request) -> dict[str, Any]:
+    """A request as JSON values, to be compared."""
+    values: dict[str, Any] = json.loads(json.dumps(request.to_mapping()))
+    return {"shots": values} if isinstance(values, list) else values
+
+
+def seeded(request: Request, seeds: tuple[int, ...]) -> Request:
+    """The request with the seeds that were drawn for it."""
+    if isinstance(request, Shot):
+        return request.with_(seed=seeds[0])
+    shots = tuple(s.with_(seed=seed) for s, seed in zip(request.shots, seeds, strict=True))
+    return request.with_(shots=shots)
+
+
+def earlier(request: Request, folder: Path, note: Note) -> Facts | None:
+    """What a folder keeps of this request; None, with a word where there is something else in it."""
+    try:
+        facts = Facts.read(folder)
+    except ConfigError as error:
+        note(f"{error} It is left out.")
+        return None
+    if facts is None or facts.asked == asked(request):
+        return facts
+    note(f"the state in {str(folder)!r} is of another request; this one begins anew.")
+    return None
+
+
+def earlier_unnamed(request: Request, folder: Path, stem: str) -> Facts | None:
+    """What an earlier process without a name for its output has left of this request in `folder`.
+
+    Outputs that another process is writing at the moment are passed over.
+    """
+    for path in sorted(folder.glob(f".{_escaped(stem)}-s*.kinema")):
+        with suppress(ConfigError, MediaError):
+            facts = Facts.read(path)
+            if facts is not None and facts.out is not None and facts.asked == asked(request):
+                with lock_of(Path(facts.out)):
+                    return facts
+    return None
+
+
+def _escaped(stem: str) -> str:
+    return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in stem)
+
+
+@contextmanager
+def opened(
+    job: Job,
+    out: Path,
+    *,
+    request: Request,
+    state: StateOptions,
+    options: Mapping[str, Any],
+    models: Mapping[str, Model],
+    note: Note,
+) -> Iterator[Keep | None]:
+    """Claim an output and its state for this process; None where no state is to be kept.
+
+    Raises:
+        MediaError: another process has it.
+    """
+    with lock_of(out):
+        if state.off:
+            yield None
+            return
+        folder = state.place(out)
+        with nullcontext() if state.folder is None else _claim(folder):
+            facts = Facts(
+                asked=asked(request),
+                seeds=tuple(plan.sampling.seed for plan in job.plans),
+                out=str(out.absolute()),
+                cwd=str(Path.cwd()),
+                options=json.loads(json.dumps(dict(options))),
+                keys=tuple(plan_keys(job, models)),
+                frames=tuple(shot_frames(plan) for plan in job.plans),
+                made_with=json.loads(json.dumps(made_with(job, models))),
+            )
+            keep = Keep(folder, every=state.every, note=note)
+            keep.start(_continued(facts, folder, state, note))
+            try:
+                yield keep
+            finally:
+                keep.close()
+
+
+def _claim(folder: Path) -> Lock:
+    if not folder.parent.is_dir():
+        raise MediaError(f"the folder {str(folder.parent)!r} does not exist; make it, or choose another.")
+    return Lock(folder.with_name(f".{folder.name}.lock"), f"the state in {str(folder)!r}")
+
+
+def _continued(facts: Facts, folder: Path, state: StateOptions, note: Note) -> Facts:
+    """The facts with what an earlier process of this render has published; a word where it is another."""
+    try:
+        before = Facts.read(folder)
+    except ConfigError:  # said already
+        return facts
+    if before is None or before.asked != facts.asked:
+        return facts
+    if before.keys == facts.keys:
+        return replace(facts, published=before.published)
+    changes = differences(before, facts) or "other pictures, clips or weights"
+    if state.only:
+        raise ConfigError(
+            f"the state in {str(folder)!r} was made with {changes}; the bytes would not be the same. Give "
+            "the same command again to begin anew, or restore what has changed."
+        )
+    note(f"the kept state was made with {changes}; what that concerns is begun anew.")
+    return facts
+
+
+def differences(before: Facts, now: Facts) -> str:
+    """What has changed since, such as `torch 2.12.0 (now 2.13.0)`; empty when that cannot be told."""
+    old, new = before.made_with, now.made_with
+    names = [name for name in {**old, **new} if old.get(name) != new.get(name)]
+    return ", ".join(f"{name} {old.get(name)} (now {new.get(name)})" for name in names)
