@@ -18,7 +18,7 @@ from kinema.pipelines.known import to_pixels
 from kinema.pipelines.model import Model
 from kinema.pipelines.network import Network
 from kinema.pipelines.plan import make_plan
-from kinema.pipelines.render import closed, denoise, to_uint8
+from kinema.pipelines.render import Sampled, closed, denoise, to_uint8
 from kinema.pipelines.windows import longest_turn
 from kinema.story.shot import Shot
 from kinema.story.tracks import PromptTrack
@@ -232,8 +232,8 @@ def test_a_loop_decodes_as_if_it_had_gone_on_forever(model, frames):
 def test_a_wan_decoder_forgets_as_its_memory_says(wan):
     vae = kinema.load(str(wan("t2v")), device="cpu").vae
     x = torch.randn(1, 4, 3, 4, 4, generator=torch.Generator().manual_seed(0))
-    model = type("Loaded", (), {"vae": vae})
-    around, skip = closed(x, model)
+    seen = closed(Sampled(x, 0), vae)
+    around, skip = seen.latents_BCTYX, seen.skip
     frames = torch.cat(list(vae.stream(around)), dim=2)
     assert frames.shape[2] - skip == 12
     longer = torch.cat([x[:, :, 1:], around], dim=2)[:, :, -around.shape[2] - 2 :]
