@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from kinema.story.storyboard import Storyboard
 
 Prompt = Annotated[str, typer.Argument(metavar="PROMPT", help="What the clip shows.")]
-KEYFRAME = re.compile(r".+@[+-]?\d+(?:\.\d+)?[s%]?(?::[\d.]+)?", re.DOTALL)
-TRAVEL_KEY = re.compile(r"\s*([+-]?\d+(?:\.\d+)?[s%]?)\s*:\s*(.*)", re.DOTALL)
+KEYFRAME = re.compile(r".+@[+-]?\d+(?:\.\d+)?[sb%]?(?::[\d.]+)?", re.DOTALL)
+TRAVEL_KEY = re.compile(r"\s*([+-]?\d+(?:\.\d+)?[sb%]?)\s*:\s*(.*)", re.DOTALL)
 SHOT_FILES = (".yaml", ".yml", ".json")
 
 

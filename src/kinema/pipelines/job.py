@@ -13,6 +13,7 @@ from kinema.io.audio_source import open_audio
 from kinema.io.mux import AudioPart
 from kinema.pipelines.cards import ModelCard, read_card
 from kinema.pipelines.compose import CUT, Join, join
+from kinema.pipelines.listening import same_sound
 from kinema.pipelines.plan import Plan, make_plan
 from kinema.pipelines.soundtrack import Place, soundtrack
 from kinema.story.shot import Shot
@@ -101,9 +102,10 @@ def make_job(request: Shot | Storyboard, *, local_files_only: bool = False) -> J
         for model in dict.fromkeys(s.model for s in shots)
     }
     plans: list[Plan] = []
-    for i, shot in enumerate(shots, start=1):
-        _check_same_model(i, shot, plans)
-        plans.append(make_plan(shot, cards[shot.model], plans[-1].geometry if plans else None))
+    for i, shot in enumerate(shots):
+        _check_same_model(i + 1, shot, plans)
+        after = plans[-1].geometry if plans else None
+        plans.append(make_plan(shot, cards[shot.model], after, _sound_begins(shots, plans)))
     _check_one_clip(plans, sized=board.canvas is not None)
     fps = Fraction(plans[0].geometry.fps)
     joins = tuple(join(shot.transition, fps, first=i == 0) for i, shot in enumerate(shots))
@@ -115,6 +117,19 @@ def make_job(request: Shot | Storyboard, *, local_files_only: bool = False) -> J
         open_audio(path)
     audio = soundtrack(shots, places(plans, joins), fps)
     return Job(tuple(plans), cards, whole, joins, end, board.canvas, audio)
+
+
+def _sound_begins(shots: Sequence[Shot], plans: Sequence[Plan]) -> float:
+    """Seconds from the first shot with the sound of the next one to plan, to that shot."""
+    index = len(plans)
+    if not plans or shots[index].audio is None:
+        return 0.0
+    fps = Fraction(plans[0].geometry.fps)
+    joins = [join(shot.transition, fps, first=i == 0) for i, shot in enumerate(shots[: index + 1])]
+    placed = places(plans, joins[:index])
+    begin = placed[-1].end - joins[index].overlap
+    first = same_sound(shots, index)
+    return float((begin - placed[first].begin) / fps) if first < index else 0.0
 
 
 def places(plans: Sequence[Plan], joins: Sequence[Join]) -> tuple[Place, ...]:

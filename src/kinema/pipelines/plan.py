@@ -27,6 +27,7 @@ from kinema.pipelines.frame_by_frame_plan import (
 )
 from kinema.pipelines.geometry import Geometry, plan_geometry
 from kinema.pipelines.given import Given, plan_given
+from kinema.pipelines.listening import settle
 from kinema.pipelines.windows import Cover, plan_windows, refuse_windows
 from kinema.story.prompts import both_sides
 from kinema.story.redraw import Mode
@@ -88,6 +89,7 @@ class Plan:
         windows: how a clip longer than the model is covered; None where one forward sees all of it.
         shot: the resolved shot as JSON values, for the record.
         redraw: for mode `frame_by_frame`, the frames that are drawn; None where all are sampled jointly.
+        begin: seconds of the clip since the shot's sound began.
     """
 
     model: str
@@ -102,6 +104,7 @@ class Plan:
     windows: Cover | None
     shot: dict[str, Any]
     redraw: RedrawPlan | None = None
+    begin: float = 0.0
 
     @property
     def mode(self) -> Mode:
@@ -114,27 +117,29 @@ class Plan:
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
 
 
-def make_plan(shot: Shot, card: ModelCard, after: Geometry | None = None) -> Plan:
+def make_plan(shot: Shot, card: ModelCard, after: Geometry | None = None, begin: float = 0.0) -> Plan:
     """Resolve a shot for a model.
 
     Args:
         shot: what was asked for.
         card: of its model.
         after: geometry of the shot before in a storyboard.
+        begin: seconds of the clip since its sound began.
 
     Raises:
         GeometryError: size or length do not fit; the message names the nearest that do.
         ConfigError: an unknown solver or grid, or values that contradict each other.
         ModelError: a mode that the model cannot do.
-        MediaError: a picture or clip that cannot be read.
+        MediaError: a picture, a clip or a sound that cannot be read.
     """
     if by_frames := is_frame_by_frame(shot, card):
         refuse_windows(shot)
         card = one_frame_card(shot, card)
     _check_modes(shot, card)
     geometry = plan_geometry(shot, card, after)
-    given, notes = plan_given(shot, card, geometry)
     seed = secrets.randbelow(2**31) if shot.seed is None else shot.seed
+    shot, heard = settle(shot, geometry.keep, Fraction(geometry.fps), seed, begin)
+    given, notes = plan_given(shot, card, geometry)
     prompts, negatives = _prompts(shot, geometry)
     sampling = _sampling(shot, card, geometry, seed)
     redraw: RedrawPlan | None = None
@@ -161,10 +166,11 @@ def make_plan(shot: Shot, card: ModelCard, after: Geometry | None = None) -> Pla
         given=given,
         device=shot.device,
         dtype=shot.dtype,
-        notes=(*geometry.notes, *notes, *more, *_closing(shot, geometry)),
+        notes=(*geometry.notes, *heard, *notes, *more, *_closing(shot, geometry)),
         windows=windows,
         shot=_resolved(shot, geometry, sampling, card).model_dump(mode="json", exclude_none=True),
         redraw=redraw,
+        begin=begin,
     )
 
 

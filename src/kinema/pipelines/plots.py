@@ -14,6 +14,7 @@ import numpy as np
 
 from kinema.pipelines.figure import FAINT, INK, PALETTE, Figure, shortened
 from kinema.pipelines.job import Job, shot_frames
+from kinema.pipelines.listening import settle
 from kinema.pipelines.plan import Plan, Prompts, Spans
 from kinema.story.shot import Shot
 
@@ -76,10 +77,12 @@ def _number(name: str, starts: tuple[int, ...], values: Sequence[float]) -> Trac
 
 def _scheduled(plan: Plan) -> Iterator[Track]:
     """What else of the shot changes over its pixel frames: the camera's tracks."""
-    shot, g = Shot.from_mapping(plan.shot), plan.geometry
+    g, seed = plan.geometry, plan.sampling.seed
+    fps = Fraction(g.fps)
+    shot, _ = settle(Shot.from_mapping(plan.shot), g.keep, fps, seed, plan.begin)
     if shot.camera is None:
         return
-    values = shot.camera.sample(g.keep, Fraction(g.fps), plan.sampling.seed)
+    values = shot.camera.sample(g.keep, fps, seed)
     for name in shot.camera.tracks:
         values_F = np.asarray(values[name], dtype=float)
         if np.ptp(values_F) > 0 or name in shot.camera.model_fields_set:

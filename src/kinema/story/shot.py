@@ -34,7 +34,7 @@ MIN_BPM, MAX_BPM = 10.0, 1000.0
 
 _SIZE = re.compile(r"\s*(\d{1,6})\s*[xX*×]\s*(\d{1,6})\s*")
 _DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d{1,3})?")
-_AT = re.compile(r"(?P<path>.+)@(?P<place>[+-]?\d+(?:\.\d+)?[s%]?)(?::(?P<strength>[\d.]+))?", re.DOTALL)
+_AT = re.compile(r"(?P<path>.+)@(?P<place>[+-]?\d+(?:\.\d+)?[sb%]?)(?::(?P<strength>[\d.]+))?", re.DOTALL)
 
 
 Unit = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -63,7 +63,7 @@ class Keyframe(Settings):
         if not (match := _AT.fullmatch(value)):
             if re.search(r"\.[A-Za-z]{2,5}@[^./\\]*$", value):
                 raise ConfigError(
-                    f"{value!r}: after @ comes a frame, 2s, 50% or -1, and then perhaps :strength."
+                    f"{value!r}: after @ comes a frame, 2s, 8b, 50% or -1, and then perhaps :strength."
                 )
             return {"image": value}
         written = {"image": match["path"], "frame": match["place"]}

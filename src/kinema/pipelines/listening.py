@@ -1,0 +1,87 @@
+"""A shot brought to its music: beats become places, `audio.rms` becomes values, functions become numbers.
+
+    shot + its sound -> the same shot, every track of which hears it
+
+What was written stays written, so that the record makes the same clip again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
+from typing import Any
+
+from kinema.io.audio import listen
+from kinema.story.keyed import Keyed
+from kinema.story.music import Music
+from kinema.story.positions import FramePosition
+from kinema.story.settings import Settings
+from kinema.story.shot import Shot
+from kinema.story.tracks import Schedule
+
+
+def settle(
+    shot: Shot, frames: int, fps: Fraction, seed: int, begin: float = 0.0
+) -> tuple[Shot, tuple[str, ...]]:
+    """The shot with its tempo and sound known to all its tracks, and what to tell the user about them.
+
+    Args:
+        shot: what was asked for.
+        frames: of the clip.
+        fps: frames per second.
+        seed: that is used.
+        begin: seconds of the clip since the first shot with this sound.
+
+    Raises:
+        MediaError: a sound that cannot be read.
+        ConfigError: a function of the user's that gives no number.
+    """
+    start = begin + (shot.sound.start if shot.sound is not None else 0.0)
+    music = Music(shot.bpm, None if shot.audio is None else listen(shot.audio), start)
+    settled: Shot = _settled(shot, music, (frames, fps, seed))
+    notes = [
+        f"{name}: {warning}."
+        for name, track in _tracks(settled)
+        for warning in track.warnings(frames, fps, seed)
+    ]
+    if shot.audio is not None:
+        beats = "no beat in it" if music.assumed else f"{music.tempo:.4g} beats per minute"
+        notes.append(f"{shot.audio}: heard from second {start:g}, {beats}.")
+    return settled, tuple(notes)
+
+
+def same_sound(shots: Sequence[Shot], index: int) -> int:
+    """The first of the shots that plays the same sound from the same start as the shot at `index`."""
+    wanted = _playing(shots[index])
+    return next(i for i, shot in enumerate(shots) if _playing(shot) == wanted)
+
+
+def _playing(shot: Shot) -> tuple[str | None, float]:
+    return shot.audio, shot.sound.start if shot.sound is not None else 0.0
+
+
+def _settled(value: Any, music: Music, clip: tuple[int, Fraction, int]) -> Any:
+    """The same value, with what is in it settled; itself where nothing is."""
+    if isinstance(value, Schedule):
+        return value.hearing(music).frozen(*clip)
+    if isinstance(value, Keyed):
+        return value.hearing(music)
+    if isinstance(value, FramePosition):
+        return value.heard(music)
+    if isinstance(value, tuple):
+        return tuple(_settled(item, music, clip) for item in value)
+    if isinstance(value, Settings):
+        given = {name: getattr(value, name) for name in value.model_fields_set}
+        changed = {name: _settled(held, music, clip) for name, held in given.items()}
+        return value.model_copy(update={n: v for n, v in changed.items() if v is not given[n]})
+    return value
+
+
+def _tracks(settings: Settings, path: str = "") -> Iterator[tuple[str, Schedule]]:
+    """The schedules that were given, by name."""
+    for name in type(settings).model_fields:
+        value = getattr(settings, name) if name in settings.model_fields_set else None
+        if isinstance(value, Schedule):
+            yield path + name, value
+        elif isinstance(value, Settings):
+            yield from _tracks(value, f"{path}{name}.")
