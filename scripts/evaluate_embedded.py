@@ -23,8 +23,8 @@ from kinema.evaluation.prompts import Prompt, prompt_set
 from kinema.evaluation.silhouette import Gallery
 from kinema.evaluation.subject import Sampling, Subject, open_subject
 from kinema.evaluation.suite import Judges, Result, evaluate, text_table
-from kinema.training.captions import Grammar
 from kinema.training.data import SpriteBank
+from kinema.training.grammar import Grammar
 
 PACKAGE = Path(__file__).resolve().parents[1] / "src/kinema"
 JUDGE = PACKAGE / "evaluation/judges/identity-64.safetensors"

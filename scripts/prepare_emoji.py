@@ -2,9 +2,12 @@
 
 Input: unpacked npm packages `@lobehub/fluent-emoji-anim-1` to `-4` (MIT; Microsoft's Fluent emoji, MIT) and
 `en/data.json` of `emojibase-data` (MIT). Output: `frames.npy`, uint8 premultiplied RGBA `[N, H, W, 4]`, and
-`sprites.json` with each sprite's words and place in that table.
+`sprites.json` with each sprite's words and place in that table; or, with --pack, one file of WebP strips
+that travels to another machine (`kinema.training.pack`).
 
     python scripts/prepare_emoji.py --packages p1 p2 p3 p4 --names en/data.json --out data/emoji-64
+    python scripts/prepare_emoji.py --packages p1 p2 p3 p4 --names en/data.json --pack data/emoji-128.zip \\
+        --select all --size 128 --fps 12 --frames 36
 """
 
 from __future__ import annotations
@@ -23,6 +26,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+
+from kinema.training.pack import PackSettings, encode_strip, write_pack
 
 SKIN_TONES = {"1f3fb", "1f3fc", "1f3fd", "1f3fe", "1f3ff"}
 MAN, WOMAN, PERSON, JOINER = "1f468", "1f469", "1f9d1", "200d"
@@ -53,9 +58,13 @@ def main() -> None:
     sources = find_sources(args.packages, names)
     if args.select != "all":
         sources = select(sources, int(args.select))
-    clips = {source.code: decode(source.path, args.size, args.fps, args.frames) for source in sources}
-    sources = without_twins(sources, clips)
-    write(args.out, sources, clips, args, package_versions([*args.packages, package_root(args.names)]))
+    packages = package_versions([*args.packages, package_root(args.names)])
+    if args.pack:
+        pack(args, sources, packages)
+    if args.out:
+        clips = {source.code: decode(source.path, args.size, args.fps, args.frames) for source in sources}
+        sources = without_twins(sources, clips)
+        write(args.out, sources, clips, args, packages)
 
 
 def parse_args() -> argparse.Namespace:
@@ -64,7 +73,9 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument("--packages", type=Path, nargs="+", required=True, metavar="DIR")
     parser.add_argument("--names", type=Path, required=True, help="en/data.json of emojibase-data")
-    parser.add_argument("--out", type=Path, required=True, help="folder to write")
+    parser.add_argument("--out", type=Path, help="folder to write")
+    parser.add_argument("--pack", type=Path, help="one .zip file to write")
+    parser.add_argument("--quality", type=int, default=40, help="of the pack's colours, 0 to 100")
     parser.add_argument("--size", type=int, default=64, help="pixels")
     parser.add_argument("--fps", type=float, default=8.0)
     parser.add_argument("--frames", type=int, default=24, help="most frames of one loop")
@@ -217,13 +228,7 @@ def write(
     packages: list[dict[str, str]],
 ) -> None:
     frames = np.concatenate([clips[source.code] for source in sources])
-    offset, sprites = 0, []
-    for source in sources:
-        count = len(clips[source.code])
-        words = {"name": source.name, "tags": source.tags, "group": source.group, "code_points": source.code}
-        sprites.append({**words, "animated": count > 1, "offset": offset, "frames": count})
-        offset += count
-    index = {"size": args.size, "fps": args.fps, "packages": packages, "sprites": sprites}
+    index = describe(sources, [len(clips[source.code]) for source in sources], args, packages)
     digest = hashlib.sha256(frames.tobytes() + json.dumps(index, sort_keys=True).encode()).hexdigest()
     out.mkdir(parents=True, exist_ok=True)
     part = out / "frames.npy.part"
@@ -232,8 +237,45 @@ def write(
     part.replace(out / "frames.npy")  # a run that has the old table mapped keeps it
     text = json.dumps({"sha256": digest, **index}, ensure_ascii=False, indent=1)
     (out / "sprites.json").write_text(text + "\n", encoding="utf-8")
-    animated = sum(sprite["animated"] for sprite in sprites)
-    print(f"{out}: {len(sprites)} sprites, {animated} animated, {len(frames)} frames, sha256 {digest[:12]}")
+    report(out, index, digest)
+
+
+def pack(args: argparse.Namespace, sources: Sequence[Source], packages: list[dict[str, str]]) -> None:
+    """The pack, one sprite in memory at a time."""
+    settings, seen = PackSettings(quality=args.quality), set[bytes]()
+    kept, counts, strips = list[Source](), list[int](), list[bytes]()
+    for source in sources:
+        clip = decode(source.path, args.size, args.fps, args.frames)
+        picture = hashlib.sha256(clip.tobytes()).digest()
+        if picture not in seen:
+            seen.add(picture)
+            kept.append(source)
+            counts.append(len(clip))
+            strips.append(encode_strip(clip, settings))
+    index = describe(kept, counts, args, packages)
+    report(args.pack, index, write_pack(args.pack, strips, index))
+    print(f"{args.pack}: {args.pack.stat().st_size / 1e6:.1f} MB")
+
+
+def describe(
+    sources: Sequence[Source],
+    counts: Sequence[int],
+    args: argparse.Namespace,
+    packages: list[dict[str, str]],
+) -> dict[str, Any]:
+    """The index: each sprite's words and its rows in the table of frames."""
+    offset, sprites = 0, []
+    for source, count in zip(sources, counts, strict=True):
+        words = {"name": source.name, "tags": source.tags, "group": source.group, "code_points": source.code}
+        sprites.append({**words, "animated": count > 1, "offset": offset, "frames": count})
+        offset += count
+    return {"size": args.size, "fps": args.fps, "packages": packages, "sprites": sprites}
+
+
+def report(out: Path, index: dict[str, Any], digest: str) -> None:
+    sprites = index["sprites"]
+    animated, frames = sum(s["animated"] for s in sprites), sum(s["frames"] for s in sprites)
+    print(f"{out}: {len(sprites)} sprites, {animated} animated, {frames} frames, sha256 {digest[:12]}")
 
 
 if __name__ == "__main__":

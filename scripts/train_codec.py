@@ -20,7 +20,6 @@ from torch import Tensor
 from kinema.core.errors import ModelError
 from kinema.core.runtime import generator
 from kinema.models.codec import PatchCodec, PatchCodecConfig
-from kinema.training.captions import Grammar
 from kinema.training.codec import (
     DecoderSettings,
     fidelity,
@@ -29,6 +28,7 @@ from kinema.training.codec import (
     vary,
 )
 from kinema.training.data import ClipSource, SpriteBank
+from kinema.training.grammar import Grammar
 from kinema.training.loop import OptimiserSettings
 
 STREAMS = {"linear": 1000, "decoder": 2000, "check": 3000}

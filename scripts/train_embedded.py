@@ -24,10 +24,10 @@ from kinema.models.codec import PatchCodec
 from kinema.models.dit import VideoDiT, VideoDiTConfig
 from kinema.models.text import EmbeddedTextEncoder
 from kinema.models.weights import load_state
-from kinema.training.captions import Grammar
 from kinema.training.captions_cache import CaptionCache
 from kinema.training.data import ClipSource, SpriteBank
 from kinema.training.dit import ObjectiveSettings, draw_held, matrices, objective, step_generator
+from kinema.training.grammar import Grammar
 from kinema.training.loop import Log, OptimiserSettings, Trainer
 from kinema.training.sheet import sample_sheet
 

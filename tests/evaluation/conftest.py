@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from kinema.evaluation.identity import IdentityJudge, IdentityNet, IdentityNetConfig, settle
-from kinema.training.captions import Grammar
 from kinema.training.data import ClipSource, SpriteBank
+from kinema.training.grammar import Grammar
 
 SIZE, LOOP = 32, 4
 NAMES = ("disc", "square", "cross", "ring", "stairs")

@@ -14,7 +14,7 @@ from kinema.evaluation.background import (
     oklab,
     side_colours,
 )
-from kinema.training.captions import COLOURS, Background
+from kinema.training.scenes import COLOURS, Background
 
 SIZE = 40
 

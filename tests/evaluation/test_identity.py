@@ -11,8 +11,8 @@ import torch
 import kinema
 from kinema.core.errors import ConfigError, GeometryError, ModelError
 from kinema.evaluation.identity import IdentityJudge, IdentityNet, IdentityNetConfig, ranks, settle
-from kinema.training.captions import Grammar
 from kinema.training.data import ClipSource
+from kinema.training.grammar import Grammar
 
 SHIPPED = Path(kinema.__file__).parent / "evaluation/judges/identity-64.safetensors"
 

@@ -11,8 +11,8 @@ import torch
 from kinema.evaluation.marks import bands, interval, mark, psnr, summary
 from kinema.evaluation.prompts import prompt_set
 from kinema.evaluation.silhouette import Gallery
-from kinema.training.captions import Grammar
 from kinema.training.data import render
+from kinema.training.grammar import Grammar
 
 FRAMES, COUNT = 9, 16
 
@@ -152,7 +152,7 @@ def test_prompts_alternate_and_depend_on_the_seed_only(bank):
 
 
 def test_unseen_prompts_are_held_out_from_training(bank):
-    from kinema.training.captions import held_out
+    from kinema.training.scenes import held_out
 
     grammar = Grammar(held_out=0.2)
     for prompt in prompt_set(bank.identities, grammar, seen=12, unseen=12, seed=Random(0).randrange(99)):

@@ -10,8 +10,9 @@ import torch
 
 from kinema.evaluation.identity import ranks
 from kinema.evaluation.silhouette import FRAMES, Gallery, clearest, signatures
-from kinema.training.captions import Grammar, draw_scene
 from kinema.training.data import render
+from kinema.training.drawing import draw_scene
+from kinema.training.grammar import Grammar
 
 
 def still(bank, index, **changes):

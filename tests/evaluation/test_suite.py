@@ -19,9 +19,9 @@ from kinema.evaluation.suite import Judges, evaluate, text_table
 from kinema.models.codec import PatchCodec, PatchCodecConfig
 from kinema.models.dit import VideoDiT, VideoDiTConfig
 from kinema.models.text import TextStates
-from kinema.training.captions import Grammar
 from kinema.training.codec import fit_linear
 from kinema.training.data import ClipSource, render
+from kinema.training.grammar import Grammar
 
 TINY = {
     "patch_size": [1, 1, 1],

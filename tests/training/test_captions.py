@@ -11,20 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kinema.core.errors import ConfigError
-from kinema.training.captions import (
-    COLOURS,
-    DIRECTIONS,
-    FROZEN_PHRASES,
-    GRADIENT_PHRASES,
-    MOTION_PHRASES,
-    SIZE_WORDS,
-    Grammar,
-    Identity,
-    caption,
-    draw_scene,
-    held_out,
-    with_article,
-)
+from kinema.training.captions import FROZEN_PHRASES, GRADIENT_PHRASES, MOTION_PHRASES, caption
+from kinema.training.drawing import draw_scene
+from kinema.training.grammar import Grammar
+from kinema.training.phrases import SIZE_WORDS, with_article
+from kinema.training.scenes import COLOURS, DIRECTIONS, Identity, held_out
 
 WHO = (Identity("rooster"), Identity("owl", ("hooter",), index=1), Identity("stone", animated=False, index=2))
 LIVELY = Grammar(synonym=0.5, gradient=0.5, frozen=0.5, moving=0.5, resized=0.5)

@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from kinema.core.errors import ConfigError
-from kinema.training.captions import Background, Grammar, Identity, Scene
 from kinema.training.data import ClipSource, SpriteBank, render
+from kinema.training.grammar import Grammar
+from kinema.training.scenes import Background, Identity, Scene
 
 SIZE, LOOP = 16, 5
 

@@ -13,7 +13,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from kinema.training.captions import COLOURS, Background
+from kinema.training.scenes import COLOURS, Background
 
 CORNER_SHARE = 0.08  # side of a corner over the side of the frame
 FLAT_DISTANCE = 0.1  # in sRGB, where black and white are 1.7 apart; Oklab magnifies the noise of dark pixels

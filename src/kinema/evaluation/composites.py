@@ -18,8 +18,10 @@ from torch.nn import functional
 
 from kinema.core.runtime import generator
 from kinema.models.codec import PatchCodec
-from kinema.training.captions import Background, Grammar, Scene, draw_scene
 from kinema.training.data import SpriteBank, render
+from kinema.training.drawing import draw_scene
+from kinema.training.grammar import Grammar
+from kinema.training.scenes import Background, Scene
 
 BLACK, WHITE = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
 

@@ -19,7 +19,7 @@ from kinema.evaluation.background import matches
 from kinema.evaluation.identity import IdentityJudge, ranks
 from kinema.evaluation.motion import amounts, directions, flicker
 from kinema.evaluation.silhouette import Gallery
-from kinema.training.captions import Scene
+from kinema.training.scenes import Scene
 
 RESAMPLES = 2000
 LEVEL = 1 / 255  # the smallest change that an 8-bit file can hold; flat real backgrounds change by nothing

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from kinema.evaluation.background import corners, coverage
-from kinema.training.captions import Motion
+from kinema.training.scenes import Motion
 
 LEAST_TRAVEL = (
     0.5  # in a frame that spans -1..1; real crossings travel 1.2 or more, sprites in place below 0.2

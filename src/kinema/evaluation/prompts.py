@@ -6,7 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
 
-from kinema.training.captions import Grammar, Identity, Scene, caption, draw_scene
+from kinema.training.captions import caption
+from kinema.training.drawing import draw_scene
+from kinema.training.grammar import Grammar
+from kinema.training.scenes import Identity, Scene
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,4 +63,4 @@ def _prompt(
     while True:
         scene = draw_scene(rng, grammar, identities, still=still, unseen=unseen)
         if (scene.motion != "none") == crosses:
-            return Prompt(caption(scene, rng), scene, unseen, rng.getrandbits(32))
+            return Prompt(caption(scene, rng, full=grammar.full), scene, unseen, rng.getrandbits(32))

@@ -20,8 +20,8 @@ from torch.nn import functional
 
 from kinema.evaluation.background import coverage, oklab
 from kinema.evaluation.motion import centroids
-from kinema.training.captions import Background, Scene
 from kinema.training.data import SpriteBank, render
+from kinema.training.scenes import Background, Scene
 
 WINDOW, FREQUENCIES, REACH = 32, 10, 2.4
 PHASES, FRAMES = 4, 5

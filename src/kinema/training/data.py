@@ -1,9 +1,4 @@
-"""Training clips made on the fly: premultiplied sprites placed over a background, with their captions.
-
-    frame = warp(sprite) + (1 - warp(alpha)) * background
-
-Sprites carry premultiplied alpha, so warping them mixes colour and coverage together and leaves no halo.
-"""
+"""Training clips made on the fly: banks of sprites, and endless sources of captioned clips."""
 
 from __future__ import annotations
 
@@ -16,13 +11,16 @@ from random import Random
 
 import numpy as np
 import torch
-from einops import rearrange
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional
 
 from kinema.core.errors import ConfigError
-from kinema.training.captions import Grammar, Identity, Scene, caption, draw_scene
+from kinema.training.captions import caption
+from kinema.training.drawing import draw_scene, draw_scenes
+from kinema.training.grammar import Grammar
+from kinema.training.numbers import numbers
+from kinema.training.render import compose
+from kinema.training.scenes import Identity, Scene
 
 FRAMES_FILE = "frames.npy"
 INDEX_FILE = "sprites.json"
@@ -52,6 +50,10 @@ class SpriteBank:
     def size(self) -> int:
         """Height and width in pixels."""
         return int(self.frames_NHWC.shape[1])
+
+    def gather(self, rows_N: Tensor) -> Tensor:
+        """The frames `[N, H, W, 4]` in some rows, read from the mapped file."""
+        return torch.from_numpy(self.frames_NHWC[rows_N.numpy()])
 
     @staticmethod
     def open(folder: Path) -> SpriteBank:
@@ -113,11 +115,14 @@ class ClipSource:
         self.index = index + 1
         rng = Random(f"{self.seed}/{index}")
         still = self.frames == 1
-        scenes = [
-            draw_scene(rng, self.grammar, self.bank.identities, still=still, unseen=self.unseen)
-            for _ in range(batch)
-        ]
-        captions = [caption(scene, rng) for scene in scenes]
+        if self.unseen:
+            scenes = [
+                draw_scene(rng, self.grammar, self.bank.identities, still=still, unseen=True)
+                for _ in range(batch)
+            ]
+        else:
+            scenes = draw_scenes(rng, self.grammar, self.bank.identities, batch, still=still)
+        captions = [caption(scene, rng, full=self.grammar.full) for scene in scenes]
         frames_BCFHW = render(self.bank, scenes, frames=self.frames, fps=self.fps, size=self.size)
         return frames_BCFHW, captions, scenes
 
@@ -125,18 +130,8 @@ class ClipSource:
 def render(bank: SpriteBank, scenes: Sequence[Scene], *, frames: int, fps: float, size: int) -> Tensor:
     """The scenes as float32 clips `[B, 3, F, H, W]` in -1..1; `size` divides the bank's size."""
     _check_clip(bank, frames=frames, fps=fps, size=size)
-    rows_N = rearrange(_frame_rows(bank, scenes, frames, fps), "B F -> (B F)")
-    sprites_NHWC = torch.from_numpy(bank.frames_NHWC[rows_N])
-    sprites_NCHW = rearrange(sprites_NHWC, "N H W C -> N C H W").to(torch.float32, copy=True)
-    if size != bank.size:
-        sprites_NCHW = functional.avg_pool2d(sprites_NCHW, bank.size // size)
-    theta_N23 = rearrange(_affine(scenes, frames), "B F R C -> (B F) R C")
-    grid_NHW2 = functional.affine_grid(theta_N23, [len(rows_N), 4, size, size], align_corners=False)
-    warped_NCHW = functional.grid_sample(sprites_NCHW, grid_NHW2, mode="bilinear", align_corners=False)
-    warped_BCFHW = rearrange(warped_NCHW, "(B F) C H W -> B C F H W", F=frames).div(127.5)
-    colour_BCFHW, alpha_BCFHW = warped_BCFHW[:, :3], warped_BCFHW[:, 3:] * 0.5
-    ground_BCFHW = rearrange(_backgrounds(scenes, size), "B C H W -> B C 1 H W") * 2
-    return torch.addcmul(colour_BCFHW, 1 - alpha_BCFHW, ground_BCFHW).sub_(1).clamp_(-1, 1)
+    values = numbers(scenes, bank.offsets, bank.lengths, frames=frames, rate=bank.fps / fps)
+    return compose(values, bank.gather, size=size)
 
 
 def _check_clip(bank: SpriteBank, *, frames: int, fps: float, size: int) -> None:
@@ -149,41 +144,6 @@ def _check_clip(bank: SpriteBank, *, frames: int, fps: float, size: int) -> None
             f"size={size} does not divide the sprites' {bank.size}; use {bank.size}, "
             "or prepare the sprites at another size."
         )
-
-
-def _frame_rows(bank: SpriteBank, scenes: Sequence[Scene], frames: int, fps: float) -> NDArray[np.int64]:
-    """Rows `[B, F]` of the frame table; time wraps around, and a frozen sprite stays where it starts."""
-    sprite_B = np.array([scene.identity.index for scene in scenes])
-    speed_B = np.array([bank.fps / fps if scene.native == "plays" else 0.0 for scene in scenes])
-    length_B = bank.lengths[sprite_B]
-    start_B = np.array([scene.phase for scene in scenes]) * length_B
-    time_BF = np.floor(start_B[:, None] + speed_B[:, None] * np.arange(frames)).astype(np.int64)
-    rows_BF: NDArray[np.int64] = bank.offsets[sprite_B][:, None] + time_BF % length_B[:, None]
-    return rows_BF
-
-
-def _affine(scenes: Sequence[Scene], frames: int) -> Tensor:
-    """`[B, F, 2, 3]` maps from frame to sprite coordinates: u = (x - centre) / scale."""
-    start_B2 = torch.tensor([scene.start for scene in scenes], dtype=torch.float32)
-    end_B2 = torch.tensor([scene.end for scene in scenes], dtype=torch.float32)
-    scale_B = torch.tensor([scene.scale for scene in scenes], dtype=torch.float32)
-    time_F = torch.linspace(0, 1, frames)
-    centre_BF2 = start_B2[:, None] + time_F[None, :, None] * (end_B2 - start_B2)[:, None]
-    theta_BF23 = torch.zeros(len(scenes), frames, 2, 3)
-    theta_BF23[..., 0, 0] = theta_BF23[..., 1, 1] = (1 / scale_B)[:, None]
-    theta_BF23[..., 2] = -centre_BF2 / scale_B[:, None, None]
-    return theta_BF23
-
-
-def _backgrounds(scenes: Sequence[Scene], size: int) -> Tensor:
-    """Backgrounds `[B, 3, H, W]` in 0..1: a blend of the first and the last colour along an axis."""
-    first_BC = torch.tensor([scene.background.rgb[0] for scene in scenes], dtype=torch.float32)
-    last_BC = torch.tensor([scene.background.rgb[-1] for scene in scenes], dtype=torch.float32)
-    is_horizontal_B = torch.tensor([scene.background.layout == "horizontal" for scene in scenes])
-    ramp = torch.linspace(0, 1, size)
-    down_HW, across_HW = ramp[:, None].expand(size, size), ramp[None, :].expand(size, size)
-    blend_BHW = torch.where(is_horizontal_B[:, None, None], across_HW, down_HW)
-    return torch.lerp(first_BC[:, :, None, None], last_BC[:, :, None, None], blend_BHW[:, None])
 
 
 def _identities(sprites: Sequence[dict[str, object]]) -> tuple[Identity, ...]:

@@ -1,0 +1,25 @@
+"""The small random pieces that every way of drawing scenes shares."""
+
+from __future__ import annotations
+
+from random import Random
+
+from kinema.training.scenes import COLOURS, Identity, Rgb
+
+
+def jitter(rng: Random, width: float) -> float:
+    """A number in -width..width."""
+    return rng.uniform(-width, width)
+
+
+def jittered(rng: Random, name: str, width: float) -> Rgb:
+    """A named colour with each channel moved by at most `width`, sRGB in 0..1."""
+    red, green, blue = (min(1.0, max(0.0, value + jitter(rng, width))) for value in COLOURS[name])
+    return red, green, blue
+
+
+def word_for(rng: Random, identity: Identity, synonym: float) -> str:
+    """The identity's name, or with probability `synonym` one of its synonyms."""
+    if identity.synonyms and rng.random() < synonym:
+        return rng.choice(identity.synonyms)
+    return identity.name
