@@ -30,6 +30,7 @@ from kinema.training.codec import (
 from kinema.training.data import ClipSource, SpriteBank
 from kinema.training.grammar import Grammar
 from kinema.training.loop import OptimiserSettings
+from kinema.training.pace import Pace
 
 STREAMS = {"linear": 1000, "decoder": 2000, "check": 3000}
 
@@ -159,7 +160,7 @@ def train(args: argparse.Namespace, config: dict[str, Any]) -> None:
         stream=STREAMS["decoder"],
         plain=Grammar(),
     )
-    done = train_decoder(codec, clips.draw, settings, args.run, seed=config["seed"], minutes=args.minutes)
+    done = train_decoder(codec, clips.draw, settings, args.run, seed=config["seed"], pace=Pace(args.minutes))
     codec.save(args.out)
     for folder in dict.fromkeys(args.data):
         for linear in (True, False):

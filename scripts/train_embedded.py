@@ -1,37 +1,48 @@
-"""Train the embedded model's transformer, one stage at a time.
+"""Train the embedded model, one stage of a recipe at a time, by one command on a CPU and on a GPU.
 
-    python scripts/train_embedded.py --data data/emoji-64 --codec data/codec-v0 --stage image --out runs/v0
-    python scripts/train_embedded.py --data data/emoji-64 --codec data/codec-v0 --stage video --out runs/v0 \
-        --start runs/v0/image.safetensors
+    python scripts/train_embedded.py --config configs/embedded-v2.yaml --pack data/emoji-128.zip \\
+        --data data/emoji-128 --out runs/v2 --stage codec --minutes 6 --plan 6
+    python scripts/train_embedded.py --config configs/embedded-v2.yaml --data data/emoji-128 --out runs/v2 \\
+        --codec runs/v2/codec --stage video --minutes 9 --plan 18
+    python scripts/train_embedded.py --config configs/embedded-v2.yaml --data data/emoji-128 --out runs/v2 \\
+        --codec runs/v2/codec --stage fast --start runs/v2/video.safetensors
 
-Writes `STAGE.safetensors` (resumed from when it exists), `metrics.jsonl` and `STAGE-STEP.png` sample
-sheets to --out.
+Writes to --out: `STAGE.safetensors` (gone on from bit for bit when it exists), `metrics.jsonl`, `curves.png`
+and `STAGE-STEP.png` sample sheets; the codec stage writes `codec/`, a distillation `fast-lora.safetensors`.
 """
 
 from __future__ import annotations
 
 import argparse
-import time
-from dataclasses import replace
+import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from torch import Tensor
 
 from kinema.models.codec import PatchCodec
-from kinema.models.dit import VideoDiT, VideoDiTConfig
 from kinema.models.text import EmbeddedTextEncoder
 from kinema.models.weights import load_state
 from kinema.training.captions_cache import CaptionCache
-from kinema.training.data import ClipSource, SpriteBank
-from kinema.training.dit import ObjectiveSettings, draw_held, matrices, objective, step_generator
+from kinema.training.codec_stage import codec_stage
+from kinema.training.curves import draw_curves
+from kinema.training.data import SpriteBank
 from kinema.training.grammar import Grammar
-from kinema.training.loop import Log, OptimiserSettings, Trainer
-from kinema.training.sheet import sample_sheet
+from kinema.training.live_text import LiveText
+from kinema.training.loop import Log
+from kinema.training.low_rank import save_additions
+from kinema.training.pace import Pace
+from kinema.training.pack import unpack
+from kinema.training.recipe import read_recipe
+from kinema.training.shards import load_shards, save_shards
+from kinema.training.sheet import averaged
+from kinema.training.stage import Stage, Workshop
+from kinema.training.stream import batches, sprites_on
 
 ASSETS = Path(__file__).resolve().parents[1] / "src/kinema/assets/embedded"
+REPORT = 20  # steps between reports
 
 
 def arguments() -> argparse.Namespace:
@@ -39,116 +50,145 @@ def arguments() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--config", type=Path, default=Path("configs/embedded-v0.yaml"))
-    parser.add_argument("--grammar", type=Path, default=Path("configs/embedded-v0-data.yaml"))
+    parser.add_argument("--grammar", type=Path, help="file with a `grammar`, where the recipe has none")
+    parser.add_argument("--pack", type=Path, help="from prepare_emoji.py --pack; decoded into --data")
     parser.add_argument("--data", type=Path, required=True, help="folder from prepare_emoji.py")
-    parser.add_argument("--codec", type=Path, required=True, help="folder from train_codec.py")
+    parser.add_argument("--codec", type=Path, help="its folder; needed by every stage but 'codec'")
     parser.add_argument("--text", type=Path, default=ASSETS, help="folder with text_encoder/ and tokenizer/")
-    parser.add_argument("--stage", required=True, help="a stage of the config")
+    parser.add_argument("--stage", required=True, help="'codec' or a stage of the config")
     parser.add_argument("--start", type=Path, help="checkpoint or packed model to begin with")
+    parser.add_argument("--resume", type=Path, help="folder of shards to go on from, where no checkpoint is")
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--export", type=Path, help="folder for shards of the averaged weights, at the end")
     parser.add_argument("--seed", type=int, help="instead of the config's")
     parser.add_argument("--steps", type=int, help="instead of the stage's own number")
     parser.add_argument("--minutes", type=float, default=1e9, help="stop (resumably) after this long")
+    parser.add_argument(
+        "--plan", type=float, help="minutes of this stage still to come; the schedule then ends with them"
+    )
     parser.add_argument("--every", type=int, default=100, help="steps between checkpoints")
-    parser.add_argument("--sheets", type=int, default=600, help="steps between sample sheets")
-    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--sheets", type=int, default=600, help="steps between sample sheets; 0 for none")
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    parser.add_argument("--workers", type=int, help="processes that draw batches; 0 on a CPU")
+    parser.add_argument("--eager", action="store_true", help="do not compile on a GPU")
     return parser.parse_args()
-
-
-class Part:
-    """One kind of batch of a stage: stills or clips, and how they are noised.
-
-    A stage with several parts takes them in turn, so that cheap stills go on teaching who is who while clips
-    teach how things move.
-    """
-
-    def __init__(
-        self, settings: dict[str, Any], bank: SpriteBank, grammar: Grammar, codec: PatchCodec, *, seed: int
-    ) -> None:
-        grammar = replace(grammar, **settings.get("grammar", {}))
-        frames, fps = settings["frames"], settings["fps"]
-
-        def source(frames: int, seed: int) -> ClipSource:
-            return ClipSource(bank, grammar, frames=frames, fps=fps, size=bank.size, seed=seed)
-
-        groups = 1 + (frames - 1) // codec.stride.time
-        self.starts = source(frames, 2 * seed)
-        self.middles = source(groups * codec.stride.time, 2 * seed + 1)
-        self.codec, self.batch = codec, settings["batch"]
-        self.objective = ObjectiveSettings(**settings["objective"])
-
-    @torch.no_grad()
-    def draw(self, step: int, *, middle: bool, device: str) -> tuple[Tensor, list[str]]:
-        """Latents and captions of step `step`; `middle` gives clips without a special first frame."""
-        source = self.middles if middle else self.starts
-        frames_BCFHW, captions, _ = source.draw(self.batch, index=step)
-        return self.codec.encode(frames_BCFHW.to(device), first=not middle), captions
 
 
 class Run:
     """A stage of the recipe, ready to go or to go on."""
 
-    def __init__(self, args: argparse.Namespace) -> None:
-        config = yaml.safe_load(args.config.read_text())
-        stage, self.seed = config["stages"][args.stage], config["seed"] if args.seed is None else args.seed
-        self.name, self.device, self.out = args.stage, args.device, args.out
-        torch.manual_seed(self.seed)
-        self.model = VideoDiT(VideoDiTConfig.from_mapping(config["model"])).to(args.device)
-        with torch.no_grad():
-            self.model.proj_out.weight.zero_()
-        self.codec = PatchCodec.from_folder(args.codec).to(args.device)
-        self.text = CaptionCache(EmbeddedTextEncoder.from_folder(args.text))
-        bank, grammar = SpriteBank.open(args.data), Grammar.load(args.grammar)
-        self.parts = [Part(p, bank, grammar, self.codec, seed=self.seed) for p in stage["parts"]]
-        self.trainer = Trainer(
-            self.model,
-            matrices(self.model),
-            OptimiserSettings(**stage["optimiser"]),
-            steps=args.steps or stage["steps"],
-        )
-        self.checkpoint = args.out / f"{args.stage}.safetensors"
+    def __init__(self, args: argparse.Namespace, config: Mapping[str, Any], device: torch.device) -> None:
+        bank, codec = SpriteBank.open(args.data), PatchCodec.from_folder(args.codec)
+        encoder = EmbeddedTextEncoder.from_folder(args.text, device)
+        text = CaptionCache(encoder) if device.type == "cpu" else LiveText(encoder)
+        workshop = Workshop.of(config, bank, codec, text, device)
+        seed = config["seed"] if args.seed is None else args.seed
+        self.stage = Stage(workshop, args.stage, grammar(args, config), seed=seed, steps=args.steps)
+        self.out, self.checkpoint = args.out, args.out / f"{args.stage}.safetensors"
+        if self.stage.distil is None:
+            self.open(args.start, args.resume)
+        else:
+            self.teach(args.start, args.resume)
+        self.trainer = self.stage.trainer
+        if device.type == "cuda" and not args.eager:
+            self.stage.compile()
+
+    def open(self, start: Path | None, resume: Path | None) -> None:
+        """Weights: of the stage's own checkpoint, of shards, or those to begin with."""
+        trainer = self.stage.trainer
         if self.checkpoint.exists():
-            self.trainer.load(self.checkpoint)
-        elif args.start and args.start.is_dir():
-            self.trainer.begin(load_state(args.start / "transformer", dtype=torch.float32), args.start)
-        elif args.start:
-            self.trainer.load(args.start, moments=False)
+            trainer.load(self.checkpoint)
+        elif resume:
+            weights, facts = load_shards(resume, self.stage.name)
+            trainer.begin(weights, resume)
+            trainer.step = int(facts["step"])
+        elif start and start.is_dir():
+            trainer.begin(load_state(start / "transformer", dtype=torch.float32), start)
+        elif start:
+            trainer.load(start, moments=False)
 
-    def step(self) -> tuple[float, float]:
-        """One update; the loss and the gradient's norm."""
-        step, part = self.trainer.step, self.parts[self.trainer.step % len(self.parts)]
-        rng = step_generator(self.seed, step)
-        held = draw_held(part.objective, rng)
-        latents, captions = part.draw(step, middle=held == "continue", device=self.device)
-        with torch.autocast(self.device, torch.bfloat16):
-            loss = objective(self.model, latents, captions, self.text, part.objective, held=held, rng=rng)
-        return float(loss.detach()), self.trainer.update(loss)
+    def teach(self, start: Path | None, resume: Path | None) -> None:
+        """Load the teacher, then begin its student or go on with it."""
+        teacher = self.stage.trainer
+        if resume and not (start and start.exists()):
+            teacher.begin(load_shards(resume, start.stem if start else "video")[0], resume)
+        elif start and start.is_dir():
+            teacher.begin(load_state(start / "transformer", dtype=torch.float32), start)
+        elif start:
+            teacher.load(start, moments=False)
+        self.stage.become_student()
+        if self.checkpoint.exists():
+            self.stage.trainer.load(self.checkpoint)
 
-    def sheet(self) -> None:
-        """Samples beside real clips, as a picture."""
-        path = self.out / f"{self.name}-{self.trainer.step}.png"
-        sample_sheet(self.trainer, self.codec, self.text, self.parts[-1].starts, path)
+    def finish(self, export: Path | None) -> None:
+        """What others need of a finished sitting: adapters, shards, curves."""
+        if self.stage.distil is not None:
+            with averaged(self.trainer):
+                save_additions(self.stage.model, self.out / "fast-lora.safetensors")
+        elif export:
+            save_shards(self.trainer.average, export, self.stage.name, step=self.trainer.step)
+
+
+def grammar(args: argparse.Namespace, config: Mapping[str, Any]) -> Grammar:
+    if args.grammar:
+        return Grammar.load(args.grammar)
+    if "grammar" in config:
+        return Grammar.from_mapping(config["grammar"])
+    return Grammar.load(Path("configs/embedded-v0-data.yaml"))
 
 
 def train(args: argparse.Namespace) -> None:
-    run, log, began = Run(args), Log(args.out), time.time()
-    trainer, losses, first = run.trainer, [[] for _ in run.parts], run.trainer.step
-    while trainer.step < trainer.steps and time.time() - began < 60 * args.minutes:
-        loss, norm = run.step()
-        losses[(trainer.step - 1) % len(run.parts)].append(loss)
-        if trainer.step % 20 == 0:
-            means = [round(sum(part) / len(part), 4) for part in losses]
-            seconds = (time.time() - began) / (trainer.step - first)
-            log.write(stage=args.stage, step=trainer.step, loss=means, norm=norm, seconds=seconds)
-            print(
-                f"{args.stage} {trainer.step}/{trainer.steps} loss {means} {seconds:.2f} s a step", flush=True
+    config, device = read_recipe(args.config), device_of(args.device)
+    pace, workers = Pace(args.minutes, args.plan), args.workers
+    if workers is None:
+        workers = 0 if device.type == "cpu" else max(1, min(12, (os.cpu_count() or 2) - 2))
+    if args.pack:
+        unpack(args.pack, args.data, workers=max(1, workers))
+        print(f"sprites ready after {pace.seconds:.0f} s", flush=True)
+    if args.stage == "codec":
+        bank = SpriteBank.open(args.data)
+        codec_stage(config, bank, sprites_on(bank, device), args.out, device, pace=pace, workers=workers)
+    else:
+        sit(args, Run(args, config, device), pace, workers)
+    draw_curves(args.out / "metrics.jsonl", args.out / "curves.png")
+
+
+def sit(args: argparse.Namespace, run: Run, pace: Pace, workers: int) -> None:
+    """Steps until the stage or the time is over."""
+    stage, trainer, log = run.stage, run.trainer, Log(args.out)
+    losses: list[list[Tensor]] = [[] for _ in stage.parts]
+    first, coming = trainer.step, batches(stage.drawer, trainer.step, workers=workers)
+    while trainer.step < trainer.steps and not pace.over():
+        batch = next(coming)
+        loss, norm = stage.step(batch)
+        losses[batch.part].append(loss)
+        pace.stepped(trainer)
+        if trainer.step % REPORT == 0:
+            means = [round(float(torch.stack(part).mean()), 4) for part in losses if part]
+            seconds = pace.seconds / (trainer.step - first)
+            log.write(
+                stage=args.stage, step=trainer.step, loss=means, norm=float(norm), seconds=round(seconds, 4)
             )
-            losses = [[] for _ in run.parts]
+            head = f"{args.stage} {trainer.step}/{trainer.steps}"
+            print(f"{head} loss {means} {seconds:.3f} s a step", flush=True)
+            losses = [[] for _ in stage.parts]
         if trainer.step % args.every == 0:
             trainer.save(run.checkpoint)
-        if trainer.step % args.sheets == 0:
-            run.sheet()
+        if args.sheets and trainer.step % args.sheets == 0:
+            stage.sheet(args.out / f"{args.stage}-{trainer.step}.png")
+    coming.close()
     trainer.save(run.checkpoint)
+    run.finish(args.export)
+    print(f"{args.stage}: {trainer.step} of {trainer.steps} steps, {pace.seconds:.0f} s", flush=True)
+
+
+def device_of(name: str) -> torch.device:
+    """The named device, "auto" being a GPU where there is one; matrices there may use TF32."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name.startswith("cuda"):
+        torch.set_float32_matmul_precision("high")
+    return torch.device(name)
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from kinema.training.codec import (
     vary,
 )
 from kinema.training.loop import OptimiserSettings
+from kinema.training.pace import Pace
 
 CONFIG = PatchCodecConfig(patch=4, mean_channels=6, deviation_channels=4, width=16, blocks=1, fine=2)
 SETTINGS = DecoderSettings(
@@ -191,7 +192,7 @@ def test_an_interrupted_run_ends_with_the_same_bits(tmp_path):
 
 
 def test_out_of_time_is_not_done_but_resumable(tmp_path):
-    assert not train_decoder(fitted(), draw, SETTINGS, tmp_path, minutes=0)
+    assert not train_decoder(fitted(), draw, SETTINGS, tmp_path, pace=Pace(0))
     assert train_decoder(fitted(), draw, SETTINGS, tmp_path)
 
 

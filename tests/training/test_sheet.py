@@ -8,7 +8,7 @@ from torch import nn
 
 from kinema.models.text import TextStates
 from kinema.training.loop import OptimiserSettings, Trainer
-from kinema.training.sheet import GUIDANCE, averaged, guided_euler
+from kinema.training.sheet import Look, averaged, guided_euler
 
 
 def test_averaged_weights_are_put_in_and_taken_back():
@@ -42,6 +42,6 @@ def words(captions):
 
 def test_sampling_is_guided():
     noise = torch.randn(2, 3, 2, 2, 2)
-    made = guided_euler(Guided(), noise, ["a fox", "a hen"], words)
-    mix = 0.25 + GUIDANCE * (1 - 0.25)
+    made = guided_euler(Guided(), noise, ["a fox", "a hen"], words, Look(guidance=3.0))
+    mix = 0.25 + 3 * (1 - 0.25)
     torch.testing.assert_close(made, noise - mix)

@@ -109,7 +109,8 @@ class DetailDecoder(nn.Module):
         self.register_buffer("spread", torch.ones(channels, 1, 1))
         self.enter = MatrixConv(channels, config.width, 3)
         self.blocks = nn.ModuleList(CausalBlock(config.width) for _ in range(config.blocks))
-        self.lapped = MatrixConv(channels, area * 3, 3)
+        if config.lapped:
+            self.lapped = MatrixConv(channels, area * 3, 3)
         self.patches = MatrixConv(config.width, area * 3, 1)
         self.features = MatrixConv(config.width, area * config.fine, 1)
         self.smooth = MatrixConv(config.fine + 3, 2 * config.fine, 3)
@@ -124,7 +125,7 @@ class DetailDecoder(nn.Module):
         for module in self.modules():
             if isinstance(module, CausalBlock):  # small branches: depth does not raise the variance
                 module.outer.weight.data.mul_(0.1)
-        for layer in (self.lapped, self.patches, self.leave):
+        for layer in (*([self.lapped] if self.config.lapped else []), self.patches, self.leave):
             nn.init.zeros_(layer.weight)
 
     def set_spread(self, std_C: Tensor) -> None:
@@ -136,7 +137,9 @@ class DetailDecoder(nn.Module):
     ) -> tuple[Tensor, DecoderState]:
         """Frames `[B, 3, f, H, W]` that improve on `rough_BCfHW`, and the state for the next latent frame."""
         x_BDYX, state = self.trunk(latent_BCYX, state)
-        patches = self.lapped(latent_BCYX / self.spread) + self.patches(x_BDYX)
+        patches = self.patches(x_BDYX)
+        if self.config.lapped:
+            patches = patches + self.lapped(latent_BCYX / self.spread)
         grid = torch.cat([patches, self.features(x_BDYX)], dim=1)
         return self._full_size(grid, rough_BCfHW), state
 

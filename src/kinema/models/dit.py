@@ -140,6 +140,11 @@ class Context:
         """The same prompts over these latent frames; one without weight in them is not computed."""
         return self if self.weights_BTK is None else replace(self, weights_BTK=self.weights_BTK[:, frames])
 
+    def of_block(self, index: int) -> Context:
+        """What one block reads; its calls are then alike, and a compiler makes one graph for all of them."""
+        image = None if self.image is None else (self.image[index],)
+        return replace(self, keys=(self.keys[index],), values=(self.values[index],), image=image)
+
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
@@ -202,22 +207,22 @@ class Block(nn.Module):
         self.ffn = FeedForward(width, config.ffn_dim, width)
         self.scale_shift_table = nn.Parameter(torch.randn(1, 6, width) / width**0.5)
 
-    def forward(self, x_BND: Tensor, index: int, tokens: Tokens, context: Context) -> Tensor:
-        """One residual pass; `index` is this block's place in the context."""
+    def forward(self, x_BND: Tensor, tokens: Tokens, context: Context) -> Tensor:
+        """One residual pass; `context` holds this block's keys and values only."""
         rows = (self.scale_shift_table + tokens.modulation_BTMD.float()).unbind(dim=2)
         shift1, scale1, gate1, shift2, scale2, gate2 = rows
         x_BND = gated(
             x_BND, self.attn1(modulate(x_BND, shift1, scale1, self.eps), tokens.cos_NE, tokens.sin_NE), gate1
         )
-        x_BND = x_BND + self.read(self.norm2(x_BND.float()).type_as(x_BND), index, tokens, context)
+        x_BND = x_BND + self.read(self.norm2(x_BND.float()).type_as(x_BND), tokens, context)
         return gated(x_BND, self.ffn(modulate(x_BND, shift2, scale2, self.eps)), gate2)
 
-    def read(self, x_BND: Tensor, index: int, tokens: Tokens, context: Context) -> Tensor:
+    def read(self, x_BND: Tensor, tokens: Tokens, context: Context) -> Tensor:
         """Cross-attention to the texts and, for models that have them, to image tokens."""
         q_BHNE = self.attn2.queries(x_BND)
-        out = mix_prompts(q_BHNE, context.keys[index], context.values[index], context, tokens.grid_TYX[0])
+        out = mix_prompts(q_BHNE, context.keys[0], context.values[0], context, tokens.grid_TYX[0])
         if context.image is not None:
-            out = out + attend(q_BHNE, *context.image[index])
+            out = out + attend(q_BHNE, *context.image[0])
         return self.attn2.merge(out)
 
 
@@ -343,7 +348,7 @@ class VideoDiT(nn.Module):
     def trunk(self, x_BND: Tensor, tokens: Tokens, context: Context) -> Tensor:
         """All blocks."""
         for index, block in enumerate(self.blocks):
-            x_BND = block(x_BND, index, tokens, context)
+            x_BND = block(x_BND, tokens, context.of_block(index))
         return x_BND
 
     def unembed(self, x_BND: Tensor, tokens: Tokens) -> Tensor:

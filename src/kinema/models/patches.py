@@ -34,6 +34,8 @@ class PatchCodecConfig:
         width: channels of the decoder's blocks at the latent grid.
         blocks: number of those blocks.
         fine: channels of the decoder's features at full size.
+        lapped: whether the decoder also corrects each patch linearly from its 3x3 neighbours. Large patches
+            do without: that layer grows with the square of the patch.
     """
 
     patch: int = 8
@@ -44,9 +46,10 @@ class PatchCodecConfig:
     width: int = 192
     blocks: int = 3
     fine: int = 8
+    lapped: bool = True
 
     def __post_init__(self) -> None:
-        sizes = {k: v for k, v in asdict(self).items() if k != "spectrum"}
+        sizes = {k: v for k, v in asdict(self).items() if k not in ("spectrum", "lapped")}
         for name, size in sizes.items():
             if not isinstance(size, int) or size < 1:
                 raise ConfigError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +13,9 @@ from torch.nn.functional import unfold
 
 from kinema.core.runtime import generator
 from kinema.models.codec import MISSED, DecoderState, DetailDecoder, PatchCodec
+from kinema.training.chance import noise_like
 from kinema.training.loop import Log, OptimiserSettings, Trainer
+from kinema.training.pace import Pace
 
 CHECKPOINT = "decoder.safetensors"
 SPREAD_BATCHES = 20  # enough for two digits of a standard deviation
@@ -33,7 +34,8 @@ class DecoderSettings:
         square: weight of the squared error.
         edges: weight of the differences between neighbouring pixels.
         change: weight of the differences between neighbouring frames.
-        solve: batches from which the patch layers are solved before the first step.
+        solve: batches from which the patch layers are solved before the first step; 0 leaves them at zero.
+            Needs a codec whose decoder is `lapped`.
         every: steps between checkpoints.
         optimiser: rates, schedule and averaging.
     """
@@ -60,8 +62,8 @@ class _Moments:
 
     def add(self, rows: Tensor) -> None:
         self.count += rows.shape[0]
-        self.total += rows.double().sum(dim=0)
-        self.outer += (rows.T @ rows).double()
+        self.total += rows.double().sum(dim=0).cpu()
+        self.outer += (rows.T @ rows).double().cpu()
 
     def axes(self, keep: int, *, centred: bool) -> tuple[Tensor, Tensor, Tensor]:
         """Centre (zero unless `centred`), `keep` principal axes `[width, keep]`, deviations along them."""
@@ -138,7 +140,7 @@ def noisy_latents(codec: PatchCodec, frames_BCFHW: Tensor, noise: float, rng: to
     with torch.no_grad():
         latents_BCTYX = codec.encode(frames_BCFHW)
     level_B = noise * torch.rand(latents_BCTYX.shape[0], generator=rng).square()
-    e = torch.randn(latents_BCTYX.shape, generator=rng).to(latents_BCTYX)
+    e = noise_like(latents_BCTYX, rng)
     return latents_BCTYX + level_B.to(latents_BCTYX).view(-1, 1, 1, 1, 1) * e
 
 
@@ -236,7 +238,7 @@ def train_decoder(
     folder: Path,
     *,
     seed: int = 0,
-    minutes: float = float("inf"),
+    pace: Pace | None = None,
 ) -> bool:
     """Train the decoder with the encoder frozen; the codec ends with the averaged weights.
 
@@ -249,7 +251,7 @@ def train_decoder(
         settings: the recipe.
         folder: for the checkpoint and `metrics.jsonl`.
         seed: names the noise.
-        minutes: stop, resumably, after this long.
+        pace: when to stop, resumably, and whether the schedule follows the clock.
 
     Returns:
         Whether all steps are done.
@@ -257,33 +259,32 @@ def train_decoder(
     log = Log(folder)
     decoder = codec.decoder.requires_grad_(True).train()
     trainer = Trainer(decoder, matrices(decoder), settings.optimiser, steps=settings.steps)
-    checkpoint, began, losses = folder / CHECKPOINT, time.monotonic(), list[float]()
+    checkpoint, losses, pace = folder / CHECKPOINT, list[Tensor](), pace or Pace(float("inf"))
     if checkpoint.exists():
         trainer.load(checkpoint)
     else:
         decoder.set_spread(latent_spread(codec, map(draw, range(SPREAD_BATCHES))))
-        fit_patches(codec, map(draw, range(settings.solve)), noise=settings.noise, seed=seed)
+        if settings.solve:
+            fit_patches(codec, map(draw, range(settings.solve)), noise=settings.noise, seed=seed)
     device = codec.projection.centre.device
-    while trainer.step < settings.steps and time.monotonic() - began < 60 * minutes:
+    while trainer.step < trainer.steps and not pace.over():
         frames_BCFHW = draw(trainer.step).to(device)
         rng = generator(seed, f"decoder/{trainer.step}")
         latents_BCTYX = noisy_latents(codec, frames_BCFHW, settings.noise, rng)
         loss = reconstruction_loss(decode_open(codec, latents_BCTYX), frames_BCFHW, settings)
-        losses.append(float(loss.detach()))
+        losses.append(loss.detach())
         trainer.update(loss)
+        pace.stepped(trainer)
         if trainer.step % 20 == 0:
-            log.write(
-                step=trainer.step,
-                loss=sum(losses) / len(losses),
-                seconds=time.monotonic() - began,
-            )
+            mean = float(torch.stack(losses).mean())
+            log.write(stage="codec", step=trainer.step, loss=mean, seconds=pace.seconds)
             losses.clear()
         if trainer.step % settings.every == 0:
             trainer.save(checkpoint)
     trainer.save(checkpoint)
     decoder.load_state_dict(trainer.average, strict=False)  # averages cover the weights, not the fixed spread
     decoder.requires_grad_(False).eval()
-    return trainer.step >= settings.steps
+    return trainer.step >= trainer.steps
 
 
 @torch.no_grad()

@@ -19,6 +19,7 @@ from kinema.core.runtime import generator
 from kinema.diffusion.flow import noisy, velocity
 from kinema.models.dit import Conditioning, VideoDiT
 from kinema.models.text import TextStates
+from kinema.training.chance import noise_like
 
 Held = Literal["none", "independent", "first", "ends", "continue"]
 
@@ -106,8 +107,7 @@ def objective(
     device = latents_BCTYX.device
     kept = ["" if drop else caption for drop, caption in zip(dropped, captions, strict=True)]
     states = text(kept).to(device)
-    noise = torch.randn(latents_BCTYX.shape, generator=rng)
-    sigma_BT, noise = levels.sigma_BT.to(device), noise.to(device)
+    noise, sigma_BT = noise_like(latents_BCTYX, rng), levels.sigma_BT.to(device)
     x_BCTYX = noisy(latents_BCTYX, noise, sigma_BT)
     v_BCTYX = model(x_BCTYX, 1000 * sigma_BT, model.prepare(conditioning(states)))
     error_BT = (v_BCTYX.float() - velocity(latents_BCTYX, noise)).square().mean(dim=(1, 3, 4))

@@ -49,6 +49,7 @@ PASSAGES: dict[Motion, tuple[Point, Point]] = {
     "exit-top": ((0.0, 0.0), (0.0, -1.6)),
     "exit-bottom": ((0.0, 0.0), (0.0, 1.6)),
 }
+UNSEEN_VIEWS = (("rows", "pan"), ("columns", "til"))  # a pan along stripes shows nothing
 IN_PLACE = tuple(motion for motion in ACTIONS if motion not in PASSAGES and not motion.startswith("orbit"))
 CROSSING_REACH = 0.95
 ALONE, PLACED, FILMED = 0.9, 0.5, 0.8  # scales of a sprite at rest, off the middle, and under a camera's
@@ -147,6 +148,7 @@ def coherent(draft: Draft) -> bool:
     identities = {actor.identity.name for actor in draft.actors}
     return (
         (draft.view == "still" or draft.background.layout in PATTERNS)
+        and (draft.background.layout, draft.view[:3]) not in UNSEEN_VIEWS
         and draft.hue not in draft.background.names
         and (draft.place == "middle" or (not company and motion in ("none", *IN_PLACE)))
         and (not company or motion in ("none", *IN_PLACE))

@@ -61,6 +61,7 @@ PATTERN: dict[Layout, Pattern] = {
     "clouds": _clouds,
     "horizon": _horizon,
 }
+RAMPS = ("vertical", "horizontal")  # reach their colours at the outermost pixels
 KINDS: tuple[Layout, ...] = tuple(PATTERN)
 
 
@@ -77,15 +78,18 @@ def grounds(
         view_BF3: the camera: shift right, shift down, zoom.
         size: height and width in pixels.
     """
-    line = torch.linspace(-1, 1, size, device=rgb_B2C.device)
+    line = (torch.arange(size, device=rgb_B2C.device) + 0.5) * (2 / size) - 1
     dx, dy, zoom = (view_BF3[..., i, None, None] for i in range(3))
     u_BFHW = ((line - dx) / zoom + 1) / 2
     v_BFHW = ((line[:, None] - dy) / zoom + 1) / 2
-    u_BFHW, v_BFHW = torch.broadcast_tensors(u_BFHW, v_BFHW)
+    u_BFHW, v_BFHW = u_BFHW + 0 * v_BFHW, v_BFHW + 0 * u_BFHW
     share_BFHW = torch.empty(u_BFHW.shape, device=u_BFHW.device)
-    for number in kind_B.unique().tolist():
+    for number in sorted(set(kind_B.tolist())):
         chosen = (kind_B == number).nonzero()[:, 0]
         turns, shift = (value[chosen, None, None, None] for value in (turns_B, shift_B))
-        share_BFHW[chosen] = PATTERN[KINDS[number]](u_BFHW[chosen], v_BFHW[chosen], turns, shift)
+        u, v = u_BFHW[chosen], v_BFHW[chosen]
+        if KINDS[number] in RAMPS:
+            u, v = (0.5 + (w - 0.5) * size / max(1, size - 1) for w in (u, v))
+        share_BFHW[chosen] = PATTERN[KINDS[number]](u, v, turns, shift)
     first, last = (rgb_B2C[:, i, :, None, None, None] for i in (0, 1))
     return torch.lerp(first, last, share_BFHW[:, None])

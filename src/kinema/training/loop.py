@@ -82,23 +82,27 @@ class Trainer:
         self.peaks = [group["lr"] for opt in self.optimisers for group in opt.param_groups]
         self.average = {name: p.detach().clone() for name, p in model.named_parameters()}
 
-    def update(self, loss: Tensor) -> float:
+    def update(self, loss: Tensor) -> Tensor:
         """Back-propagate and move; returns the norm of the gradient before clipping."""
         factor = self.settings.factor(self.step, self.steps)
         groups = [group for opt in self.optimisers for group in opt.param_groups]
         for group, peak in zip(groups, self.peaks, strict=True):
             group["lr"] = peak * factor
         torch.autograd.backward(loss)
-        norm = float(nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip))
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip)
         for optimiser in self.optimisers:
             optimiser.step()
             optimiser.zero_grad(set_to_none=True)
         self.step += 1
         decay = min(self.settings.average, (1 + self.step) / (10 + self.step))
         with torch.no_grad():
-            for name, p in self.model.named_parameters():
-                self.average[name].lerp_(p, 1 - decay)
+            torch._foreach_lerp_(list(self.average.values()), self._own(), 1 - decay)
         return norm
+
+    def _own(self) -> list[Tensor]:
+        """The parameters in the order of the averages."""
+        own = dict(self.model.named_parameters())
+        return [own[name] for name in self.average]
 
     def save(self, path: Path) -> None:
         """Write everything that `load` needs, under a temporary name first."""

@@ -13,6 +13,7 @@ from kinema.training.grounds import KINDS
 from kinema.training.motions import affine, track, view_track
 from kinema.training.scenes import COLOURS, Native, Scene, Subject
 
+ON_CPU = ("present_BS", "scale_BS", "kind_B", "dyed_BS", "filmed_B")
 SPEEDS: dict[Native, float] = {"plays": 1.0, "frozen": 0.0, "fast": 2.0, "slow": 0.5}
 LUMA = np.array([0.30, 0.59, 0.11])
 DYE = 0.85  # share of a dyed sprite's colour that comes from the dye
@@ -21,17 +22,19 @@ DARK, LIGHT = 0.35, 1.25  # how bright the dye is where the sprite is black and 
 
 @dataclass(frozen=True, slots=True)
 class Numbers:
-    """B scenes of F frames with at most S subjects.
+    """B scenes of F frames with at most S subjects. What decides the course of a render stays on the CPU.
 
     Attributes:
         present_BS: whether there is such a subject.
         rows_BSF: rows of the table of sprite frames.
         theta_BSF23: maps from screen to sprite coordinates.
         opacity_BSF: 0..1.
+        dyed_BS: whether it is dyed.
         dye_BS34: colours from premultiplied colours and coverage; the identity where nothing is dyed.
         scale_BS: smallest width of the sprite over the frame's.
         kind_B, rgb_B2C, turns_B, shift_B: the ground, as `grounds.grounds` takes it.
         view_BF3: the camera.
+        filmed_B: whether it moves.
     """
 
     present_BS: Tensor
@@ -45,11 +48,13 @@ class Numbers:
     turns_B: Tensor
     shift_B: Tensor
     view_BF3: Tensor
+    dyed_BS: Tensor
+    filmed_B: Tensor
 
     def to(self, device: torch.device | str) -> Numbers:
-        """The same on another device."""
+        """The large numbers on another device."""
         moved = {f.name: getattr(self, f.name).to(device, non_blocking=True) for f in fields(self)}
-        return replace(self, **moved)
+        return replace(self, **{name: value for name, value in moved.items() if name not in ON_CPU})
 
     def part(self, start: int, stop: int) -> Numbers:
         """Some of the scenes."""
@@ -105,6 +110,8 @@ def numbers(
         turns_B=torch.tensor([ground.turns for ground in grounds]),
         shift_B=torch.tensor([ground.shift for ground in grounds]),
         view_BF3=torch.from_numpy(views.astype(np.float32)),
+        dyed_BS=torch.from_numpy((dyes != np.eye(3, 4)).any(axis=(2, 3)) & present),
+        filmed_B=torch.tensor([scene.view != "still" for scene in scenes]),
     )
 
 

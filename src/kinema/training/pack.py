@@ -54,7 +54,7 @@ def straight(frames_FHWC: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 def encode_strip(frames_FHWC: NDArray[np.uint8], settings: PackSettings) -> bytes:
     """Premultiplied frames `[F, H, W, 4]` as one WebP, frames from left to right."""
-    if len(frames_FHWC) * frames_FHWC.shape[2] > LONGEST * 129:
+    if len(frames_FHWC) * frames_FHWC.shape[2] > LONGEST * 128:
         raise ConfigError(f"{len(frames_FHWC)} frames are too long for a strip; use at most {LONGEST}.")
     strip = np.ascontiguousarray(rearrange(straight(frames_FHWC), "F H W C -> H (F W) C"))
     target = io.BytesIO()

@@ -5,7 +5,18 @@ from __future__ import annotations
 import re
 from random import Random
 
-from kinema.training.scenes import Background, Layout, Motion, Native, Pace, Place, Scene, Size, View
+from kinema.training.scenes import (
+    Background,
+    Layout,
+    Motion,
+    Native,
+    Pace,
+    Place,
+    Relation,
+    Scene,
+    Size,
+    View,
+)
 
 # What follows the head of a name: "face | in clouds", "globe | showing americas".
 QUALIFIER = re.compile(r" (?:with|without|of|in|on|over|behind|from|blowing|holding|showing|lifting) ")
@@ -88,7 +99,7 @@ COUNTS = {2: ("two", "a pair of"), 3: ("three",)}
 ORDINALS = {2: ("the left one", "the right one"), 3: ("the left one", "the middle one", "the right one")}
 BESIDE = {2: ("{0} and {1} side by side", "{0} next to {1}"), 3: ("{0}, {1} and {2} in a row",)}
 ABOVE, BEFORE = ("{0} above {1}", "{0} over {1}"), ("{0} in front of {1}", "{0} before {1}")
-ALIKE = {
+ALIKE: dict[Relation, dict[int, tuple[str, ...]]] = {
     "beside": {2: ("side by side", "next to each other"), 3: ("in a row", "side by side")},
     "above": {2: ("one above the other",)},
     "before": {2: ("one in front of the other",)},

@@ -43,9 +43,8 @@ def _behind(values: Numbers, size: int) -> Tensor:
     """The grounds; those under a resting camera are computed once for all frames."""
     B, F = values.view_BF3.shape[:2]
     canvas = torch.empty(B, 3, F, size, size, device=values.rgb_B2C.device)
-    moves_B = (values.view_BF3 != values.view_BF3[:, :1]).flatten(1).any(dim=1)
     for moving in (False, True):
-        chosen = (moves_B == moving).nonzero()[:, 0]
+        chosen = (values.filmed_B == moving).nonzero()[:, 0]
         if len(chosen):
             view = values.view_BF3[chosen] if moving else values.view_BF3[chosen, :1]
             canvas[chosen] = grounds(
@@ -76,8 +75,7 @@ def _draw(
     warped_BCFHW = rearrange(warped_NCHW.mul_(opacity_N / 255), "(B F) C H W -> B C F H W", F=F)
     colour, alpha = warped_BCFHW[:, :3], warped_BCFHW[:, 3:]
     dyes_B34 = values.dye_BS34[chosen, s]
-    plain = torch.eye(3, 4, device=dyes_B34.device)
-    if bool((dyes_B34 != plain).any()):
+    if bool(values.dyed_BS[chosen, s].any()):
         dyed = torch.einsum("bkc,bcfhw->bkfhw", dyes_B34, warped_BCFHW)
         colour = torch.minimum(dyed.clamp_min(0), alpha)
     canvas_BCFHW[chosen] = torch.addcmul(colour, 1 - alpha, canvas_BCFHW[chosen])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
@@ -14,13 +15,26 @@ from PIL import Image
 from torch import Tensor
 
 from kinema.core.runtime import generator
+from kinema.diffusion.flow import TIMESTEPS, sigmas
 from kinema.models.codec import PatchCodec
 from kinema.models.dit import VideoDiT
-from kinema.training.data import ClipSource
 from kinema.training.dit import TextSource, conditioning
 from kinema.training.loop import Trainer
 
-ROWS, STEPS, GUIDANCE = 12, 16, 3.0
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Look:
+    """How samples for a sheet are made.
+
+    Attributes:
+        steps: Euler steps.
+        guidance: 1 calls the network once a step.
+        shift: of the levels.
+    """
+
+    steps: int = 16
+    guidance: float = 3.0
+    shift: float = 1.0
 
 
 @contextmanager
@@ -39,37 +53,55 @@ def averaged(trainer: Trainer) -> Iterator[None]:
 
 
 @torch.no_grad()
-def guided_euler(model: VideoDiT, noise_BCTYX: Tensor, captions: Sequence[str], text: TextSource) -> Tensor:
+def guided_euler(
+    model: VideoDiT, noise_BCTYX: Tensor, captions: Sequence[str], text: TextSource, look: Look
+) -> Tensor:
     """Clean latents by Euler steps with classifier-free guidance; enough for a look."""
     device = noise_BCTYX.device
     prompt = model.prepare(conditioning(text(captions).to(device)))
     empty = model.prepare(conditioning(text([""] * len(captions)).to(device)))
     B, T = noise_BCTYX.shape[0], noise_BCTYX.shape[2]
-    grid = torch.linspace(1, 0, STEPS + 1)
+    grid = sigmas(look.steps, look.shift, "wan-euler")
     x_BCTYX = noise_BCTYX
     for sigma, after in pairwise(grid.tolist()):
-        level_BT = torch.full((B, T), 1000 * sigma, device=device)
+        level_BT = torch.full((B, T), TIMESTEPS * sigma, device=device)
         with torch.autocast(device.type, torch.bfloat16):
-            v, u = model(x_BCTYX, level_BT, prompt).float(), model(x_BCTYX, level_BT, empty).float()
-        x_BCTYX = x_BCTYX + (after - sigma) * (u + GUIDANCE * (v - u))
+            v = model(x_BCTYX, level_BT, prompt).float()
+            if look.guidance != 1:
+                u = model(x_BCTYX, level_BT, empty).float()
+                v = u + look.guidance * (v - u)
+        x_BCTYX = x_BCTYX + (after - sigma) * v
     return x_BCTYX
 
 
+@torch.no_grad()
 def sample_sheet(
-    trainer: Trainer, codec: PatchCodec, text: TextSource, source: ClipSource, path: Path
+    trainer: Trainer,
+    codec: PatchCodec,
+    text: TextSource,
+    clips: tuple[Tensor, Sequence[str]],
+    path: Path,
+    look: Look | None = None,
 ) -> None:
-    """Real clips in one column of rows, samples of the same captions beside them; five frames of each."""
+    """Real clips in one column of rows, samples of the same captions beside them; five frames of each.
+
+    Args:
+        trainer: its averaged weights are shown.
+        codec: makes frames of latents.
+        text: token states of captions.
+        clips: frames `[B, 3, F, H, W]` in -1..1 on the model's device, and their captions.
+        path: of the picture; the captions go to a text file beside it.
+        look: how samples are made.
+    """
     assert isinstance(trainer.model, VideoDiT)
-    index = source.index
-    frames_BCFHW, captions, _ = source.draw(ROWS, index=10**9)
-    source.index = index
-    device = trainer.model.proj_out.weight.device
-    shape = codec.encode(frames_BCFHW[:1].to(device)).shape[1:]
-    noise = torch.randn((ROWS, *shape), generator=generator(0, "sheet")).to(device)
+    frames_BCFHW, captions = clips
+    shape = codec.encode(frames_BCFHW[:1]).shape[1:]
+    noise = torch.randn((len(captions), *shape), generator=generator(0, "sheet")).to(frames_BCFHW.device)
     with averaged(trainer):
-        made_BCFHW = codec.decode(guided_euler(trainer.model, noise, captions, text)).cpu()
+        latents = guided_euler(trainer.model, noise, captions, text, look or Look())
+        made_BCFHW = codec.decode(latents)
     shown = sorted({round(i * (frames_BCFHW.shape[2] - 1) / 4) for i in range(5)})
     rows = [rearrange(clip[:, :, shown], "B C F H W -> (B H) (F W) C") for clip in (frames_BCFHW, made_BCFHW)]
-    sheet = torch.cat(rows, dim=1).clamp(-1, 1).add(1).mul(127.5).round().byte().numpy()
+    sheet = torch.cat(rows, dim=1).clamp(-1, 1).add(1).mul(127.5).round().byte().cpu().numpy()
     Image.fromarray(np.ascontiguousarray(sheet)).save(path)
     path.with_suffix(".txt").write_text("\n".join(captions) + "\n")

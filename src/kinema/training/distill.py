@@ -1,0 +1,125 @@
+"""Few-step distillation: one student step does what several guided steps of its teacher do.
+
+The levels s_0 > ... > s_N = 0 of an N-step sampler are fixed. From x at a random s_i the teacher takes K
+small guided Euler steps to s_{i+1}, and the student learns the velocity that gets there at once:
+
+    y = teacher steps from x;    target = (y - x) / (s_{i+1} - s_i);    loss = |student(x, s_i) - target|^2
+
+This is progressive distillation (https://arxiv.org/abs/2202.00512) from any number of teacher steps in one
+stage, with guidance folded in (https://arxiv.org/abs/2210.03142). The student has no second call for guidance
+and needs no new input; it is sampled by Euler steps on the same levels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from kinema.core.errors import ConfigError
+from kinema.diffusion.flow import TIMESTEPS, noisy, per_frame, sigmas
+from kinema.models.dit import Context, VideoDiT
+from kinema.training.chance import noise_like
+from kinema.training.dit import Held, ObjectiveSettings, TextSource, conditioning, draw_levels
+from kinema.training.low_rank import without
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DistillSettings:
+    """What the student is to do.
+
+    Attributes:
+        steps: N, of the student's sampler.
+        substeps: K, of the teacher for each.
+        guidance: of the teacher.
+        shift: of the levels.
+        grid: their spacing, a name of `flow.GRIDS`.
+        rank: of the student's additions to the teacher's matrices.
+    """
+
+    steps: int = 6
+    substeps: int = 4
+    guidance: float = 3.0
+    shift: float = 1.0
+    grid: str = "wan-euler"
+    rank: int = 32
+
+    def __post_init__(self) -> None:
+        if min(self.steps, self.substeps, self.rank) < 1:
+            raise ConfigError("steps, substeps and rank of a distillation are whole numbers from 1 up.")
+
+
+def guided(
+    model: VideoDiT, x: Tensor, level_BT: Tensor, asked: Context, empty: Context, scale: float
+) -> Tensor:
+    """`u + scale (v - u)`, where u has the empty prompt."""
+    v = model(x, TIMESTEPS * level_BT, asked).float()
+    u = model(x, TIMESTEPS * level_BT, empty).float()
+    return u + scale * (v - u)
+
+
+@torch.no_grad()
+def teacher_jump(
+    model: VideoDiT,
+    x_BCTYX: Tensor,
+    from_BT: Tensor,
+    to_BT: Tensor,
+    contexts: tuple[Context, Context],
+    settings: DistillSettings,
+) -> Tensor:
+    """Where `settings.substeps` guided Euler steps lead from level `from_BT` to `to_BT`.
+
+    Args:
+        model: the teacher.
+        x_BCTYX: latents at the first level.
+        from_BT, to_BT: levels; a held frame has 0 in both and does not move.
+        contexts: of the captions and of the empty prompt.
+        settings: guidance and number of steps.
+    """
+    y_BCTYX, stride_BT = x_BCTYX, (to_BT - from_BT) / settings.substeps
+    for k in range(settings.substeps):
+        v_BCTYX = guided(model, y_BCTYX, from_BT + k * stride_BT, *contexts, settings.guidance)
+        y_BCTYX = y_BCTYX + per_frame(stride_BT, y_BCTYX) * v_BCTYX
+    return y_BCTYX
+
+
+def distillation(
+    model: VideoDiT,
+    latents_BCTYX: Tensor,
+    captions: Sequence[str],
+    text: TextSource,
+    settings: DistillSettings,
+    *,
+    held: Held,
+    rng: torch.Generator,
+) -> Tensor:
+    """The student's loss: `model` with its additions against `model` without them.
+
+    Args:
+        model: a transformer after `low_rank.attach`.
+        latents_BCTYX: clean clips.
+        captions: what they show.
+        text: token states of captions.
+        settings: what the student is to do.
+        held: frames that stay clean; "independent" levels do not occur in sampling and count as "none".
+        rng: for levels and noise.
+    """
+    B, T = latents_BCTYX.shape[0], latents_BCTYX.shape[2]
+    device = latents_BCTYX.device
+    levels = sigmas(settings.steps, settings.shift, settings.grid).to(device)
+    start_B = torch.randint(settings.steps, (B,), generator=rng).to(device)
+    held = "none" if held == "independent" else held
+    counted_BT = draw_levels(held, B, T, ObjectiveSettings(), rng).counted_BT.to(device)
+    from_BT, to_BT = levels[start_B, None] * counted_BT, levels[start_B + 1, None] * counted_BT
+    x_BCTYX = noisy(latents_BCTYX, noise_like(latents_BCTYX, rng), from_BT)
+    asked, empty = (conditioning(text(words).to(device)) for words in (captions, [""] * B))
+    with without(model), torch.no_grad():
+        contexts = (model.prepare(asked), model.prepare(empty))
+        reached = teacher_jump(model, x_BCTYX, from_BT, to_BT, contexts, settings)
+    jump_B11 = (levels[start_B + 1] - levels[start_B]).view(B, 1, 1, 1, 1)
+    target_BCTYX = (reached - x_BCTYX) / jump_B11
+    v_BCTYX = model(x_BCTYX, TIMESTEPS * from_BT, model.prepare(asked)).float()
+    error_BT = (v_BCTYX - target_BCTYX).square().mean(dim=(1, 3, 4))
+    return (error_BT * counted_BT).sum() / counted_BT.sum()

@@ -1,0 +1,182 @@
+"""A stage of a recipe: what is trained, on which batches, by which loss; the same on a CPU and on a GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kinema.core.errors import ConfigError, unknown_name
+from kinema.core.runtime import generator
+from kinema.models.codec import PatchCodec
+from kinema.models.dit import VideoDiT, VideoDiTConfig
+from kinema.training.data import SpriteBank
+from kinema.training.distill import DistillSettings, distillation
+from kinema.training.dit import TextSource, matrices, objective, step_generator
+from kinema.training.grammar import Grammar
+from kinema.training.loop import OptimiserSettings, Trainer
+from kinema.training.low_rank import attach
+from kinema.training.render import Gather, compose
+from kinema.training.sheet import Look, sample_sheet
+from kinema.training.stream import Batch, Drawer, PartSettings, sprites_on
+
+SHEET_ROWS, SHEET_STEP = 12, 10**9
+
+
+@dataclass(frozen=True, slots=True)
+class Workshop:
+    """What all stages share.
+
+    Attributes:
+        config: the recipe.
+        bank: the sprites.
+        gather: looks their frames up, on the device.
+        codec: on the device.
+        text: token states of captions.
+        device: where training happens.
+        size: height and width of clips.
+    """
+
+    config: Mapping[str, Any]
+    bank: SpriteBank
+    gather: Gather
+    codec: PatchCodec
+    text: TextSource
+    device: torch.device
+    size: int
+
+    @staticmethod
+    def of(
+        config: Mapping[str, Any],
+        bank: SpriteBank,
+        codec: PatchCodec,
+        text: TextSource,
+        device: torch.device,
+    ) -> Workshop:
+        """With the sprites where they are needed and the recipe's size."""
+        size = config.get("clip", {}).get("size", bank.size)
+        return Workshop(config, bank, sprites_on(bank, device), codec.to(device), text, device, size)
+
+
+def build(config: Mapping[str, Any], device: torch.device, seed: int) -> VideoDiT:
+    """The transformer of a recipe, its last layer zero."""
+    torch.manual_seed(seed)
+    model = VideoDiT(VideoDiTConfig.from_mapping(config["model"]))
+    with torch.no_grad():
+        model.proj_out.weight.zero_()
+    return model.to(device)
+
+
+class Stage:
+    """A stage of training, ready to take steps.
+
+    Args:
+        workshop: sprites, codec, texts, device.
+        name: one of the recipe's `stages`.
+        grammar: what is drawn where the recipe says nothing else.
+        seed: names every stream of the stage.
+        steps: instead of the recipe's number.
+
+    Raises:
+        ConfigError: the recipe has no such stage.
+    """
+
+    def __init__(
+        self, workshop: Workshop, name: str, grammar: Grammar, *, seed: int, steps: int | None = None
+    ) -> None:
+        stages = workshop.config.get("stages", {})
+        if name not in stages:
+            raise unknown_name("stage", name, stages)
+        section = stages[name]
+        self.workshop, self.name, self.seed = workshop, name, seed
+        self.parts = [PartSettings.from_mapping(part) for part in section["parts"]]
+        if not self.parts:
+            raise ConfigError(f"stage {name!r} has no parts; give it stills or clips.")
+        self.drawer = Drawer(workshop.bank, grammar, self.parts, seed=seed)
+        self.distil = DistillSettings(**section["distil"]) if "distil" in section else None
+        self.model = build(workshop.config, workshop.device, seed)
+        self.settings = OptimiserSettings(**section["optimiser"])
+        self.steps = steps or section["steps"]
+        self.trainer = self._trainer()
+        self.share = 1.0  # of a batch that fits into the device's memory
+
+    def become_student(self) -> None:
+        """Freeze the weights as the teacher's and train additions to them instead."""
+        assert self.distil is not None
+        rng = generator(self.seed, "additions")
+        attach(self.model, matrices(self.model), rank=self.distil.rank, generator=rng)
+        self.trainer = self._trainer()
+
+    def _trainer(self) -> Trainer:
+        chosen = matrices(self.model) if self.distil is None else []
+        return Trainer(self.model, chosen, self.settings, steps=self.steps)
+
+    def compile(self) -> None:
+        """Compile the blocks, which are alike; a graph that cannot be compiled runs as it is."""
+        import torch._dynamo  # seconds, and only here
+
+        torch._dynamo.config.suppress_errors = True
+        torch._dynamo.config.recompile_limit = 32
+        for block in self.model.blocks:
+            block.compile(dynamic=False)
+
+    def frames(self, batch: Batch) -> tuple[Tensor, list[str]]:
+        """A batch's clips `[B, 3, F, H, W]` in -1..1 on the device, and captions."""
+        count = max(1, round(self.share * len(batch.captions)))
+        values = batch.values.part(0, count).to(self.workshop.device)
+        return compose(values, self.workshop.gather, size=self.workshop.size), batch.captions[:count]
+
+    def step(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """One update; the loss and the gradient's norm, still on the device."""
+        try:
+            loss = self._loss(batch)
+            return loss.detach(), self.trainer.update(loss)
+        except torch.OutOfMemoryError:
+            if self.share < 0.1:
+                raise
+            self.share *= 0.7
+        for optimiser in self.trainer.optimisers:
+            optimiser.zero_grad(set_to_none=True)
+        torch.cuda.empty_cache()
+        return self.step(batch)
+
+    def _loss(self, batch: Batch) -> Tensor:
+        rng = step_generator(self.seed, batch.step)
+        with torch.no_grad():
+            frames_BCFHW, captions = self.frames(batch)
+            latents_BCTYX = self.workshop.codec.encode(frames_BCFHW, first=batch.held != "continue")
+        with torch.autocast(self.workshop.device.type, torch.bfloat16):
+            if self.distil is not None:
+                return distillation(
+                    self.model,
+                    latents_BCTYX,
+                    captions,
+                    self.workshop.text,
+                    self.distil,
+                    held=batch.held,
+                    rng=rng,
+                )
+            settings = self.parts[batch.part].objective
+            return objective(
+                self.model, latents_BCTYX, captions, self.workshop.text, settings, held=batch.held, rng=rng
+            )
+
+    def sheet(self, path: Path) -> None:
+        """Samples beside real clips, as a picture; of the last kind of batch."""
+        part = len(self.parts) - 1
+        last = self.parts[part]
+        step = SHEET_STEP * len(self.parts) + part
+        plain = PartSettings(frames=last.frames, fps=last.fps, batch=SHEET_ROWS, grammar=last.grammar)
+        drawer = Drawer(self.workshop.bank, self.drawer.grammars[part], [plain], seed=self.seed)
+        clips = self.frames(drawer.draw(step))
+        workshop = self.workshop
+        sample_sheet(self.trainer, workshop.codec, workshop.text, clips, path, self._look())
+
+    def _look(self) -> Look:
+        if self.distil is None:
+            return Look(shift=self.workshop.config.get("defaults", {}).get("shift", 1.0))
+        return Look(steps=self.distil.steps, guidance=1.0, shift=self.distil.shift)

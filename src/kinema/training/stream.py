@@ -1,0 +1,164 @@
+"""Batches of a training stage: drawn ahead by processes as numbers, rendered and encoded where the model is.
+
+Batch i depends on (seed, i) only. What a batch is made of (scenes, captions, how frames are held) is a few
+hundred kilobytes, so processes draw it while the device works; pixels never pass between processes.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import pickle
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import dataclass, field, replace
+from random import Random
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kinema.training.captions import caption
+from kinema.training.data import SpriteBank
+from kinema.training.dit import Held, ObjectiveSettings, draw_held, step_generator
+from kinema.training.drawing import draw_scenes
+from kinema.training.grammar import Grammar
+from kinema.training.numbers import Numbers, numbers
+from kinema.training.render import Gather
+from kinema.training.scenes import Identity
+
+AHEAD = 2  # batches that each process is ahead
+GROUP = 4  # pixel frames of a latent frame
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PartSettings:
+    """One kind of batch of a stage.
+
+    Attributes:
+        frames: pixel frames of a clip; 1 for stills.
+        fps: frames per second.
+        batch: clips a step.
+        objective: how they are noised.
+        grammar: settings that differ from the stage's grammar.
+    """
+
+    frames: int
+    fps: float
+    batch: int
+    objective: ObjectiveSettings = field(default_factory=ObjectiveSettings)
+    grammar: Mapping[str, Any] = field(default_factory=dict)
+
+    @staticmethod
+    def from_mapping(values: Mapping[str, Any]) -> PartSettings:
+        """From a recipe."""
+        rest = {key: value for key, value in values.items() if key != "objective"}
+        return PartSettings(**rest, objective=ObjectiveSettings(**values.get("objective", {})))
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """One step's clips before they are rendered.
+
+    Attributes:
+        step: its number.
+        part: the place of its kind in the stage.
+        held: how frames are held; "continue" needs clips without a special first frame.
+        captions: what they show.
+        values: the scenes as numbers.
+    """
+
+    step: int
+    part: int
+    held: Held
+    captions: list[str]
+    values: Numbers
+
+
+class Drawer:
+    """Draws batch i of a stage; small enough to be sent to a process.
+
+    Args:
+        bank: the sprites, of which only words and lengths are kept.
+        grammar: what is drawn, how often.
+        parts: kinds of batches, taken in turn.
+        seed: names the stream.
+    """
+
+    def __init__(
+        self, bank: SpriteBank, grammar: Grammar, parts: Sequence[PartSettings], *, seed: int
+    ) -> None:
+        self.identities: tuple[Identity, ...] = bank.identities
+        self.offsets, self.lengths = np.array(bank.offsets), np.array(bank.lengths)
+        self.fps, self.seed, self.parts = bank.fps, seed, tuple(parts)
+        self.grammars = [replace(grammar, **part.grammar) for part in parts]
+
+    def draw(self, step: int) -> Batch:
+        """Batch number `step`."""
+        number = step % len(self.parts)
+        part, grammar = self.parts[number], self.grammars[number]
+        held = draw_held(part.objective, step_generator(self.seed, step))
+        frames = part.frames
+        if held == "continue":  # every latent frame stands for a whole group, the first one too
+            frames = GROUP * (1 + (frames - 1) // GROUP)
+        rng = Random(f"{self.seed}/{step}")
+        scenes = draw_scenes(rng, grammar, self.identities, part.batch, still=part.frames == 1)
+        captions = [caption(scene, rng, full=grammar.full) for scene in scenes]
+        values = numbers(scenes, self.offsets, self.lengths, frames=frames, rate=self.fps / part.fps)
+        return Batch(step, number, held, captions, values)
+
+
+def batches(drawer: Drawer, first: int, *, workers: int = 0) -> Iterator[Batch]:
+    """Batches `first`, `first + 1`, ... without end; drawn ahead by processes when `workers` is above 0."""
+    if workers == 0:
+        step = first
+        while True:
+            yield drawer.draw(step)
+            step += 1
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, context, _begin, (drawer,)) as pool:
+        waiting: deque[Future[bytes]] = deque()
+        step = first
+        try:
+            while True:
+                while len(waiting) < AHEAD * workers:
+                    waiting.append(pool.submit(_draw, step))
+                    step += 1
+                yield pickle.loads(waiting.popleft().result())  # bytes of our own process, never a file
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+class Resident:
+    """All sprite frames on a device, for renders there.
+
+    Args:
+        bank: the sprites.
+        device: where they go.
+    """
+
+    def __init__(self, bank: SpriteBank, device: torch.device) -> None:
+        self.table_NHWC = torch.from_numpy(np.array(bank.frames_NHWC)).to(device)
+
+    def __call__(self, rows_N: Tensor) -> Tensor:
+        """The frames in some rows."""
+        return self.table_NHWC[rows_N.to(self.table_NHWC.device)]
+
+
+def sprites_on(bank: SpriteBank, device: torch.device) -> Gather:
+    """Look-up of sprite frames: from the mapped file on a CPU, from the device's memory elsewhere."""
+    return bank.gather if device.type == "cpu" else Resident(bank, device)
+
+
+_drawer: list[Drawer] = []
+
+
+def _begin(drawer: Drawer) -> None:
+    torch.set_num_threads(1)
+    _drawer[:] = [drawer]
+
+
+def _draw(step: int) -> bytes:
+    # Plain bytes: tensors of other processes would go through shared memory, of which there may be little.
+    return pickle.dumps(_drawer[0].draw(step))
