@@ -3,22 +3,28 @@
     python scripts/pack_embedded.py --checkpoint runs/v0/video.safetensors --codec data/codec-v0 \
         --out src/kinema/assets/embedded
 
-The averaged weights are stored in float16. pack_text_encoder.py puts the text encoder and tokenizer there.
+The averaged weights are stored in float16; with --int8, matrices as int8 rows with a float16 scale each.
+--checkpoint may be a folder of shards (`--export` of train_embedded.py), with --stage. The text encoder and
+tokenizer come from pack_text_encoder.py.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import shutil
 from dataclasses import asdict
 from pathlib import Path
 
 import yaml
 from safetensors import safe_open
 from safetensors.torch import save_file
+from torch import Tensor
 
+from kinema.models import minilm
 from kinema.models.codec import PatchCodec
 from kinema.models.dit import VideoDiTConfig
+from kinema.training.shards import load_shards
 
 
 def arguments() -> argparse.Namespace:
@@ -26,6 +32,9 @@ def arguments() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--checkpoint", type=Path, required=True)
+    parser.add_argument("--stage", default="video", help="of shards")
+    parser.add_argument("--int8", action="store_true", help="matrices as int8 rows")
+    parser.add_argument("--fast", type=Path, help="low-rank additions of the few-step student")
     parser.add_argument("--codec", type=Path, required=True)
     parser.add_argument("--config", type=Path, default=Path("configs/embedded-v0.yaml"))
     parser.add_argument("--out", type=Path, required=True)
@@ -36,10 +45,14 @@ def pack(args: argparse.Namespace) -> None:
     config = yaml.safe_load(args.config.read_text())
     folder = args.out / "transformer"
     folder.mkdir(parents=True, exist_ok=True)
-    with safe_open(args.checkpoint, "pt") as file:
-        names = [key for key in file.keys() if key.startswith("average/")]  # noqa: SIM118
-        weights = {name.removeprefix("average/"): file.get_tensor(name).half().contiguous() for name in names}
-    save_file(weights, folder / "diffusion_pytorch_model.safetensors")
+    weights = averages(args)
+    halves = {name: weight.half().contiguous() for name, weight in weights.items()}
+    path = folder / "diffusion_pytorch_model.safetensors"
+    save_file(minilm.pack(weights) if args.int8 else halves, path, {"format": "pt"})
+    path.chmod(0o644)  # safetensors leaves the file private to its writer
+    if args.fast:
+        (args.out / "fast").mkdir(exist_ok=True)
+        shutil.copy(args.fast, args.out / "fast" / "pytorch_lora_weights.safetensors")
     shape = asdict(VideoDiTConfig.from_mapping(config["model"]))
     write_json(folder / "config.json", {"_class_name": "VideoDiT", **shape})
     PatchCodec.from_folder(args.codec).save(args.out / "vae")
@@ -53,6 +66,15 @@ def pack(args: argparse.Namespace) -> None:
         args.out / "model_index.json",
         {"_class_name": "KinemaPipeline", **parts, "defaults": config["defaults"]},
     )
+
+
+def averages(args: argparse.Namespace) -> dict[str, Tensor]:
+    """The averaged weights of a checkpoint or of shards."""
+    if args.checkpoint.is_dir():
+        return load_shards(args.checkpoint, args.stage)[0]
+    with safe_open(args.checkpoint, "pt") as file:
+        names = [key for key in file.keys() if key.startswith("average/")]  # noqa: SIM118
+        return {name.removeprefix("average/"): file.get_tensor(name) for name in names}
 
 
 def write_json(path: Path, data: dict[str, object]) -> None:

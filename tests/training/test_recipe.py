@@ -14,6 +14,7 @@ import yaml
 
 import kinema
 from kinema.models.codec import PatchCodec, PatchCodecConfig
+from kinema.models.weights import load_state
 from kinema.training.codec import fit_linear
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -122,6 +123,14 @@ def test_two_stages_and_packing_give_a_folder_that_opens(workshop, monkeypatch):
     with safe_open(video, "pt") as file:
         average = file.get_tensor("average/blocks.0.attn1.to_q.weight")
     torch.testing.assert_close(stored, average.half().float(), atol=0, rtol=0)
+
+    packing.pack(run(packing, monkeypatch, *argv, "--out", workshop / "rows", "--int8"))
+    rows = load_state(workshop / "rows" / "transformer", dtype=torch.float32)
+    assert rows.keys() == model.dit.state_dict().keys()
+    coarse = rows["blocks.0.attn1.to_q.weight"]
+    step = average.abs().amax(dim=1, keepdim=True) / 127
+    assert ((coarse - average).abs() <= 0.51 * step).all()
+    assert (coarse != stored).any()
 
     again = workshop / "run" / "image.safetensors"
     again.unlink()

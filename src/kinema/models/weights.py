@@ -24,6 +24,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from kinema.core.errors import ModelError
+from kinema.models.minilm import SCALE_SUFFIX
 from kinema.models.pretrained import require_files, require_safetensors
 from kinema.models.uninitialised import Uninitialised
 
@@ -57,7 +58,8 @@ def load_state(
     Args:
         folder: where the files lie.
         stem: their name before `.safetensors`.
-        dtype: floating tensors are converted to it one by one while reading; None leaves them as stored.
+        dtype: floating tensors are converted to it one by one while reading; None leaves them as stored, and
+            int8 rows in the type of their scales.
         device: where the tensors go.
 
     Raises:
@@ -72,6 +74,15 @@ def load_state(
                     state[name] = tensor.to(dtype) if dtype and tensor.is_floating_point() else tensor
         except (SafetensorError, OSError) as error:
             raise ModelError(f"{path} is damaged or not safetensors ({error}); fetch it again.") from None
+    return _unpacked(state, dtype)
+
+
+def _unpacked(state: dict[str, Tensor], dtype: torch.dtype | None) -> dict[str, Tensor]:
+    """Matrices stored as int8 rows with a scale each (`minilm.pack`) as floats; everything else as it is."""
+    packed = [name for name in state if state[name].dtype == torch.int8 and name + SCALE_SUFFIX in state]
+    for name in packed:
+        scale_O1 = state.pop(name + SCALE_SUFFIX)[:, None]
+        state[name] = (state[name].float() * scale_O1.float()).to(dtype or scale_O1.dtype)
     return state
 
 
