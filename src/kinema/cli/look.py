@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from kinema.cli.help import VerbCommand
 from kinema.cli.make import SHOT_FILES
-from kinema.cli.options import ShotOptions, Variables, read_vars, with_options
+from kinema.cli.options import OUTPUT, ShotOptions, Variables, read_vars, with_options
 from kinema.cli.progress import Reporter
+
+
+def _output(*names: str, help: str, metavar: str | None = None) -> Any:
+    return typer.Option(*names, help=help, metavar=metavar, rich_help_panel=OUTPUT, show_default=False)
 
 
 def register(app: typer.Typer) -> None:
@@ -29,6 +33,23 @@ def plan(
     ],
     shot: ShotOptions,
     var: Variables = None,
+    tracks: Annotated[
+        bool, _output("--tracks", help="Print the weights of every latent frame as numbers.")
+    ] = False,
+    plot: Annotated[
+        Path | None, _output("--plot", metavar="FILE", help="Draw the tracks into a .png or .svg.")
+    ] = None,
+    preview: Annotated[
+        bool,
+        _output(
+            "--preview", help="Run it with a stand-in for the model: a contact sheet with the tracks."
+        ),
+    ] = False,
+    out: Annotated[
+        Path | None,
+        _output("--out", "-o", metavar="FILE", help="Of --preview: .png, .svg, or a clip: .mp4, .webp, ..."),
+    ] = None,
+    overwrite: Annotated[bool, _output("--overwrite", help="Replace existing pictures.")] = False,
     format: Annotated[
         str,
         typer.Option(
@@ -46,9 +67,11 @@ def plan(
 
     \b
     kinema plan "a rooster" --guidance "0:(6), 16:(2)"
-    kinema plan story.yaml
+    kinema plan story.yaml --tracks --plot tracks.svg
+    kinema plan story.yaml --preview -o preview.png
     """
-    from kinema.cli.show import show_job
+    from kinema.cli.draw import draw_plot, draw_preview
+    from kinema.cli.show import show_job, show_tracks
     from kinema.pipelines.job import make_job
     from kinema.pipelines.source import read_request
     from kinema.story.shot import Shot
@@ -58,7 +81,16 @@ def plan(
             request = read_request(what, changes=shot.given(), variables=read_vars(var))
         else:
             request = Shot.from_mapping({"prompt": what, **shot.given()})
-        show_job(make_job(request), report)
+        job = make_job(request)
+        if tracks:
+            show_tracks(job, report)
+        if plot is not None:
+            draw_plot(job, plot, report, overwrite=overwrite)
+        if preview or out is not None:
+            name = Path(what).stem if _is_file_name(what) else "preview"
+            draw_preview(job, out or Path(f"{name}-preview.png"), report, overwrite=overwrite)
+        if not (tracks or plot or preview or out):
+            show_job(job, report)
 
 
 def _is_file_name(what: str) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +35,38 @@ def show_job(job: Job, report: Reporter) -> None:
             typer.echo(f"shot {index + 1} of {len(job.plans)}")
         for line in [*lines(plan, card), *costs(cost, rate)]:
             typer.echo(line)
+
+
+def show_tracks(job: Job, report: Reporter) -> None:
+    """Print what each latent frame is told: guidance, and the share of every prompt above 0."""
+    for index, plan in enumerate(job.plans):
+        if report.json:
+            report.emit("tracks", shot=index + 1, rows=list(track_rows(plan)))
+            continue
+        if len(job.plans) > 1:
+            typer.echo(f"shot {index + 1} of {len(job.plans)}")
+        typer.echo(row("frames", f"{'guidance':<9} prompts"))
+        for found in track_rows(plan):
+            shares = [f"{text['weight']:7.2%} {text['text']!r}" for text in found["prompts"]]
+            shares += [f"{text['weight']:7.2%} not {text['text']!r}" for text in found["negatives"]]
+            typer.echo(row(found["frames"], f"{found['guidance']:<9.4g} {'  '.join(shares)}"))
+
+
+def track_rows(plan: Plan) -> Iterator[dict[str, Any]]:
+    """For each latent frame: its pixel frames, guidance, and the weights above 0 that the model will see."""
+    g = plan.geometry
+    starts = g.group_starts()
+    for t, (first, after) in enumerate(zip(starts, [*starts[1:], g.frames], strict=True)):
+        sides = {
+            name: [
+                {"text": text, "weight": weights[t]}
+                for text, weights in _texts(name.rstrip("s"), side)
+                if weights[t] > 0
+            ]
+            for name, side in (("prompts", plan.prompts), ("negatives", plan.negatives))
+        }
+        frames = f"{first}" if after == first + 1 else f"{first}-{after - 1}"
+        yield {"frames": frames, "guidance": plan.sampling.guidance[t], **sides}
 
 
 def lines(plan: Plan, card: ModelCard) -> list[str]:

@@ -11,13 +11,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
+
+import numpy as np
 
 from kinema.io import ffmpeg
 from kinema.io.audio_source import open_audio
 from kinema.io.formats import Container
 
 RATE = 48_000
+PEAK_RATE = 8_000
 
 CODECS: dict[str, tuple[str, ...]] = {
     "mp4": ("-c:a", "aac", "-b:a", "192k"),
@@ -74,10 +78,7 @@ def mux(
     Raises:
         MediaError: a sound file that cannot be decoded.
     """
-    arguments = ["-i", ffmpeg.url(video)]
-    for part in parts:
-        loop = ["-stream_loop", "-1"] if part.loop else []
-        arguments += [*loop, *open_audio(part.path).arguments]
+    arguments = ["-i", ffmpeg.url(video), *_inputs(parts)]
     arguments += [*metadata, "-filter_complex", graph(parts, seconds)]
     arguments += ["-map", "0:v:0", "-c:v", "copy", "-map", "[sound]", *CODECS[container.muxer]]
     arguments += ["-fflags", "+bitexact", "-flags:a", "+bitexact", *container.arguments]
@@ -85,10 +86,19 @@ def mux(
     made.check(f"cannot lay sound under {video.name}")
 
 
-def graph(parts: Sequence[AudioPart], seconds: Fraction) -> str:
-    """ffmpeg's filter graph from inputs 1, 2, ... to `[sound]`."""
-    chains = [f"[{i}:a:0]{_chain(part)}[part{i}]" for i, part in enumerate(parts, start=1)]
-    inputs = "".join(f"[part{i}]" for i in range(1, len(parts) + 1))
+def _inputs(parts: Sequence[AudioPart]) -> list[str]:
+    """ffmpeg's arguments that open each part's file."""
+    arguments: list[str] = []
+    for part in parts:
+        loop = ["-stream_loop", "-1"] if part.loop else []
+        arguments += [*loop, *open_audio(part.path).arguments]
+    return arguments
+
+
+def graph(parts: Sequence[AudioPart], seconds: Fraction, *, first: int = 1) -> str:
+    """ffmpeg's filter graph from inputs `first`, ... to `[sound]`."""
+    chains = [f"[{i}:a:0]{_chain(part)}[part{i}]" for i, part in enumerate(parts, start=first)]
+    inputs = "".join(f"[part{i}]" for i in range(first, first + len(parts)))
     whole = samples(seconds)
     mix = f"{inputs}amix=inputs={len(parts)}:normalize=0:duration=longest,"
     return ";".join([*chains, f"{mix}apad=whole_len={whole},atrim=end_sample={whole}[sound]"])
@@ -113,3 +123,13 @@ def _chain(part: AudioPart) -> str:
         fade = min(length, max(1, samples(Fraction(part.fade_out))))
         steps.append(f"afade=t=out:ss={length - fade}:ns={fade}")
     return ",".join([*steps, f"adelay={samples(part.at)}S:all=1"])
+
+
+def peaks(parts: Sequence[AudioPart], seconds: Fraction, columns: int) -> np.ndarray:
+    """The loudest sample, 0..1, in each of `columns` equal stretches of the sound that `mux` would write."""
+    mixed = f"{graph(parts, seconds, first=0)};[sound]aresample={PEAK_RATE}[low]"
+    wanted = ["-filter_complex", mixed, "-map", "[low]", "-ac", "1", "-f", "f32le", "pipe:1"]
+    run = ffmpeg.run([*_inputs(parts), *wanted], limit=1 << 28)
+    level = np.abs(np.frombuffer(run.check("cannot read the sound").output, np.float32))
+    edges = np.linspace(0, max(1, len(level)), columns + 1).astype(int)
+    return np.array([level[a : max(b, a + 1)].max(initial=0.0) for a, b in pairwise(edges)])

@@ -7,6 +7,8 @@ slanted lines are smooth.
 from __future__ import annotations
 
 import base64
+import colorsys
+import hashlib
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -209,6 +211,15 @@ def shortened(text: str, width: float, size: float = 11) -> str:
     while text and font.getlength(f"{text}…") > width:
         text = text[:-1]
     return f"{text.rstrip()}…"
+
+
+def color_of(text: str) -> tuple[int, int, int]:
+    """A colour for some words, the same wherever they are shown; 0..255. No words are gray."""
+    if not text.strip():
+        return 128, 128, 128
+    digest = hashlib.sha256(text.encode()).digest()
+    red, green, blue = colorsys.hls_to_rgb(digest[0] / 256, 0.4 + digest[1] / 1536, 0.65)
+    return round(255 * red), round(255 * green), round(255 * blue)
 
 
 def _points(points: Sequence[Point]) -> str:

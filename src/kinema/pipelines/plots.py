@@ -12,7 +12,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from kinema.pipelines.figure import FAINT, INK, PALETTE, Figure, shortened
+from kinema.pipelines.figure import FAINT, INK, PALETTE, Figure, color_of, shortened
 from kinema.pipelines.job import Job, shot_frames
 from kinema.pipelines.listening import settle
 from kinema.pipelines.plan import Plan, Prompts, Spans
@@ -45,6 +45,11 @@ class Track:
     low: float
     high: float
 
+    @property
+    def prompt(self) -> bool:
+        """It is the weight of a prompt, whose words have a colour of their own."""
+        return self.name in ("prompt", "negative")
+
 
 def tracks(plan: Plan) -> list[Track]:
     """Every track of a plan: prompts, negative prompts, held pictures, and numbers that change."""
@@ -72,7 +77,7 @@ def _prompts(name: str, side: Prompts, starts: tuple[int, ...]) -> Iterator[Trac
 def _number(name: str, starts: tuple[int, ...], values: Sequence[float]) -> Track:
     low, high = min(values), max(values)
     span = f"{low:g}" if low == high else f"{low:.4g} to {high:.4g}"
-    return Track(name, f"{name} {span}", starts, tuple(values), min(low, 0.0), high)
+    return Track(name, f"{name} {span}", starts, tuple(values), min(low, 0.0), max(high, 0.0))
 
 
 def _scheduled(plan: Plan) -> Iterator[Track]:
@@ -120,7 +125,9 @@ def draw_tracks(figure: Figure, plan: Plan) -> None:
     frames = plan.geometry.frames
     draw_ruler(figure, frames)
     for i, track in enumerate(tracks(plan)):
-        draw_lane(figure, track, frames, PALETTE[i % len(PALETTE)])
+        red, green, blue = color_of(track.label)
+        shown = f"#{red:02x}{green:02x}{blue:02x}" if track.prompt else PALETTE[i % len(PALETTE)]
+        draw_lane(figure, track, frames, shown)
     figure.height += GAP
 
 
@@ -137,9 +144,11 @@ def draw_ruler(figure: Figure, frames: int) -> None:
 
 def draw_lane(figure: Figure, track: Track, frames: int, color: str) -> None:
     """A track's steps, filled from its low end, and its label."""
-    prefix = f"{track.name}: " if track.name in ("prompt", "negative", "held") else ""
-    label = shortened(prefix + track.label, WIDTH - LEFT - RIGHT)
-    figure.words(LEFT, figure.height, label)
+    prefix = f"{track.name}: " if track.prompt or track.name == "held" else ""
+    figure.words(LEFT, figure.height, shortened(prefix + track.label, WIDTH - LEFT - RIGHT))
+    if not track.prompt and len(set(track.values)) == 1:  # a number that stays needs no lane
+        figure.height += LABEL + GAP
+        return
     top = figure.height + LABEL + 2
     figure.box(LEFT, top, WIDTH - LEFT - RIGHT, LANE, "#f0f0ec")
     span = max(track.high - track.low, 1e-9)

@@ -78,17 +78,18 @@ def _request(request: Shot | Storyboard | str | Path) -> Shot | Storyboard:
 def stream(
     job: Job,
     *,
-    model: Model | None = None,
+    model: Model | Mapping[str, Model] | None = None,
     on_progress: OnProgress | None = None,
     keep_record: bool = True,
     keep: Keep | None = None,
 ) -> Clip:
     """A clip whose frames are made as they are drawn: nothing is loaded before the first one is asked for.
 
-    A writer can therefore check its target first, and memory does not grow with length. With `keep` the
-    frames can be drawn more than once: what was made before is read, and the rest made.
+    A writer can therefore check its target first, and memory does not grow with length. `model` is one that
+    is loaded already, or several by name. With `keep` the frames can be drawn more than once: what was made
+    before is read, and the rest made.
     """
-    models = {} if model is None else {model.card.id: model}
+    models = {model.card.id: model} if isinstance(model, Model) else dict(model or {})
     record = Record(job.shot, identity(job, models), versions()) if keep_record else None
     clip = Clip(iter(()), Fraction(job.fps), record, count=job.length, size=(job.width, job.height))
     clip.audio = job.audio
