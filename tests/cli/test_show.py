@@ -135,3 +135,33 @@ def test_a_storyboard_shows_every_shot(no_weights, here, capsys):
     assert (
         text.index("shot 1 of 2") < text.index("'a fox'") < text.index("shot 2 of 2") < text.index("'a wolf'")
     )
+
+
+def test_tracks_are_numbers_that_sum_to_one(no_weights, here, capsys):
+    (here / "s.yaml").write_text("seed: 1\nframes: 17\nprompt: {0: a fox, -1: a wolf}\nnegative: text\n")
+    assert kinema.cli.run(["plan", "s.yaml", "--tracks", "--format", "json"]) == 0
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    assert [row["frames"] for row in rows] == ["0", "1-4", "5-8", "9-12", "13-16"]
+    made = plan(prompt={0: "a fox", -1: "a wolf"}, negative="text")
+    for row, weights in zip(rows, made.prompts.weights, strict=True):
+        shown = {text["text"]: text["weight"] for text in row["prompts"]}
+        assert [shown.get("a fox", 0), shown.get("a wolf", 0)] == list(weights)
+        assert row["negatives"] == [{"text": "text", "weight": 1}]
+    assert kinema.cli.run(["plan", "s.yaml", "--tracks"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert re.match(r"  5-8 +3 +59.38% 'a fox' +40.62% 'a wolf' +100.00% not 'text'", lines[3])
+
+
+def test_a_preview_needs_no_weights(no_weights, here, files, capsys):
+    text = "seed: 1\nframes: 9\nshots: [a fox, {prompt: a wolf, transition: dissolve 4}]\n"
+    (here / "s.yaml").write_text(text)
+    assert kinema.cli.run(["plan", "s.yaml", "--preview", "--plot", "t.svg"]) == 0
+    assert kinema.cli.run(["plan", "s.yaml", "-o", "p.mp4"]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == "t.svg"
+    assert said[1] == "s-preview.png  14 frames at 8 fps, by a stand-in"
+    assert files() == {"s.yaml", "t.svg", "s-preview.png", "p.mp4"}
+    assert kinema.cli.run(["plan", "s.yaml", "--preview"]) == 2
+    assert "s-preview.png' exists" in capsys.readouterr().err
+    assert kinema.cli.run(["plan", "s.yaml", "--plot", "x.jpg"]) == 2
+    assert "end it in .png or .svg" in capsys.readouterr().err

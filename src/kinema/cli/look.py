@@ -41,9 +41,7 @@ def plan(
     ] = None,
     preview: Annotated[
         bool,
-        _output(
-            "--preview", help="Run it with a stand-in for the model: a contact sheet with the tracks."
-        ),
+        _output("--preview", help="Run it with a stand-in for the model: a contact sheet with the tracks."),
     ] = False,
     out: Annotated[
         Path | None,

@@ -10,8 +10,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-import numpy as np
-
 from kinema.pipelines.figure import FAINT, INK, PALETTE, Figure, color_of, shortened
 from kinema.pipelines.job import Job, shot_frames
 from kinema.pipelines.listening import settle
@@ -89,11 +87,10 @@ def _scheduled(plan: Plan) -> Iterator[Track]:
         return
     values = shot.camera.sample(g.keep, fps, seed)
     for name in shot.camera.tracks:
-        values_F = np.asarray(values[name], dtype=float)
-        if np.ptp(values_F) > 0 or name in shot.camera.model_fields_set:
-            low, high = float(values_F.min()), float(values_F.max())
-            label = f"camera.{name} {low:.4g} to {high:.4g}" if low < high else f"camera.{name} {low:.4g}"
-            yield Track(f"camera.{name}", label, tuple(range(g.keep)), tuple(values_F), low, high)
+        low, high = float(values[name].min()), float(values[name].max())
+        if low < high:
+            label = f"camera.{name} {low:.4g} to {high:.4g}"
+            yield Track(f"camera.{name}", label, tuple(range(g.keep)), tuple(values[name]), low, high)
 
 
 def plot(job: Job) -> Figure:

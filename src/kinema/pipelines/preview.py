@@ -12,8 +12,10 @@ from fractions import Fraction
 
 import numpy as np
 
+from kinema.animation.camera import CameraPath, path
 from kinema.core.contracts import OnProgress
 from kinema.io.clip import Clip
+from kinema.pipelines.camera_plot import draw_camera
 from kinema.pipelines.figure import PALETTE, Figure, shortened
 from kinema.pipelines.job import Job, shot_frames
 from kinema.pipelines.plan import Plan
@@ -21,6 +23,7 @@ from kinema.pipelines.plots import GAP, LEFT, RIGHT, WIDTH, draw_tracks, heading
 from kinema.pipelines.run import stream
 from kinema.pipelines.sound_plot import draw_sound
 from kinema.pipelines.stand_in import stand_in
+from kinema.story.shot import Shot
 
 STEPS = 6
 """Sampling steps of a preview: the stand-in's flow is smooth, and more would look the same."""
@@ -46,8 +49,18 @@ def preview(job: Job, *, on_progress: OnProgress | None = None) -> Figure:
     for index, plan in enumerate(job.plans):
         heading(figure, job, index)
         draw_stills(figure, {frame: stills[frame] for frame in chosen[index]}, job.starts[index])
+        if (path := camera_path(plan)) is not None and path.moves:
+            draw_camera(figure, path)
         draw_tracks(figure, plan)
     return figure
+
+
+def camera_path(plan: Plan) -> CameraPath | None:
+    """Where the shot's camera goes; None for a shot without one."""
+    shot, g = Shot.from_mapping(plan.shot), plan.geometry
+    if shot.camera is None:
+        return None
+    return path(shot.camera, g.keep, Fraction(g.fps), (g.width, g.height), seed=plan.sampling.seed)
 
 
 def _quick(plan: Plan) -> Plan:

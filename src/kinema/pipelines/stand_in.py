@@ -157,6 +157,8 @@ class StandInCodec:
         detail: cells along a latent position's side.
     """
 
+    memory = 0  # earlier latent frames that a decoded one depends on
+
     def __init__(self, stride: Stride, detail: int) -> None:
         self.stride, self.detail = stride, detail
 
