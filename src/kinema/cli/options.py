@@ -139,6 +139,20 @@ class ShotOptions:
     shift: Annotated[
         Text, _sampling("--shift", metavar="X", help="Above 1: more of the steps at high noise.")
     ] = None
+    lora: Annotated[
+        list[str] | None,
+        _clip(
+            "--lora", metavar="FILE[:SCALE]", help="A LoRA, with its scale or a schedule; may be repeated."
+        ),
+    ] = None
+    lora_high: Annotated[
+        list[str] | None,
+        _clip("--lora-high", metavar="FILE[:SCALE]", help="The same for the transformer of high noise."),
+    ] = None
+    lora_low: Annotated[
+        list[str] | None,
+        _clip("--lora-low", metavar="FILE[:SCALE]", help="The same for the transformer of low noise."),
+    ] = None
     blend: Annotated[
         Text,
         _sampling("--blend", metavar="HOW", help="Where prompts mix: attention, embedding or velocity."),
@@ -154,11 +168,23 @@ class ShotOptions:
         """The shot's fields that were said, as text; `ConfigError` for an interval without two ends."""
         said = {f.name: getattr(self, f.name) for f in fields(self)}
         said = {name: value for name, value in said.items() if value is not None and value is not False}
+        said["loras"] = self._loras(said)
+        if not said["loras"]:
+            del said["loras"]
         if self.guidance_interval is not None:
             said["guidance_interval"] = _two_levels(self.guidance_interval)
         if self.redraw:
             said |= {"mode": self.mode or "frame_by_frame", "redraw": _named_values(self.redraw)}
         return said
+
+    def _loras(self, said: dict[str, Any]) -> list[dict[str, Any]]:
+        from kinema.story.lora import Lora
+
+        found = []
+        for name, expert in (("lora", None), ("lora_high", "high"), ("lora_low", "low")):
+            for text in said.pop(name, None) or ():
+                found.append(Lora.from_text(text, expert).to_mapping())
+        return found
 
 
 @dataclass(frozen=True, kw_only=True)

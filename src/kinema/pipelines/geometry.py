@@ -10,6 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fractions import Fraction
 
+import numpy as np
+from numpy.typing import NDArray
+
 from kinema.core.contracts import Stride
 from kinema.core.errors import GeometryError
 from kinema.io.image import read_image
@@ -75,6 +78,19 @@ class Geometry:
     def latents(self) -> int:
         """Latent positions that the transformer sees."""
         return (self.latent_frames + self.context) * self.rows * self.columns
+
+
+def per_latent(values_F: NDArray[np.float64], geometry: Geometry) -> NDArray[np.float64]:
+    """Values per pixel frame `[F, ...]` as means over each latent frame's group `[T, ...]`.
+
+    Frames beyond the last value (a length that was rounded up) repeat it.
+    """
+    starts = geometry.group_starts()
+    rows = [
+        values_F[min(a, len(values_F) - 1) : max(b, a + 1)]
+        for a, b in zip(starts, [*starts[1:], geometry.frames], strict=True)
+    ]
+    return np.stack([row.mean(axis=0) if len(row) else values_F[-1] for row in rows])
 
 
 def plan_geometry(shot: Shot, card: ModelCard, after: Geometry | None = None) -> Geometry:

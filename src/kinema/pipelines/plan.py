@@ -25,9 +25,10 @@ from kinema.pipelines.frame_by_frame_plan import (
     one_frame_card,
     plan_redraw,
 )
-from kinema.pipelines.geometry import Geometry, plan_geometry
+from kinema.pipelines.geometry import Geometry, per_latent, plan_geometry
 from kinema.pipelines.given import Given, plan_given
 from kinema.pipelines.listening import settle
+from kinema.pipelines.loras import PlannedLora, plan_loras
 from kinema.pipelines.windows import Cover, plan_windows, refuse_windows
 from kinema.story.prompts import both_sides
 from kinema.story.redraw import Mode
@@ -84,6 +85,7 @@ class Plan:
         sampling: solver and guidance.
         prompts, negatives: texts over latent frames.
         given: pictures and clips that the result must keep or start from.
+        loras: files that change the model, with their scales.
         device, dtype: as asked for; resolved when the model loads.
         notes: what was rounded or moved, for the user to read.
         windows: how a clip longer than the model is covered; None where one forward sees all of it.
@@ -98,6 +100,7 @@ class Plan:
     prompts: Prompts
     negatives: Prompts
     given: Given
+    loras: tuple[PlannedLora, ...]
     device: str
     dtype: str
     notes: tuple[str, ...]
@@ -140,6 +143,7 @@ def make_plan(shot: Shot, card: ModelCard, after: Geometry | None = None, begin:
     seed = secrets.randbelow(2**31) if shot.seed is None else shot.seed
     shot, heard = settle(shot, geometry.keep, Fraction(geometry.fps), seed, begin)
     given, notes = plan_given(shot, card, geometry)
+    loras, words = plan_loras(shot, card, geometry, seed)
     prompts, negatives = _prompts(shot, geometry)
     sampling = _sampling(shot, card, geometry, seed)
     redraw: RedrawPlan | None = None
@@ -164,9 +168,10 @@ def make_plan(shot: Shot, card: ModelCard, after: Geometry | None = None, begin:
         prompts=prompts,
         negatives=negatives,
         given=given,
+        loras=loras,
         device=shot.device,
         dtype=shot.dtype,
-        notes=(*geometry.notes, *heard, *notes, *more, *_closing(shot, geometry)),
+        notes=(*geometry.notes, *heard, *notes, *words, *more, *_closing(shot, geometry)),
         windows=windows,
         shot=_resolved(shot, geometry, sampling, card).model_dump(mode="json", exclude_none=True),
         redraw=redraw,
@@ -233,19 +238,6 @@ def _scale(written: Schedule | None, default: float, geometry: Geometry, seed: i
         return (default,) * geometry.latent_frames
     values = written.sample(geometry.keep, Fraction(geometry.fps), seed)
     return tuple(float(g) for g in per_latent(values, geometry))
-
-
-def per_latent(values_F: NDArray[np.float64], geometry: Geometry) -> NDArray[np.float64]:
-    """Values per pixel frame `[F, ...]` as means over each latent frame's group `[T, ...]`.
-
-    Frames beyond the last value (a length that was rounded up) repeat it.
-    """
-    starts = geometry.group_starts()
-    rows = [
-        values_F[min(a, len(values_F) - 1) : max(b, a + 1)]
-        for a, b in zip(starts, [*starts[1:], geometry.frames], strict=True)
-    ]
-    return np.stack([row.mean(axis=0) if len(row) else values_F[-1] for row in rows])
 
 
 def _prompts(shot: Shot, geometry: Geometry) -> tuple[Prompts, Prompts]:

@@ -31,6 +31,7 @@ from kinema.pipelines.memory import FORGETFUL, Memory, Snapshot
 from kinema.pipelines.model import Model, VideoVAE
 from kinema.pipelines.network import Network
 from kinema.pipelines.plan import Plan, Sampling
+from kinema.pipelines.worn import Frames, worn
 
 GUIDANCE: dict[str, type[ClassifierFree]] = {
     "cfg": ClassifierFree,
@@ -89,7 +90,8 @@ def sample_plan(
 ) -> Sampled:
     """Condition and denoise; see `render_plan`."""
     on_progress(Progress("text", 0, 1))
-    conditions = condition(plan, model, previous=previous)
+    with worn(model.dit, plan.loras):  # texts' keys and values are the transformer's too
+        conditions = condition(plan, model, previous=previous)
     on_progress(Progress("text", 1, 1))
     skip = 0 if conditions.tail is None else conditions.tail.frames
     steps = solver(plan.sampling.solver)
@@ -148,31 +150,34 @@ def denoise(
     """
     context = 0 if conditions.tail is None else conditions.tail.held
     table_SBT = conditions.table_SBT
-    return sample(
-        guided(plan, model, conditions, context),
-        conditions.start_BCTYX if state is None else state.x_BCTYX,
-        table_SBT if plan.windows is None else staggered(table_SBT, plan.windows),
-        solver(plan.sampling.solver),
-        noise=FrameNoise(plan.sampling.seed, first=plan.geometry.first - context),
-        on_step=on_progress,
-        on_state=on_state,
-        start=0 if state is None else state.index,
-        state=None if state is None else state.solver,
-    )
+    frames = Frames()
+    with worn(model.dit, plan.loras, context=context, frames=frames):
+        return sample(
+            guided(plan, model, conditions, context, frames),
+            conditions.start_BCTYX if state is None else state.x_BCTYX,
+            table_SBT if plan.windows is None else staggered(table_SBT, plan.windows),
+            solver(plan.sampling.solver),
+            noise=FrameNoise(plan.sampling.seed, first=plan.geometry.first - context),
+            on_step=on_progress,
+            on_state=on_state,
+            start=0 if state is None else state.index,
+            state=None if state is None else state.solver,
+        )
 
 
-def guided(plan: Plan, model: Model, conditions: Conditions, context: int) -> Velocity:
-    """The guided network: on the whole clip, or on windows of it."""
+def guided(plan: Plan, model: Model, conditions: Conditions, context: int, frames: Frames) -> Velocity:
+    """The guided network: on the whole clip, or on windows of it, whose frames the LoRAs are told."""
     network = Network(model.dit, conditions, plan.sampling)
     rule = guidance(plan.sampling, conditions.table_SBT, context)
     if plan.windows is None:
         return Guided(network, rule)
 
     @cache
-    def view(frames: tuple[int, ...]) -> Velocity:
-        at = list(frames)
+    def view(places: tuple[int, ...]) -> Velocity:
+        at = list(places)
         scale = torch.as_tensor(rule.scale)[..., at]
-        return Guided(replace(network, conditions=conditions.at(at)), replace(rule, scale=scale))
+        window = Guided(replace(network, conditions=conditions.at(at)), replace(rule, scale=scale))
+        return frames.shown(at, window)
 
     return Windowed(view, plan.windows)
 

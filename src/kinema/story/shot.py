@@ -11,10 +11,18 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, Field, ModelWrapValidatorHandler, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    ModelWrapValidatorHandler,
+    field_validator,
+    model_validator,
+)
 
 from kinema.core.errors import ConfigError
 from kinema.story.camera import AnyCamera, Camera
+from kinema.story.lora import Lora, as_loras
 from kinema.story.media import MediaPath
 from kinema.story.positions import FramePosition
 from kinema.story.redraw import Mode, Redraw
@@ -192,6 +200,9 @@ class Shot(Settings):
     )
     guidance_method: Literal["cfg", "cfg-zero", "apg"] = Field(
         "cfg", title="Guidance method", description="classifier-free, CFG-Zero*, or adaptive projected"
+    )
+    loras: Annotated[tuple[Lora, ...], BeforeValidator(as_loras)] = Field(
+        (), max_length=32, title="LoRAs", description="files that change the model, each with a scale"
     )
     blend: Literal["attention", "embedding", "velocity"] = Field(
         "attention", title="Blend", description="where two prompts meet while one turns into the other"

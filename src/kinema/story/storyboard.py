@@ -202,6 +202,8 @@ def _shot_with_paths(shot: Shot, change: Callable[[str], str]) -> Shot:
     changes: dict[str, Any] = {}
     if shot.keyframes:
         changes["keyframes"] = tuple(key.with_(image=change(key.image)) for key in shot.keyframes)
+    if shot.loras:
+        changes["loras"] = tuple(lora.with_(path=change(lora.path)) for lora in shot.loras)
     if shot.source is not None:
         changes["source"] = shot.source.with_(path=change(shot.source.path))
     if shot.redraw is not None:

@@ -1,0 +1,80 @@
+"""The verbs about LoRA files: `kinema lora inspect`, `kinema lora convert`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kinema.cli.help import VerbCommand
+from kinema.core.errors import ConfigError
+
+File = Annotated[Path, typer.Argument(metavar="FILE", help="A .safetensors file.", show_default=False)]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verbs."""
+    group = typer.Typer(no_args_is_help=True, help="Look at LoRA files and convert them.")
+    for verb in (inspect, convert):
+        group.command(cls=VerbCommand)(verb)
+    app.add_typer(group, name="lora", rich_help_panel="Look")
+
+
+def inspect(
+    file: File,
+    model: Annotated[
+        str | None,
+        typer.Option("--model", "-m", metavar="NAME", help="Also say whether it fits this model."),
+    ] = None,
+) -> None:
+    """Say what a LoRA file holds, and whether it fits a model.
+
+    \b
+    kinema lora inspect style.safetensors --model Wan-AI/Wan2.1-T2V-1.3B-Diffusers
+    """
+    from kinema.models.lora_file import read_lora
+
+    lora = read_lora(file)
+    ranks = ", ".join(map(str, lora.ranks)) or "none"
+    typer.echo(f"{file}: {lora.layout} layout, {len(lora.changes)} layers, {lora.count} keys, rank {ranks}")
+    for expert in sorted({e for e, _ in lora.changes if e is not None}):
+        layers = sum(e == expert for e, _ in lora.changes)
+        typer.echo(f"  {layers} layers of the transformer of {expert} noise")
+    if model is not None:
+        from kinema.pipelines.cards import read_card
+        from kinema.pipelines.loras import fitted
+
+        used = fitted(lora, read_card(model))
+        typer.echo(f"  fits {model}: {used} of {lora.count} keys used")
+
+
+def convert(
+    file: File,
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The file to write.", show_default=False)],
+    to: Annotated[
+        str,
+        typer.Option("--to", metavar="LAYOUT", help="diffusers (default), original (ComfyUI) or kohya."),
+    ] = "diffusers",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
+) -> None:
+    """Write a LoRA in the names that another program reads.
+
+    \b
+    kinema lora convert comfy-style.safetensors style.safetensors --to diffusers
+    """
+    from safetensors.torch import save_file
+
+    from kinema.io.atomic import check_target, publish, staging
+    from kinema.models.lora_file import read_lora
+    from kinema.models.lora_write import relaid
+
+    if out.suffix != ".safetensors":
+        raise ConfigError(f"{out} does not end in .safetensors; LoRAs are written as safetensors.")
+    check_target(out, overwrite=overwrite)
+    lora = read_lora(file)
+    tensors = relaid(lora, to)
+    with staging(out.parent) as work:
+        save_file(tensors, work / out.name, {"format": "pt"})
+        publish(work / out.name, out)
+    typer.echo(f"{out}: {to} layout, {len(lora.changes)} layers, {len(tensors)} keys (from {lora.count})")

@@ -1,0 +1,255 @@
+"""LoRAs on a transformer: fitted strictly, laid over it or merged, and taken off without a trace.
+
+    y = W x + sum_i s_i (alpha_i / r_i) up_i (down_i x)          laid over: the weights are not touched
+    W' = W + sum_i s_i (alpha_i / r_i) up_i down_i               merged: no cost per step, the old W is kept
+
+The scale s may differ from latent frame to latent frame when laid over. Layers that read what all frames
+share (keys and values of texts and pictures, the text embedder) take the mean over the clip.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kinema.core.errors import ModelError
+from kinema.models.lora_file import Change, Expert, LoraFile
+from kinema.models.wan_names import from_original, to_original
+
+SHARED = (
+    "attn2.to_k",
+    "attn2.to_v",
+    "attn2.add_k_proj",
+    "attn2.add_v_proj",
+    "text_embedder",
+    "image_embedder",
+)
+PER_FRAME_INPUT = ("time_embedder", "time_proj")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Fitted:
+    """A file's changes under the model's own names.
+
+    Attributes:
+        changes: by layer (`blocks.0.attn1.to_q`) or table (`blocks.0.scale_shift_table`).
+        keys: of the file, all of them used.
+    """
+
+    changes: Mapping[str, Change] = field(repr=False)
+    keys: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Worn:
+    """A fitted LoRA with its scale.
+
+    Attributes:
+        lora: what to apply.
+        scale_T: one number, or one per latent frame.
+    """
+
+    lora: Fitted
+    scale_T: tuple[float, ...]
+
+
+def fit(file: LoraFile, shapes: Mapping[str, Sequence[int]], *, expert: Expert | None = None) -> Fitted:
+    """A file's changes under a model's own names.
+
+    Args:
+        file: from `read_lora`.
+        shapes: of the model's parameters, by name; a model on the meta device has them too.
+        expert: of two transformers, the one to fit: keys that name the other are left to it.
+
+    Raises:
+        ModelError: a key names no layer of the model, or has another shape; nothing is left out in silence.
+    """
+    stems = {_stem(name) for name in shapes}
+    flat = {name.replace(".", "_"): stem for stem in stems for name in (stem, to_original(stem)) if name}
+    changes: dict[str, Change] = {}
+    strays: list[str] = []
+    for (owner, stem), change in file.changes.items():
+        if owner is not None and expert is not None and owner != expert:
+            continue
+        name = stem if stem in stems else from_original(stem) or flat.get(stem, "")
+        if name not in stems:
+            strays += change.keys
+        elif wrong := _misfit(name, change, shapes):
+            raise ModelError(f"{file.path} does not fit this model: {wrong}; it was made for another one.")
+        else:
+            changes[name] = change
+    if strays:
+        raise ModelError(
+            f"{file.path} does not fit this model: {len(strays)} of its {file.count} keys name layers that "
+            f"it does not have ({', '.join(strays[:3])}); it was made for another one."
+        )
+    return Fitted(changes, sum(len(change.keys) for change in changes.values()))
+
+
+def shapes_of(module: nn.Module) -> dict[str, tuple[int, ...]]:
+    """The shapes of a module's parameters, by name."""
+    return {name: tuple(parameter.shape) for name, parameter in module.named_parameters()}
+
+
+class Chosen(Protocol):
+    """Which latent frames the transformer is looking at."""
+
+    @property
+    def chosen(self) -> list[int] | None:
+        """Their indices; None for all."""
+        ...
+
+
+@contextmanager
+def wearing(
+    module: nn.Module, loras: Sequence[Worn], *, merge: bool = False, frames: Chosen | None = None
+) -> Iterator[None]:
+    """Apply LoRAs to `module` for a while; afterwards its weights are the very tensors that it had.
+
+    Args:
+        module: a transformer whose names the LoRAs were fitted to.
+        loras: applied together; their changes add up.
+        frames: which of the frames that have scales are looked at, asked at every call; None for all.
+        merge: fold them into the weights, when every scale is one number; else they are computed beside them.
+    """
+    hooks: list[Any] = []
+    kept: dict[str, Tensor] = {}
+    try:
+        for worn in loras:
+            for name, change in worn.lora.changes.items():
+                layer = _layer(module, name)
+                if merge or not isinstance(layer, nn.Linear | nn.Conv3d):
+                    _merge(module, name, change, _mean(worn.scale_T), kept)
+                else:
+                    hooks.append(
+                        layer.register_forward_hook(_Beside(name, change, worn.scale_T, layer, frames))
+                    )
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+        parameters = dict(module.named_parameters())
+        for name, tensor in kept.items():
+            parameters[name].data = tensor
+
+
+class _Beside:
+    """The change of one layer, computed from the layer's input and added to its output."""
+
+    def __init__(
+        self,
+        name: str,
+        change: Change,
+        scale_T: tuple[float, ...],
+        layer: nn.Linear | nn.Conv3d,
+        frames: Chosen | None,
+    ) -> None:
+        weight, self.frames = layer.weight, frames
+        self.name, self.change, self.layer = name, change, layer
+        self.down, self.up, self.diff, self.diff_b = (
+            None if t is None else t.to(weight.device, weight.dtype)
+            for t in (change.down, change.up, change.diff, change.diff_b)
+        )
+        shared = any(part in name for part in SHARED)
+        self.scale = torch.tensor([_mean(scale_T)] if shared else scale_T, device=weight.device)
+
+    def __call__(self, layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        x = inputs[0]
+        total: Tensor | None = None
+        if self.down is not None and self.up is not None:
+            total = self.change.strength * self._apply(self._apply(x, self.down), self.up, up=True)
+        if self.diff is not None:
+            part = self._apply(x, self.diff)
+            total = part if total is None else total + part
+        if self.diff_b is not None:
+            bias = self.diff_b if isinstance(self.layer, nn.Linear) else self.diff_b[:, None, None, None]
+            total = bias.expand_as(output) if total is None else total + bias
+        assert total is not None
+        return output + (self._scale(output) * total).type_as(output)
+
+    def _apply(self, x: Tensor, weight: Tensor, *, up: bool = False) -> Tensor:
+        if isinstance(self.layer, nn.Linear):
+            return F.linear(x.type_as(weight), weight)
+        stride = 1 if up else self.layer.stride
+        return F.conv3d(x.type_as(weight), weight, stride=stride)
+
+    def _scale(self, like: Tensor) -> Tensor:
+        """One number, or one per frame, shaped to multiply the output."""
+        if len(self.scale) == 1:
+            return self.scale.type_as(like)
+        chosen = None if self.frames is None else self.frames.chosen
+        scale = (self.scale if chosen is None else self.scale[chosen]).type_as(like)
+        T = len(scale)
+        if isinstance(self.layer, nn.Conv3d):
+            return scale[:, None, None]
+        if any(part in self.name for part in PER_FRAME_INPUT):
+            return scale[:, None]
+        tokens = like.shape[1]
+        assert tokens % T == 0, f"{tokens} tokens do not share {T} frames"
+        return scale.repeat_interleave(tokens // T)[:, None]
+
+
+def _merge(module: nn.Module, name: str, change: Change, scale: float, kept: dict[str, Tensor]) -> None:
+    """Add a change to the parameters themselves, in fp32, and keep what was there."""
+    parameters = dict(module.named_parameters())
+    weight = f"{name}.weight" if f"{name}.weight" in parameters else name
+    added: dict[str, Tensor] = {}
+    if change.down is not None and change.up is not None:
+        low = change.up.float().flatten(1) @ change.down.float().flatten(1)
+        added[weight] = change.strength * low.view(parameters[weight].shape)
+    if change.diff is not None:
+        diff = change.diff.float().view(parameters[weight].shape)
+        added[weight] = added[weight] + diff if weight in added else diff
+    if change.diff_b is not None:
+        added[f"{name}.bias"] = change.diff_b.float()
+    for key, delta in added.items():
+        parameter = parameters[key]
+        kept.setdefault(key, parameter.data)
+        moved = parameter.data.float() + scale * delta.to(parameter.device)
+        parameter.data = moved.to(parameter.dtype)
+
+
+def _misfit(name: str, change: Change, shapes: Mapping[str, Sequence[int]]) -> str | None:
+    """What of a change has another shape than the model's layer; None when all is well."""
+    weight = tuple(shapes.get(f"{name}.weight") or shapes.get(name) or ())
+    found: tuple[int, ...] = weight
+    if change.down is not None and change.up is not None:
+        if change.up.ndim != len(weight) or change.down.ndim != len(weight):
+            found = (change.up.shape[0], *change.down.shape[1:])
+        else:
+            ups = change.up.shape
+            found = (ups[0], *change.down.shape[1:]) if set(ups[2:]) <= {1} else tuple(ups)
+    if found != weight:
+        return f"{name} is {_shown(weight)} here and {_shown(found)} there"
+    if change.diff is not None and change.diff.numel() != torch.Size(weight).numel():
+        return f"{name} is {_shown(weight)} here and {_shown(change.diff.shape)} there"
+    bias = tuple(shapes.get(f"{name}.bias") or ())
+    if change.diff_b is not None and tuple(change.diff_b.shape) != bias:
+        return f"{name}.bias is {_shown(bias)} here and {_shown(change.diff_b.shape)} there"
+    return None
+
+
+def _shown(shape: Sequence[int]) -> str:
+    return "x".join(map(str, shape)) or "none"
+
+
+def _stem(parameter: str) -> str:
+    return parameter.removesuffix(".weight").removesuffix(".bias")
+
+
+def _layer(module: nn.Module, name: str) -> nn.Module | None:
+    """The layer of this name; None for a table that is a parameter by itself."""
+    try:
+        return module.get_submodule(name)
+    except AttributeError:
+        return None
+
+
+def _mean(scale_T: tuple[float, ...]) -> float:
+    return sum(scale_T) / len(scale_T)

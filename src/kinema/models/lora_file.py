@@ -1,0 +1,249 @@
+"""LoRA files of every common layout, read into changes to named layers.
+
+    W' = W + scale (alpha / rank) up down        the low-rank change of a layer's weight
+    W' = W + scale diff                          a plain difference, which some files have beside it
+
+Layouts: diffusers and PEFT (`transformer.blocks.0.attn1.to_q.lora_A.weight`), the original names that ComfyUI
+writes (`diffusion_model.blocks.0.self_attn.q.lora_down.weight`), and the flattened names of kohya and musubi
+(`lora_unet_blocks_0_self_attn_q.lora_down.weight`). A key that is none of these is an error: nothing is
+dropped in silence.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from kinema.core.errors import ModelError
+
+Part = Literal["down", "up", "bias", "alpha", "diff", "diff_b"]
+Expert = Literal["high", "low"]
+
+PREFIXES = (
+    "base_model.model.",
+    "model.diffusion_model.",
+    "diffusion_model.",
+    "transformer.",
+    "unet.",
+    "model.",
+)
+FLAT_PREFIXES = ("lora_unet_", "lora_transformer_")
+TEXT_PREFIXES = ("text_encoder", "lora_te", "te.", "conditioner.")
+OTHER_KINDS = {
+    "dora_scale": "DoRA",
+    "lora_magnitude_vector": "DoRA",
+    "hada_": "LoHa",
+    "lokr_": "LoKr",
+    "oft_": "OFT",
+    "boft_": "BOFT",
+    "lora_mid": "LoCon with a core tensor",
+}
+_LOW_RANK = re.compile(
+    r"(?P<stem>.+?)\.(?P<part>lora_A|lora_B|lora_down|lora_up|lora\.down|lora\.up)"
+    r"(?:\.(?!weight$|bias$)[^.]+)?(?:\.(?P<leaf>weight|bias))?"
+)
+_OTHER = re.compile(r"(?P<stem>.+)\.(?P<part>alpha|lora_alpha|diff|diff_b|diff_m)")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Change:
+    """What a file does to one layer.
+
+    Attributes:
+        down, up: `[r, in, ...]` and `[out, r, ...]`; both or neither.
+        alpha: the file's own scale is `alpha / r`; None for 1.
+        diff: added to the weight (or to a table that is a parameter by itself).
+        diff_b: added to the bias.
+        keys: the file's names for these, to be counted.
+    """
+
+    down: Tensor | None = None
+    up: Tensor | None = None
+    alpha: float | None = None
+    diff: Tensor | None = None
+    diff_b: Tensor | None = None
+    keys: tuple[str, ...] = ()
+
+    @property
+    def rank(self) -> int | None:
+        """Of the low-rank part."""
+        return None if self.down is None else self.down.shape[0]
+
+    @property
+    def strength(self) -> float:
+        """`alpha / r`."""
+        return 1.0 if self.alpha is None or self.rank is None else self.alpha / self.rank
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LoraFile:
+    """A file's changes by the file's own layer names; flattened names are told apart when it is fitted.
+
+    Attributes:
+        path: where it was read.
+        changes: by expert (None: the file does not say) and layer.
+        layout: what the names look like.
+        count: keys in the file.
+    """
+
+    path: Path
+    changes: Mapping[tuple[Expert | None, str], Change] = field(repr=False)
+    layout: Literal["diffusers", "original", "kohya"]
+    count: int
+
+    @property
+    def ranks(self) -> tuple[int, ...]:
+        """The distinct ranks, rising."""
+        return tuple(sorted({c.rank for c in self.changes.values() if c.rank is not None}))
+
+
+def read_lora(path: str | Path) -> LoraFile:
+    """Read a LoRA; every key of it is understood or the file is refused.
+
+    Raises:
+        ModelError: not there, not safetensors, damaged, of another kind than LoRA, or with halves missing.
+    """
+    path = Path(path)
+    tensors, metadata = _tensors(path)
+    changes: dict[tuple[Expert | None, str], Change] = {}
+    unknown = []
+    for key, tensor in tensors.items():
+        place = _parsed(key, path)
+        if place is None:
+            unknown.append(key)
+            continue
+        expert, stem, part = place
+        changes[expert, stem] = _with(changes.get((expert, stem), Change()), part, tensor, key)
+    if unknown or not changes:
+        raise ModelError(
+            f"{path} has {len(unknown)} keys of {len(tensors)} that are no part of a LoRA "
+            f"({', '.join(unknown[:3])}); it is another kind of file, or damaged."
+        )
+    if any(expert == "low" for expert, _ in changes):  # the others, of plain `transformer`, are the first's
+        changes = {(expert or "high", stem): change for (expert, stem), change in changes.items()}
+    _check_halves(path, changes)
+    return LoraFile(path, _with_alphas(changes, metadata), _layout(tensors), len(tensors))
+
+
+def _tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    if not path.is_file():
+        raise ModelError(f"LoRA {path} does not exist; check the path.")
+    if path.suffix != ".safetensors":
+        raise ModelError(
+            f"LoRA {path} is no .safetensors file; pickles can run code when opened and are refused."
+        )
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {k: file.get_tensor(k) for k in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f"LoRA {path} is damaged or not safetensors ({error}); fetch it again.") from None
+
+
+def _parsed(key: str, path: Path) -> tuple[Expert | None, str, Part] | None:
+    """Expert, layer and part of a key; None for a key that is no part of a LoRA."""
+    for mark, kind in OTHER_KINDS.items():
+        if mark in key:
+            raise ModelError(f"{path} is a {kind} ({key}), which kinema does not read; it reads LoRA.")
+    if key.startswith(TEXT_PREFIXES):
+        raise ModelError(
+            f"{path} also changes a text encoder ({key}); kinema's LoRAs change the transformer alone. "
+            "Use a file without text encoder keys."
+        )
+    expert: Expert | None = None
+    for prefix in FLAT_PREFIXES:
+        key = key.removeprefix(prefix)
+    for prefix in PREFIXES[:1]:
+        key = key.removeprefix(prefix)
+    if key.startswith("transformer_2."):
+        expert, key = "low", key.removeprefix("transformer_2.")
+    for prefix in PREFIXES[1:]:
+        key = key.removeprefix(prefix)
+    found = _LOW_RANK.fullmatch(key)
+    if found is not None:
+        down = found["part"] in ("lora_A", "lora_down", "lora.down")
+        part: Part = "bias" if found["leaf"] == "bias" else "down" if down else "up"
+        return None if part == "bias" and down else (expert, found["stem"], part)
+    other = _OTHER.fullmatch(key)
+    if other is None:
+        return None
+    if other["part"] == "diff_m":  # of the table that the original names call modulation
+        return expert, f"{other['stem']}.modulation", "diff"
+    return expert, other["stem"], _PARTS[other["part"]]
+
+
+_PARTS: dict[str, Part] = {"alpha": "alpha", "lora_alpha": "alpha", "diff": "diff", "diff_b": "diff_b"}
+
+
+def _with(change: Change, part: Part, tensor: Tensor, key: str) -> Change:
+    keys = (*change.keys, key)
+    if part == "alpha":
+        return replace(change, alpha=float(tensor.item()), keys=keys)
+    if part == "down":
+        return replace(change, down=tensor, keys=keys)
+    if part == "up":
+        return replace(change, up=tensor, keys=keys)
+    if part == "diff":
+        return replace(change, diff=tensor, keys=keys)
+    return replace(change, diff_b=tensor, keys=keys)
+
+
+def _check_halves(path: Path, changes: Mapping[tuple[Expert | None, str], Change]) -> None:
+    for (_, stem), change in changes.items():
+        if (change.down is None) != (change.up is None):
+            missing = "lora_B (up)" if change.up is None else "lora_A (down)"
+            raise ModelError(
+                f"{path} has one half of a change to {stem}, without its {missing}; fetch it again."
+            )
+        if change.down is None and change.diff is None and change.diff_b is None:
+            raise ModelError(f"{path} has an alpha for {stem} and no change to it; fetch it again.")
+        if change.down is not None and change.up is not None and change.down.shape[0] != change.up.shape[1]:
+            raise ModelError(
+                f"{path} has halves of {stem} that do not fit each other: ranks {change.down.shape[0]} and "
+                f"{change.up.shape[1]}; fetch it again."
+            )
+
+
+def _with_alphas(
+    changes: dict[tuple[Expert | None, str], Change], metadata: Mapping[str, str]
+) -> dict[tuple[Expert | None, str], Change]:
+    """Alphas that diffusers writes into the header, `lora_adapter_metadata`, where the tensors have none."""
+    try:
+        written = json.loads(metadata.get("lora_adapter_metadata", "{}"))
+    except ValueError:
+        written = {}
+    if not isinstance(written, dict):
+        return changes
+    found = {}
+    for (expert, stem), change in changes.items():
+        part = "transformer_2" if expert == "low" else "transformer"
+        alpha = change.alpha if change.alpha is not None else _alpha(written, part, stem)
+        found[expert, stem] = replace(change, alpha=alpha)
+    return found
+
+
+def _alpha(written: Mapping[str, Any], part: str, stem: str) -> float | None:
+    """PEFT's `lora_alpha`, or the entry of `alpha_pattern` that matches the end of the layer's name."""
+    patterns = written.get(f"{part}.alpha_pattern") or {}
+    for pattern, value in patterns.items() if isinstance(patterns, dict) else ():
+        if stem == pattern or stem.endswith(f".{pattern}"):
+            return float(value)
+    value = written.get(f"{part}.lora_alpha")
+    return float(value) if isinstance(value, int | float) else None
+
+
+def _layout(keys: Iterable[str]) -> Literal["diffusers", "original", "kohya"]:
+    names = list(keys)
+    if any(name.startswith(FLAT_PREFIXES) for name in names):
+        return "kohya"
+    return (
+        "original"
+        if any("self_attn" in n or "cross_attn" in n or ".ffn.0" in n for n in names)
+        else "diffusers"
+    )

@@ -1,0 +1,135 @@
+"""LoRAs of a shot, checked against the shape of the model's transformer before any of its weights is read."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kinema.core.errors import ConfigError
+from kinema.pipelines.cards import ModelCard
+from kinema.pipelines.geometry import Geometry, per_latent
+from kinema.story.lora import Lora
+from kinema.story.shot import Shot
+
+if TYPE_CHECKING:
+    from kinema.models.lora_file import Expert, LoraFile
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PlannedLora:
+    """A LoRA as the loop uses it.
+
+    Attributes:
+        path: of the file.
+        sha256: of its content.
+        scale: one number, or one for each latent frame.
+        expert: "both", or one of two transformers.
+        merge: fold it into the weights.
+    """
+
+    path: str
+    sha256: str
+    scale: tuple[float, ...]
+    expert: str
+    merge: bool
+
+
+def plan_loras(
+    shot: Shot, card: ModelCard, geometry: Geometry, seed: int
+) -> tuple[tuple[PlannedLora, ...], tuple[str, ...]]:
+    """Every LoRA of a shot, and a note for each that says how much of it is used.
+
+    Raises:
+        ModelError: a file that cannot be read or does not fit the model.
+        ConfigError: a scale over frames for a merged one, or a transformer that the model does not have.
+    """
+    if not shot.loras:
+        return (), ()
+    if shot.mode == "frame_by_frame":
+        raise ConfigError("loras work in joint mode, and mode is frame_by_frame; leave one of them out.")
+    from kinema.models.lora_file import read_lora
+
+    planned, notes = [], []
+    for lora in shot.loras:
+        file = read_lora(lora.path)
+        expert = _expert(lora, file, card)
+        used = fitted(file, card, expert)
+        ranks = ", ".join(map(str, file.ranks)) or "none"
+        notes.append(f"LoRA {Path(lora.path).name}: {used} of {file.count} keys used, rank {ranks}")
+        if used != file.count:
+            raise ConfigError(
+                f"loras: {lora.path} has keys of both transformers, and {file.count - used} of {file.count} "
+                "would not be used; leave out expert, or write expert: both."
+            )
+        planned.append(
+            PlannedLora(
+                path=lora.path,
+                sha256=_sha256(Path(lora.path)),
+                scale=_scale(lora, geometry, seed),
+                expert=expert,
+                merge=lora.merge,
+            )
+        )
+    return tuple(planned), tuple(notes)
+
+
+def fitted(file: LoraFile, card: ModelCard, expert: str = "both") -> int:
+    """How many of a file's keys the model uses; all of them, or the file is refused.
+
+    Raises:
+        ModelError: a key names no layer of the model, or has another shape.
+    """
+    from kinema.models.dit import VideoDiT, VideoDiTConfig
+    from kinema.models.lora import fit, shapes_of
+    from kinema.models.weights import bare
+
+    with bare():
+        shapes = shapes_of(VideoDiT(VideoDiTConfig.from_mapping(card.transformer)))
+    used = [fit(file, shapes, expert=e).keys for e in _experts(expert, card)]
+    return sum(used) if _says_which(file) else used[0]
+
+
+def _experts(expert: str, card: ModelCard) -> list[Expert | None]:
+    if card.boundary is None:
+        return [None]
+    return ["high", "low"] if expert == "both" else ["high" if expert == "high" else "low"]
+
+
+def _expert(lora: Lora, file: LoraFile, card: ModelCard) -> str:
+    """Which transformer the file is for, refused where nobody says so."""
+    if card.boundary is None:
+        if lora.expert not in (None, "both"):
+            raise ConfigError(
+                f"loras: expert={lora.expert!r}, and {card.id!r} has one transformer; leave it out."
+            )
+        return "both"
+    if lora.expert is None and not _says_which(file):
+        raise ConfigError(
+            f"loras: {lora.path} does not say for which of the two transformers of {card.id!r} it is; "
+            "write expert: high, low or both."
+        )
+    return lora.expert or "both"
+
+
+def _says_which(file: LoraFile) -> bool:
+    return any(expert is not None for expert, _ in file.changes)
+
+
+def _scale(lora: Lora, geometry: Geometry, seed: int) -> tuple[float, ...]:
+    values = lora.scale.sample(geometry.keep, Fraction(geometry.fps), seed)
+    if (values == values[0]).all():
+        return (float(values[0]),)
+    if lora.merge:
+        raise ConfigError(
+            f"loras: {lora.path} has a scale that changes over frames, which cannot be merged; "
+            "leave out merge, or write one number."
+        )
+    return tuple(float(v) for v in per_latent(values, geometry))
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
