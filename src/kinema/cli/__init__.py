@@ -119,7 +119,8 @@ def one_line(message: str) -> str:
     if lines and last.strip() == "^":
         *lines, text = lines
         last = f"(at {text[last.index('^') :].strip()!r})"
-    return " ".join(" ".join([*lines, last]).split())
+    line = " ".join(" ".join([*lines, last]).split())
+    return "".join(sign if sign.isprintable() else "?" for sign in line)  # no escape codes from a file's name
 
 
 def _usage(message: str, context: Any) -> str:

@@ -6,9 +6,11 @@ without tags, anchors or aliases. A name written twice is an error in both notat
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
+import stat
 from collections.abc import Hashable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -42,7 +44,7 @@ def read_values(path: Path) -> Any:
     if path.suffix.lower() not in SUFFIXES:
         raise ConfigError(f"{path} is not a shot file; its name must end in {', '.join(SUFFIXES)}.")
     try:
-        with path.open("rb") as file:
+        with open(path, "rb", opener=_regular) as file:
             data = file.read(MAX_BYTES + 1)
         text = data.decode("utf-8-sig")
     except OSError as error:
@@ -55,6 +57,15 @@ def read_values(path: Path) -> Any:
         return parse_json(text) if path.suffix.lower() == ".json" else parse_yaml(text)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
+
+
+def _regular(path: str, flags: int) -> int:
+    """Open without waiting for a FIFO's writer, and only a regular file."""
+    handle = os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise OSError(errno.EINVAL, "it is not a regular file")
+    return handle
 
 
 def parse_json(text: str) -> Any:
