@@ -24,6 +24,7 @@ from torch import Tensor
 from kinema.models import minilm
 from kinema.models.codec import PatchCodec
 from kinema.models.dit import VideoDiTConfig
+from kinema.pipelines import sums
 from kinema.training.shards import load_shards
 
 
@@ -66,6 +67,7 @@ def pack(args: argparse.Namespace) -> None:
         args.out / "model_index.json",
         {"_class_name": "KinemaPipeline", **parts, "defaults": config["defaults"]},
     )
+    sums.write(args.out)
 
 
 def averages(args: argparse.Namespace) -> dict[str, Tensor]:

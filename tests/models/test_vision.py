@@ -113,7 +113,7 @@ def test_missing_files_are_named(folder, tmp_path):
     with pytest.raises(ModelError, match=r"lacks preprocessor_config\.json"):
         CheckpointImageEncoder.from_folder(tmp_path)
     (tmp_path / "image_processor").mkdir()
-    (tmp_path / "image_processor" / "preprocessor_config.json").write_text("[]")
+    (tmp_path / "image_processor" / "preprocessor_config.json").write_text('{"size": {}}')
     with pytest.raises(ModelError, match="not a CLIP image processor"):
         CheckpointImageEncoder.from_folder(tmp_path)
     (tmp_path / "image_processor" / "preprocessor_config.json").write_text("{}")

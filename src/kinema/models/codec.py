@@ -14,18 +14,19 @@ import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from einops import rearrange
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kinema.core.contracts import Stride
 from kinema.core.errors import GeometryError, ModelError
+from kinema.models.config_values import check_code, typed
 from kinema.models.patches import PatchCodecConfig, PatchProjection
+from kinema.models.weight_files import read_object, require_files
+from kinema.models.weights import bare, check_amount, load_state
 
 __all__ = ["MISSED", "DecoderState", "DetailDecoder", "PatchCodec", "PatchCodecConfig"]
 
@@ -289,10 +290,13 @@ class PatchCodec(nn.Module):
         """Read what `save` wrote, in float32, for evaluation; `ModelError` when it is missing or damaged."""
         folder = Path(folder)
         config = _read_config(folder / CONFIG)
+        state = load_state(folder, WEIGHTS.removesuffix(".safetensors"))
+        with bare():
+            check_amount(cls(config), folder, WEIGHTS.removesuffix(".safetensors"))
         codec = cls(config)
         try:
-            codec.load_state_dict(load_file(folder / WEIGHTS))
-        except (OSError, SafetensorError, RuntimeError) as error:
+            codec.load_state_dict(state)
+        except RuntimeError as error:
             reason = str(error).splitlines()[0]
             raise ModelError(
                 f"{folder / WEIGHTS}: not this codec's weights ({reason}); fetch it again."
@@ -321,14 +325,14 @@ def _nearest(length: int, patch: int) -> int:
 
 
 def _read_config(path: Path) -> PatchCodecConfig:
-    try:
-        data: Any = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        raise ModelError(f"{path}: no readable codec config; pass a folder of PatchCodec.save.") from None
+    require_files(path.parent, path.name)
+    data = read_object(path)
     fields = PatchCodecConfig.__dataclass_fields__
-    kind = data.get("_class_name") if isinstance(data, dict) else None
+    kind = data.get("_class_name")
     if kind != PatchCodec.__name__:
         raise ModelError(
             f"{path}: holds {kind!r}, not a PatchCodec; pass a folder that PatchCodec.save wrote."
         )
-    return PatchCodecConfig(**{k: v for k, v in data.items() if k in fields})
+    check_code(data, path)
+    sizes = {k: v for k, v in data.items() if k in fields}
+    return PatchCodecConfig(**typed(PatchCodecConfig, sizes, "codec"))

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -28,6 +28,7 @@ from einops import rearrange, repeat
 from torch import Tensor, nn
 
 from kinema.core.errors import ModelError
+from kinema.models.config_values import typed
 from kinema.models.layers import (
     Attention,
     Embedder,
@@ -98,12 +99,8 @@ class VideoDiTConfig:
             raise ModelError(
                 f"qk_norm={config['qk_norm']!r} is not supported; Wan uses 'rms_norm_across_heads'."
             )
-        known = {f.name for f in fields(VideoDiTConfig)}
-        if unknown := sorted(set(values) - known):
-            raise ModelError(f"config.json of the transformer has unknown entries: {', '.join(unknown)}.")
-        values["patch_size"] = tuple(values.get("patch_size", (1, 2, 2)))
         values["out_channels"] = values.get("out_channels") or values.get("in_channels", 16)
-        return VideoDiTConfig(**values)
+        return VideoDiTConfig(**typed(VideoDiTConfig, values, "transformer"))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

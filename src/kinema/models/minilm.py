@@ -11,7 +11,6 @@ in memory everything is float32.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -20,13 +19,12 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from kinema.core.errors import ModelError
-from kinema.models.uninitialised import Uninitialised
-
-SCALE_SUFFIX = "_scale"
+from kinema.models.config_values import typed
+from kinema.models.weight_files import SCALE_SUFFIX
+from kinema.models.weights import bare, check_amount, load_state, read_config
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +44,7 @@ class MiniLMConfig:
     def from_dict(data: Mapping[str, object]) -> MiniLMConfig:
         """Take the sizes from a BERT `config.json`; keys that are no sizes are ignored."""
         sizes: dict[str, Any] = {f.name: data[f.name] for f in fields(MiniLMConfig) if f.name in data}
-        return MiniLMConfig(**sizes)
+        return MiniLMConfig(**typed(MiniLMConfig, sizes, "text encoder"))
 
 
 class Embeddings(nn.Module):
@@ -161,11 +159,12 @@ class MiniLM(nn.Module):
                 raise ModelError(
                     f"{path} is missing; a text encoder folder holds config.json and model.safetensors."
                 )
-        config = MiniLMConfig.from_dict(json.loads(config_path.read_text("utf-8")))
-        with Uninitialised():
+        config = MiniLMConfig.from_dict(read_config(folder))
+        with bare():
             model = MiniLM(config)
+        check_amount(model, folder, "model")
         try:
-            model.load_state_dict(unpack(load_file(weights_path)), assign=True)
+            model.load_state_dict(load_state(folder, "model", dtype=torch.float32), assign=True)
         except (RuntimeError, ValueError) as error:
             reason = " ".join(str(error).split())
             raise ModelError(

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 
 from kinema.core.errors import ModelError
-
-PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+from kinema.models.weight_files import weight_files
+from kinema.models.weights import bare, check_amount, read_config, require_finite
 
 
 def load_encoder(folder: Path, class_name: str, dtype: torch.dtype, device: torch.device | str) -> Any:
@@ -25,15 +25,21 @@ def load_encoder(folder: Path, class_name: str, dtype: torch.dtype, device: torc
     Raises:
         ModelError: a file is missing, the weights are pickles, or tensors are missing or of other shapes.
     """
-    require_files(folder, "config.json")
-    require_safetensors(folder)
+    read_config(folder)
+    weight_files(folder, "model")
     import transformers
 
+    kind = getattr(transformers, class_name)
     try:
-        model, info = getattr(transformers, class_name).from_pretrained(
+        with bare():  # the size that the config describes, before memory is given to it
+            shell = kind(kind.config_class.from_pretrained(folder, local_files_only=True))
+        check_amount(shell, folder, "model")
+        model, info = kind.from_pretrained(
             folder, dtype=dtype, use_safetensors=True, local_files_only=True, output_loading_info=True
         )
-    except (OSError, RuntimeError, ValueError, KeyError) as error:
+    except ModelError:
+        raise
+    except Exception as error:  # what transformers raises about a stranger's file has many classes
         reason = " ".join(str(error).split())[:300]
         raise ModelError(
             f"{folder} does not load as a {class_name}: {reason}; get the folder again."
@@ -43,26 +49,6 @@ def load_encoder(folder: Path, class_name: str, dtype: torch.dtype, device: torc
             f"{folder} lacks {len(missing)} tensors of a {class_name} (first: {missing[0]}); "
             "get the folder again."
         )
+    for name, parameter in model.named_parameters():
+        require_finite(name, parameter, folder)
     return model.requires_grad_(False).eval().to(device)
-
-
-def require_files(folder: Path, *names: str) -> None:
-    """`ModelError` that names what is missing."""
-    missing = [name for name in names if not (folder / name).is_file()]
-    if missing:
-        raise ModelError(
-            f"{folder} lacks {', '.join(missing)}; it must be a component folder in diffusers' layout."
-        )
-
-
-def require_safetensors(folder: Path) -> None:
-    """`ModelError` when a folder has no safetensors, with another word for pickles."""
-    if any(folder.glob("*.safetensors")):
-        return
-    pickles = sorted(path.name for path in folder.iterdir() if path.suffix in PICKLES)
-    if pickles:
-        raise ModelError(
-            f"{folder} holds pickled weights ({pickles[0]}), which can run code when opened and are refused; "
-            "convert them to safetensors."
-        )
-    raise ModelError(f"{folder} lacks model.safetensors; download the component's weights.")

@@ -29,8 +29,10 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from kinema.core.errors import ConfigError, ModelError
+from kinema.models.config_values import check_code
 from kinema.models.minilm import MiniLM
-from kinema.models.pretrained import load_encoder, require_files
+from kinema.models.pretrained import load_encoder
+from kinema.models.weight_files import read_object, require_files
 
 log = logging.getLogger(__name__)
 
@@ -115,7 +117,12 @@ class EmbeddedTextEncoder:
         """
         folder = Path(folder)
         require_files(folder / "tokenizer", "tokenizer.json")
-        tokenizer = Tokenizer.from_file(str(folder / "tokenizer" / "tokenizer.json"))
+        path = folder / "tokenizer" / "tokenizer.json"
+        try:
+            tokenizer = Tokenizer.from_file(str(path))
+        except Exception as error:  # the library raises that very class
+            reason = " ".join(str(error).split())[:200]
+            raise ModelError(f"{path} is no tokenizer: {reason}; get it again.") from None
         return EmbeddedTextEncoder(MiniLM.from_folder(folder / "text_encoder").to(device), tokenizer)
 
     @property
@@ -259,11 +266,12 @@ class CheckpointTextEncoder:
 def load_tokenizer(folder: Path) -> Any:
     """The transformers tokenizer of a checkpoint; `ModelError` when a file is missing or damaged."""
     require_files(folder, "tokenizer_config.json")
+    check_code(read_object(folder / "tokenizer_config.json"), folder / "tokenizer_config.json")
     from transformers import AutoTokenizer
 
     try:
         return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, ImportError, KeyError) as error:
+    except Exception as error:  # what transformers raises about a stranger's file has many classes
         reason = " ".join(str(error).split())[:300]
         raise ModelError(f"{folder} does not load as a tokenizer: {reason}; get the folder again.") from error
 

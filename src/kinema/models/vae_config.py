@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 from kinema.core.contracts import Stride
 from kinema.core.errors import ModelError
+from kinema.models.config_values import typed
 
 # fmt: off
 MEAN_21 = (
@@ -91,8 +92,4 @@ class CausalVideoVAEConfig:
         values: dict[str, Any] = {k: v for k, v in config.items() if not k.startswith("_")}
         for derived in ("scale_factor_temporal", "scale_factor_spatial"):  # `stride` follows from the layers
             values.pop(derived, None)
-        known = {f.name for f in fields(CausalVideoVAEConfig)}
-        if unknown := sorted(values.keys() - known):
-            raise ModelError(f"config.json of the VAE has unknown entries: {', '.join(unknown)}.")
-        values = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-        return CausalVideoVAEConfig(**values)
+        return CausalVideoVAEConfig(**typed(CausalVideoVAEConfig, values, "VAE"))

@@ -8,7 +8,6 @@ needs no torchvision.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +21,8 @@ from PIL import Image
 from torch import Tensor
 
 from kinema.core.errors import ModelError
-from kinema.models.pretrained import load_encoder, require_files
+from kinema.models.pretrained import load_encoder
+from kinema.models.weight_files import read_object, require_files
 
 # OpenAI's CLIP statistics (Radford et al. 2021, arXiv:2103.00020), which preprocessor files may leave out.
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -110,7 +110,7 @@ class CheckpointImageEncoder:
         settings = folder / "image_processor" / "preprocessor_config.json"
         require_files(settings.parent, settings.name)
         try:
-            prepare = ImagePreparation.from_dict(json.loads(settings.read_text("utf-8")))
+            prepare = ImagePreparation.from_dict(read_object(settings))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ModelError(
                 f"{settings} is not a CLIP image processor: {error!r}; get the file again."

@@ -12,7 +12,6 @@ and the shards that it lists.
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -24,9 +23,9 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from kinema.core.errors import ModelError
-from kinema.models.minilm import SCALE_SUFFIX
-from kinema.models.pretrained import require_files, require_safetensors
+from kinema.models.config_values import check_values
 from kinema.models.uninitialised import Uninitialised
+from kinema.models.weight_files import SCALE_SUFFIX, read_object, require_files, weight_files
 
 STEM = "diffusion_pytorch_model"
 SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -43,7 +42,9 @@ def read_config(folder: str | Path) -> dict[str, Any]:
     """The mapping in `config.json`; `ModelError` when it is missing or is not a JSON object."""
     folder = _existing(folder)
     require_files(folder, "config.json")
-    return _read_object(folder / "config.json")
+    config = read_object(folder / "config.json")
+    check_values(config, folder / "config.json")
+    return config
 
 
 def load_state(
@@ -66,11 +67,14 @@ def load_state(
         ModelError: no such file, a shard is missing, a file is damaged, or the weights are pickles.
     """
     state: dict[str, Tensor] = {}
-    for path in _weight_files(_existing(folder), stem):
+    for path in weight_files(_existing(folder), stem):
         try:
             with safe_open(path, framework="pt", device=str(device)) as file:
                 for name in file.keys():  # noqa: SIM118 - the file is no mapping
+                    if name in state:
+                        raise ModelError(f"{path} has {name}, and so has another shard; fetch them again.")
                     tensor = file.get_tensor(name)
+                    require_finite(name, tensor, path)
                     state[name] = tensor.to(dtype) if dtype and tensor.is_floating_point() else tensor
         except (SafetensorError, OSError) as error:
             raise ModelError(f"{path} is damaged or not safetensors ({error}); fetch it again.") from None
@@ -81,7 +85,10 @@ def _unpacked(state: dict[str, Tensor], dtype: torch.dtype | None) -> dict[str, 
     """Matrices stored as int8 rows with a scale each (`minilm.pack`) as floats; everything else as it is."""
     packed = [name for name in state if state[name].dtype == torch.int8 and name + SCALE_SUFFIX in state]
     for name in packed:
-        scale_O1 = state.pop(name + SCALE_SUFFIX)[:, None]
+        scale_O = state.pop(name + SCALE_SUFFIX)
+        if state[name].ndim != 2 or scale_O.shape != state[name].shape[:1]:
+            raise ModelError(f"the scales of {name} are not one for each row; fetch the weights again.")
+        scale_O1 = scale_O[:, None]
         state[name] = (state[name].float() * scale_O1.float()).to(dtype or scale_O1.dtype)
     return state
 
@@ -100,7 +107,17 @@ def load_into(module: nn.Module, state: Mapping[str, Tensor], origin: str | Path
         for name, shape in sorted(wanted.items())
         if name in state and tuple(state[name].shape) != shape
     ]
-    found = {"missing": missing, "unexpected": unexpected, "of another shape": shapes}
+    types = [
+        f"{name} {str(state[name].dtype).removeprefix('torch.')}"
+        for name, tensor in sorted(module.state_dict().items())
+        if name in state and state[name].is_floating_point() != tensor.is_floating_point()
+    ]
+    found = {
+        "missing": missing,
+        "unexpected": unexpected,
+        "of another shape": shapes,
+        "of another type": types,
+    }
     faults = [_first_three(kind, names) for kind, names in found.items() if names]
     if faults:
         raise ModelError(
@@ -132,35 +149,27 @@ def _existing(folder: str | Path) -> Path:
     return path
 
 
-def _read_object(path: Path) -> dict[str, Any]:
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{path} is not readable JSON ({error}); fetch it again.") from None
-    if not isinstance(data, dict):
-        raise ModelError(f"{path} holds a JSON {type(data).__name__}, not an object; fetch it again.")
-    return data
+def check_amount(module: nn.Module, folder: str | Path, stem: str = STEM) -> None:
+    """Refuse weights that cannot fill `module`, which was built `bare`, before memory is given to it.
+
+    Raises:
+        ModelError: the config describes more numbers than the files can hold.
+    """
+    described = sum(parameter.numel() for parameter in module.parameters())
+    held = sum(path.stat().st_size for path in weight_files(_existing(folder), stem))
+    if described > held:  # a number takes a byte at least
+        raise ModelError(
+            f"{folder}/config.json describes {described:,} numbers and the weights have {held:,} bytes; "
+            "config.json and weights do not belong together, fetch the folder again."
+        )
 
 
-def _weight_files(folder: Path, stem: str) -> list[Path]:
-    """The files that hold a component, a single one first of all; all of them exist."""
-    single, index = folder / f"{stem}.safetensors", folder / f"{stem}.safetensors.index.json"
-    if single.is_file():
-        return [single]
-    if not index.is_file():
-        require_safetensors(folder)  # the better message when there are only pickles
-        require_files(folder, single.name)
-    shards = _read_object(index).get("weight_map")
-    if not isinstance(shards, dict) or not shards or not all(_is_file_name(s) for s in shards.values()):
-        raise ModelError(f"{index} has no weight_map from tensors to files beside it; fetch it again.")
-    names = sorted(set(shards.values()))
-    require_files(folder, *names)
-    return [folder / name for name in names]
-
-
-def _is_file_name(name: object) -> bool:
-    """A safetensors file in the same folder; an index must not point anywhere else."""
-    return isinstance(name, str) and name.endswith(".safetensors") and not set("/\\") & set(name)
+def require_finite(name: str, tensor: Tensor, origin: object) -> None:
+    """`ModelError` for a tensor with NaN or infinity: every frame would be black."""
+    if tensor.is_floating_point() and tensor.numel():
+        low, high = torch.aminmax(tensor)
+        if not bool(torch.isfinite(low) & torch.isfinite(high)):
+            raise ModelError(f"{origin} is damaged: {name} has values that are not finite; fetch it again.")
 
 
 def _first_three(kind: str, names: list[str]) -> str:

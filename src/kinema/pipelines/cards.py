@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from kinema.core.contracts import Stride
 from kinema.core.errors import ModelError, unknown_name
+from kinema.pipelines.card_check import check_card, check_index, reading
 
 EMBEDDED = "embedded"
 EMBEDDED_FOLDER = Path(__file__).resolve().parents[1] / "assets" / "embedded"
@@ -128,10 +129,12 @@ def read_card(model: str, *, local_files_only: bool = False) -> ModelCard:
         )
     index = read_json(folder / "model_index.json")
     kind = index.get("_class_name")
-    if kind == "KinemaPipeline":
-        return _embedded(model, folder)
-    if kind in ("WanPipeline", "WanImageToVideoPipeline"):
-        return _wan(model, folder, index)
+    check_index(index, folder / "model_index.json")
+    with reading(folder):
+        if kind == "KinemaPipeline":
+            return check_card(_embedded(model, folder))
+        if kind in ("WanPipeline", "WanImageToVideoPipeline"):
+            return check_card(_wan(model, folder, index))
     raise ModelError(
         f"model {model!r} is a {kind!r}; kinema runs 'KinemaPipeline', 'WanPipeline' and "
         "'WanImageToVideoPipeline' folders in diffusers layout."
@@ -159,8 +162,9 @@ def read_json(path: Path) -> dict[str, Any]:
         raise ModelError(
             f"{path} is missing; a model folder in diffusers layout has it. Check the path."
         ) from None
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{path} cannot be read as JSON ({error}); get it again.") from None
+    except (OSError, ValueError, RecursionError) as error:
+        reason = " ".join(str(error).split())[:160]
+        raise ModelError(f"{path} cannot be read as JSON ({reason}); get it again.") from None
     if not isinstance(data, dict):
         raise ModelError(f"{path} holds no JSON object; get it again.")
     return data

@@ -21,6 +21,7 @@ from kinema.models.vae import CausalVideoVAE
 from kinema.models.vision import CheckpointImageEncoder
 from kinema.models.weights import bare, load_into, load_state, read_config
 from kinema.pipelines.cards import ModelCard, local_folder, read_card
+from kinema.pipelines.sums import verify
 
 # Tables and the time embedding stay in fp32 beside half-precision matrices: small changes add up there.
 FP32_PARTS = ("time_embedder", "scale_shift_table", "norm2")
@@ -118,6 +119,7 @@ def load(
     where = resolve_device(device)
     precision = resolve_dtype(dtype, where)
     folder = local_folder(card, local_files_only=local_files_only)
+    verify(folder)
     dit = _transformers(card, folder, where, precision)
     if card.family == "embedded":
         return Model(card, dit, *_embedded_parts(folder, where), None, where, precision)
@@ -161,7 +163,7 @@ def load_dit(folder: Path, device: torch.device, dtype: torch.dtype) -> VideoDiT
     """A transformer from its folder, with its fp32 parts kept so."""
     config = VideoDiTConfig.from_mapping(read_config(folder))
     state = {
-        name: tensor.to(_precision(name, dtype))
+        name: tensor.to(_precision(name, dtype)) if tensor.is_floating_point() else tensor
         for name, tensor in load_state(folder, device=device).items()
         if "norm_added_q" not in name  # written by old converters, used by nobody
     }

@@ -62,9 +62,10 @@ def read_values(path: Path) -> Any:
 def _regular(path: str, flags: int) -> int:
     """Open without waiting for a FIFO's writer, and only a regular file."""
     handle = os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
-    if not stat.S_ISREG(os.fstat(handle).st_mode):
+    mode = os.fstat(handle).st_mode
+    if not stat.S_ISREG(mode):
         os.close(handle)
-        raise OSError(errno.EINVAL, "it is not a regular file")
+        raise OSError(errno.EINVAL, "is a directory" if stat.S_ISDIR(mode) else "it is not a regular file")
     return handle
 
 
