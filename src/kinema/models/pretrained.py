@@ -12,8 +12,10 @@ from typing import Any
 import torch
 
 from kinema.core.errors import ModelError
-from kinema.models.weight_files import weight_files
+from kinema.models.weight_files import require_files, require_safetensors, weight_files
 from kinema.models.weights import bare, check_amount, read_config, require_finite
+
+__all__ = ["load_encoder", "require_files", "require_safetensors"]
 
 
 def load_encoder(folder: Path, class_name: str, dtype: torch.dtype, device: torch.device | str) -> Any:
