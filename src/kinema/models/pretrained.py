@@ -27,6 +27,7 @@ def load_encoder(folder: Path, class_name: str, dtype: torch.dtype, device: torc
     Raises:
         ModelError: a file is missing, the weights are pickles, or tensors are missing or of other shapes.
     """
+    require_files(folder, "config.json")
     read_config(folder)
     weight_files(folder, "model")
     import transformers
