@@ -146,11 +146,11 @@ class CameraPath:
             ConfigError: for Deforum's 3D warp of frames that are no neighbours, which has no single map.
         """
         if self.look.dialect == "deforum" and self.look.space:
-            if b != a + 1:
+            if abs(b - a) != 1:
                 raise ConfigError(
                     "Deforum's 3D camera goes from frame to frame only; use the native dialect here."
                 )
-            return self._deforum_step(b)
+            return self._deforum_step(b) if b > a else self._deforum_step(a).opposite
         before, after = self.poses[a], self.poses[b]
         if before.same_as(after):
             return PlaneStep(np.eye(3), self.size, self.look.edge)

@@ -218,6 +218,13 @@ def _solved(lens: _Lenses, depth_BHW: Tensor, x: Tensor, y: Tensor) -> tuple[Ten
     return best_x, best_y, best_off, best_z
 
 
+def carried(step: SpaceStep, depth_B1HW: Tensor, x: Tensor, y: Tensor) -> Carried:
+    """Where points `[B, h, w]` of the source land, in pixels of the depth; beyond it the edge goes on."""
+    size = (depth_B1HW.shape[-1], depth_B1HW.shape[-2])
+    depth_BHW = _checked(depth_B1HW, depth_B1HW)
+    return _Lenses.of(step, size).carry(x, y, _distance_at(depth_BHW, x, y))
+
+
 def distances_after(step: SpaceStep, depth_B1HW: Tensor) -> tuple[Tensor, Tensor]:
     """What distance each pixel shows after the step, and where nothing is known, `[B, 1, H, W]` each."""
     size = (depth_B1HW.shape[-1], depth_B1HW.shape[-2])

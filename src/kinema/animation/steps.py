@@ -11,7 +11,7 @@ own three-dimensional warp. `kinema.animation.warp.warp_frame` does them to pict
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -134,6 +134,12 @@ class DeforumStep:
     def still(self) -> bool:
         """The camera does not move; the picture stays as it is, to the last bit."""
         return not any(self.rotation) and not any(self.translation)
+
+    @property
+    def opposite(self) -> DeforumStep:
+        """The way back, to first order: the warp has no exact one."""
+        (a, b, c), (x, y, z) = self.rotation, self.translation
+        return replace(self, rotation=(-a, -b, -c), translation=(-x, -y, -z))
 
 
 CameraStep = PlaneStep | SpaceStep | DeforumStep

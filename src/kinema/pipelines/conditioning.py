@@ -14,11 +14,13 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from kinema.animation.noise_warp import mixed
 from kinema.core.errors import ConfigError
 from kinema.core.runtime import frame_noise
 from kinema.diffusion.flow import noisy, per_frame, sigmas, table
 from kinema.io.clip import Clip
 from kinema.pipelines import known
+from kinema.pipelines.camera_known import camera_noise, moved_latents
 from kinema.pipelines.model import Model
 from kinema.pipelines.plan import Plan, Prompts
 from kinema.pipelines.texts import Branch, branch
@@ -80,7 +82,7 @@ def condition(
     """
     tail = known.tail_of(plan, model, previous)
     latents, caps_BT = _known(plan, model, previous)
-    noise = _noise(plan, model) if noise_BCTYX is None else _checked(noise_BCTYX, latents)
+    noise = _noise(plan, model, previous) if noise_BCTYX is None else _checked(noise_BCTYX, latents)
     if tail is not None:
         held = tail.latents_BCTYX[:, :, -tail.held :]
         latents = torch.cat([held.to(latents), latents], dim=2)
@@ -112,13 +114,22 @@ def _known(plan: Plan, model: Model, previous: Clip | None) -> tuple[Tensor, Ten
         for held in plan.given.held:
             latents[:, :, held.latent] = known.picture_latent(held, plan, model, previous)
             caps_BT[:, held.latent] = 1 - held.strength
+    if plan.camera is not None and any(plan.camera.follow):
+        moved = moved_latents(plan, plan.camera, model, previous)
+        for t, strength in enumerate(plan.camera.follow):
+            if 1 - strength < caps_BT[0, t]:
+                latents[:, :, t], caps_BT[:, t] = moved[:, :, t], 1 - strength
     return latents, caps_BT
 
 
-def _noise(plan: Plan, model: Model) -> Tensor:
+def _noise(plan: Plan, model: Model, previous: Clip | None) -> Tensor:
     g = plan.geometry
     shape = (model.card.latent_channels, g.rows, g.columns)
-    return frame_noise(plan.sampling.seed, shape, g.latent_frames, first=g.first).to(model.device)
+    own = frame_noise(plan.sampling.seed, shape, g.latent_frames, first=g.first)
+    if plan.camera is not None and plan.camera.noise:
+        moved = camera_noise(plan, plan.camera, shape, previous)
+        return mixed(moved, own, plan.camera.noise).to(model.device)
+    return own.to(model.device)
 
 
 def _checked(noise_BCTYX: Tensor, like_BCTYX: Tensor) -> Tensor:

@@ -93,6 +93,8 @@ def _paths(shot: Shot) -> list[Path]:
     paths = [Path(key.image) for key in shot.keyframes]
     if shot.source is not None:
         paths.append(Path(shot.source.path))
+    if shot.camera is not None and shot.camera.depth.path is not None:
+        paths.append(Path(shot.camera.depth.path))
     if shot.redraw is not None:
         paths += [Path(path) for path in shot.redraw.files]
     if shot.audio is not None:

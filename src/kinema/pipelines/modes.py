@@ -9,6 +9,7 @@ from itertools import chain
 from kinema.core.contracts import OnProgress, Progress
 from kinema.io.clip import Clip
 from kinema.pipelines import render
+from kinema.pipelines.camera_moves import CameraMoves
 from kinema.pipelines.frame_by_frame import Loop, LoopState, Moves, Still
 from kinema.pipelines.frame_by_frame_pictures import Pictures
 from kinema.pipelines.image_engine import ImageEngine
@@ -92,4 +93,4 @@ def engine_of(plan: Plan, model: Model) -> ImageEngine:
 
 def moves_of(plan: Plan) -> Moves:
     """The plan's camera."""
-    return Still()
+    return Still() if plan.camera is None else CameraMoves.of(plan, plan.camera)

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kinema.core.errors import ConfigError
+from kinema.pipelines.camera_plan import CameraPlan, plan_camera
 from kinema.pipelines.cards import ModelCard
 from kinema.pipelines.frame_by_frame_plan import (
     RedrawPlan,
@@ -90,6 +91,7 @@ class Plan:
         notes: what was rounded or moved, for the user to read.
         windows: how a clip longer than the model is covered; None where one forward sees all of it.
         shot: the resolved shot as JSON values, for the record.
+        camera: how the camera moves; None where the shot has none.
         redraw: for mode `frame_by_frame`, the frames that are drawn; None where all are sampled jointly.
         begin: seconds of the clip since the shot's sound began.
     """
@@ -106,6 +108,7 @@ class Plan:
     notes: tuple[str, ...]
     windows: Cover | None
     shot: dict[str, Any]
+    camera: CameraPlan | None = None
     redraw: RedrawPlan | None = None
     begin: float = 0.0
 
@@ -146,6 +149,7 @@ def make_plan(shot: Shot, card: ModelCard, after: Geometry | None = None, begin:
     loras, words = plan_loras(shot, card, geometry, seed)
     prompts, negatives = _prompts(shot, geometry)
     sampling = _sampling(shot, card, geometry, seed)
+    camera, seen = plan_camera(shot, card, geometry, given, seed=seed, joint=not by_frames)
     redraw: RedrawPlan | None = None
     windows: Cover | None = None
     more: tuple[str, ...] = ()
@@ -171,9 +175,10 @@ def make_plan(shot: Shot, card: ModelCard, after: Geometry | None = None, begin:
         loras=loras,
         device=shot.device,
         dtype=shot.dtype,
-        notes=(*geometry.notes, *heard, *notes, *words, *more, *_closing(shot, geometry)),
+        notes=(*geometry.notes, *heard, *notes, *seen, *words, *more, *_closing(shot, geometry)),
         windows=windows,
         shot=_resolved(shot, geometry, sampling, card).model_dump(mode="json", exclude_none=True),
+        camera=camera,
         redraw=redraw,
         begin=begin,
     )

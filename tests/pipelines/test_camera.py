@@ -1,0 +1,177 @@
+"""The camera in a plan: numbers only, refused early, and doing in each mode what it says."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import kinema
+from kinema.animation.camera import path
+from kinema.animation.depth import FlatDepth, GivenDepth
+from kinema.animation.warp import warp_frame
+from kinema.core.errors import ConfigError, ModelError
+from kinema.core.runtime import frame_noise
+from kinema.pipelines.camera_moves import CameraMoves
+from kinema.pipelines.cards import read_card
+from kinema.pipelines.conditioning import condition
+from kinema.pipelines.known import to_pixels
+from kinema.pipelines.model import Model
+from kinema.pipelines.plan import make_plan
+from kinema.story.camera import Camera
+from kinema.story.camera_deforum import DeforumCamera
+from kinema.story.shot import Shot
+
+CPU = torch.device("cpu")
+PAN = {"pan_x": {0: 0, -1: 0.5}}
+
+
+@pytest.fixture(scope="module")
+def model(small) -> Model:
+    return kinema.load(str(small), device="cpu")
+
+
+@pytest.fixture
+def picture(tmp_path) -> str:
+    coarse = np.random.default_rng(0).integers(0, 256, (5, 5, 3), dtype=np.uint8)
+    Image.fromarray(coarse).resize((64, 64), Image.Resampling.BICUBIC).save(tmp_path / "a.png")
+    return str(tmp_path / "a.png")
+
+
+def plan_of(model, **fields):
+    return make_plan(Shot(model=model.card.id, seed=3, frames=9, steps=3, **fields), model.card)
+
+
+def test_a_plan_holds_the_camera_as_numbers(model):
+    plan = plan_of(model, camera={**PAN, "noise": 0.5})
+    assert json.loads(json.dumps(asdict(plan)))["camera"]["noise"] == 0.5
+    (name, values), *rest = plan.camera.tracks
+    assert (name, values[0], values[-1], len(values)) == ("pan_x", 0.0, 0.5, 9)
+    assert not rest
+    again = plan.camera.path(plan.geometry).between(0, 8).matrix_33
+    np.testing.assert_array_equal(again, path(Camera(**PAN), 9, 8, (64, 64)).between(0, 8).matrix_33)
+    other = plan_of(model, camera={"pan_x": {0: 0, -1: 0.4}, "noise": 0.5})
+    assert plan.digest != other.digest
+
+
+def test_a_depth_picture_is_part_of_the_plan(model, tmp_path):
+    Image.fromarray(np.zeros((4, 4), np.uint16)).save(tmp_path / "d.png")
+    camera = {"x": {0: 0, -1: 0.1}, "depth": str(tmp_path / "d.png"), "noise": 1}
+    first = plan_of(model, camera=camera).digest
+    Image.fromarray(np.ones((4, 4), np.uint16)).save(tmp_path / "d.png")
+    assert plan_of(model, camera=camera).digest != first
+
+
+def test_noise_moves_by_whole_latents_and_is_the_shots_own_otherwise(model):
+    """The middles of the latent groups are frames 0, 2 and 6."""
+    own = frame_noise(3, (model.card.latent_channels, 8, 8), 3)
+    still = condition(plan_of(model, camera={"noise": 1}), model).start_BCTYX
+    assert torch.equal(still[:, :, 0], still[:, :, 2])
+    none = condition(plan_of(model, camera={**PAN, "noise": 0, "follow": 0}), model).start_BCTYX
+    assert torch.equal(none, own)
+    plan = plan_of(model, camera={"unit": "pixel", "pan_x": {0: 0, 2: 8, 6: 24, 8: 24}, "noise": 1})
+    moved = condition(plan, model).start_BCTYX
+    stride = 64 // moved.shape[-1]
+    for t, pixels in ((1, 8), (2, 24)):
+        by = pixels // stride
+        assert torch.equal(moved[:, :, t, :, :-by], moved[:, :, 0, :, by:])
+
+
+def test_a_held_frame_is_the_moved_keyframe(model, picture):
+    plan = plan_of(model, keyframes=picture, camera={**PAN, "hold": [-1]})
+    conditions = condition(plan, model)
+    np.testing.assert_array_equal(conditions.table_SBT[0, 0] > 0, [False, True, False])
+    frame = torch.from_numpy(np.array(Image.open(picture))).permute(2, 0, 1)[None].float() / 255
+    steps = path(Camera(**PAN), 9, 8, (64, 64))
+    clip = torch.stack([warp_frame(frame, steps.between(0, f))[0].clamp(0, 1) for f in range(9)], 2)
+    expected = model.vae.encode(clip * 2 - 1)[:, :, 2]
+    torch.testing.assert_close(conditions.start_BCTYX[:, :, 2], expected)
+    exact = model.vae.encode(to_pixels([np.asarray(Image.open(picture))], CPU))
+    assert torch.equal(conditions.start_BCTYX[:, :, :1], exact)  # the keyframe itself stays as it is
+
+
+def test_follow_is_a_level_for_every_frame(model, picture):
+    plan = plan_of(model, keyframes=picture, camera={**PAN, "follow": {0: 0.8, -1: 0.4}})
+    assert plan.camera.follow == pytest.approx((0.8, 0.75, 0.55))
+    first = condition(plan, model).table_SBT[:, 0].amax(dim=0)
+    torch.testing.assert_close(first, torch.tensor([0, 0.25, 0.45]))
+
+
+@pytest.mark.parametrize(
+    ("camera", "says"),
+    [
+        ({**PAN, "hold": -1}, "the shot has none; give it a keyframe"),
+        ({"dialect": "deforum", "mode": "3D", "translation_z": 5}, "write mode: frame_by_frame"),
+        ({"z": {0: 0, -1: 1}}, "reaches the flat picture at frame 8"),
+        ({"zoom": {0: 1, -1: -1}}, r"camera\.zoom=0 at frame 4"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_weights_load(model, camera, says):
+    with pytest.raises(ConfigError, match=says):
+        plan_of(model, camera=camera)
+
+
+def test_a_checkpoint_that_holds_no_frames_refuses_by_name(wan, picture):
+    card = read_card(str(wan("i2v")))
+    shot = Shot(model=card.id, keyframes=picture, frames=9, size="64x64", camera={**PAN, "hold": -1})
+    with pytest.raises(ModelError, match="held frames anywhere"):
+        make_plan(shot, card)
+
+
+def test_frame_by_frame_moves_pictures_and_refuses_what_is_for_clips(model, picture):
+    with pytest.raises(ConfigError, match="for mode: joint"):
+        plan_of(model, mode="frame_by_frame", keyframes=picture, camera={**PAN, "hold": -1})
+    camera = {**PAN, "border": "wrap"}
+    plan = plan_of(model, mode="frame_by_frame", keyframes=picture, camera=camera)
+    moves = CameraMoves.of(plan, plan.camera)
+    frame = torch.rand(1, 3, 64, 64)
+    warped, holes = moves.warp(frame, 0, 8)
+    torch.testing.assert_close(warped, frame.roll(-32, 3), atol=1e-5, rtol=0)
+    assert holes.sum() == 64 * 32
+    there, _ = moves.warp(warped, 8, 0)
+    torch.testing.assert_close(there, frame, atol=1e-4, rtol=0)
+    same, nothing = moves.warp(frame, 5, 5)
+    assert torch.equal(same, frame)
+    assert nothing is None
+
+
+def test_a_depth_picture_is_carried_along():
+    found = path(Camera(depth="d.png", z={0: 0, 4: 0.25}), 5, 8, (16, 16))
+    depth = GivenDepth(lambda i: torch.full((16, 16), 1.0), near=1.0, far=2.0, still=True)
+    moves = CameraMoves(found, depth)
+    frame = torch.rand(1, 3, 16, 16)
+    torch.testing.assert_close(moves.distances(frame, 4), torch.full((1, 1, 16, 16), 0.75))
+    flat = CameraMoves(path(Camera(z={0: 0, 4: 0.25}), 5, 8, (16, 16)), FlatDepth())
+    torch.testing.assert_close(moves.warp(frame, 0, 4)[0], flat.warp(frame, 0, 4)[0], atol=1e-5, rtol=0)
+
+
+def test_deforum_space_is_walked_from_frame_to_frame_both_ways():
+    found = path(DeforumCamera(mode="3D", translation_x=4, rotation_3d_z=1), 5, 8, (32, 32))
+    moves = CameraMoves(found, FlatDepth())
+    x = torch.arange(32.0).expand(1, 1, 32, 32) / 32
+    there, _ = moves.warp(x, 0, 4)
+    step_by_step = x
+    for step in found.steps[1:]:
+        step_by_step, _ = warp_frame(step_by_step, step)
+    assert torch.equal(there, step_by_step)
+    back, _ = moves.warp(there, 4, 0)
+    assert (back - x)[..., 8:-8, 8:-8].abs().max() < 0.01
+
+
+def test_what_does_nothing_is_noted(model, picture):
+    assert any("does not move" in note for note in plan_of(model, camera={"zoom": 2}).notes)
+    idle = {"dialect": "deforum", "angle": 3, "translation_z": 5}
+    assert any("translation_z do nothing in mode 2D" in note for note in plan_of(model, camera=idle).notes)
+
+
+def test_a_clip_with_a_camera_is_made_again_from_its_file(model, picture, tmp_path):
+    fields = {"keyframes": picture, "camera": {**PAN, "follow": 0.5, "noise": 0.3}, "frames": 9, "steps": 3}
+    clip = kinema.generate("a", model=model, seed=5, **fields)
+    saved = clip.save(tmp_path / "clip.mp4")
+    again = kinema.render(Path(saved), model=model)
+    assert np.array_equal(again.array(), clip.array())
