@@ -100,7 +100,7 @@ def test_every_pixel_is_white_over_seeds():
     ("camera", "least"),
     [
         ({"unit": "pixel", "speed": {"per": "frame", "pan_x": 0.5}}, 0.45),
-        ({"speed": {"per": "frame", "zoom": 1.05}}, 0.5),
+        ({"speed": {"per": "frame", "zoom": 1.05}}, 0.45),
         ({"zoom": {0: 1, -1: 20}}, 0.15),
     ],
 )
