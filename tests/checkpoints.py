@@ -142,3 +142,164 @@ def save_embedded(folder: Path) -> Path:
     index["defaults"] |= {"width": 64, "height": 64, "frames": 9, "steps": 3}
     (folder / "model_index.json").write_text(json.dumps(index))
     return folder
+
+
+# Image models: the true layout, saved by diffusers' own pipelines.
+
+IMAGE_VAE: dict[str, Any] = {
+    "block_out_channels": (8, 8),
+    "down_block_types": ("DownEncoderBlock2D",) * 2,
+    "up_block_types": ("UpDecoderBlock2D",) * 2,
+    "layers_per_block": 1,
+    "norm_num_groups": 4,
+}
+UNET: dict[str, Any] = {
+    "sample_size": 16,
+    "block_out_channels": (8, 16),
+    "layers_per_block": 1,
+    "norm_num_groups": 4,
+    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
+    "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
+    "attention_head_dim": 4,
+}
+TEXT_WIDTH = 16
+
+
+def save_image_model(kind: str, folder: Path) -> Path:
+    """A checkpoint of kind `sd`, `sdxl`, `sd3` or `flux`."""
+    torch.manual_seed(0)
+    makers = {"sd": _stable_diffusion, "sdxl": _stable_diffusion_xl, "sd3": _stable_diffusion_3}
+    made = {**makers, "flux": _flux}[kind]()
+    made.save_pretrained(folder)
+    return folder
+
+
+def _stable_diffusion() -> Any:
+    import diffusers
+
+    return diffusers.StableDiffusionPipeline(
+        vae=_lively(diffusers.AutoencoderKL(**IMAGE_VAE)),
+        unet=_lively(diffusers.UNet2DConditionModel(**UNET, cross_attention_dim=TEXT_WIDTH)),
+        scheduler=diffusers.DDIMScheduler(beta_schedule="scaled_linear", clip_sample=False, steps_offset=1),
+        text_encoder=_clip(projected=False),
+        tokenizer=_clip_tokenizer(),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+
+
+def _stable_diffusion_xl() -> Any:
+    import diffusers
+
+    unet = diffusers.UNet2DConditionModel(
+        **UNET,
+        cross_attention_dim=2 * TEXT_WIDTH,
+        addition_embed_type="text_time",
+        addition_time_embed_dim=4,
+        projection_class_embeddings_input_dim=6 * 4 + TEXT_WIDTH,
+        use_linear_projection=True,
+    )
+    return diffusers.StableDiffusionXLPipeline(
+        vae=_lively(diffusers.AutoencoderKL(**IMAGE_VAE)),
+        unet=_lively(unet),
+        scheduler=diffusers.EulerDiscreteScheduler(beta_schedule="scaled_linear", steps_offset=1),
+        text_encoder=_clip(projected=False),
+        text_encoder_2=_clip(projected=True),
+        tokenizer=_clip_tokenizer(),
+        tokenizer_2=_clip_tokenizer(),
+    )
+
+
+def _stable_diffusion_3() -> Any:
+    import diffusers
+
+    transformer = diffusers.SD3Transformer2DModel(
+        sample_size=16,
+        patch_size=2,
+        in_channels=16,
+        num_layers=1,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        caption_projection_dim=32,
+        joint_attention_dim=2 * TEXT_WIDTH,
+        pooled_projection_dim=2 * TEXT_WIDTH,
+        out_channels=16,
+    )
+    return diffusers.StableDiffusion3Pipeline(
+        vae=_lively(diffusers.AutoencoderKL(**IMAGE_VAE, latent_channels=16, shift_factor=0.1)),
+        transformer=_lively(transformer),
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0),
+        text_encoder=_clip(projected=True),
+        tokenizer=_clip_tokenizer(),
+        text_encoder_2=_clip(projected=True),
+        tokenizer_2=_clip_tokenizer(),
+        text_encoder_3=_t5(2 * TEXT_WIDTH),
+        tokenizer_3=_text_parts()["tokenizer"],
+    )
+
+
+def _flux() -> Any:
+    import diffusers
+
+    transformer = diffusers.FluxTransformer2DModel(
+        in_channels=16,
+        num_layers=1,
+        num_single_layers=1,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=TEXT_WIDTH,
+        pooled_projection_dim=TEXT_WIDTH,
+        axes_dims_rope=(4, 4, 8),
+        guidance_embeds=True,
+    )
+    return diffusers.FluxPipeline(
+        vae=_lively(
+            diffusers.AutoencoderKL(
+                **IMAGE_VAE, use_quant_conv=False, use_post_quant_conv=False, shift_factor=0.1
+            )
+        ),
+        transformer=_lively(transformer),
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True),
+        text_encoder=_clip(projected=False),
+        tokenizer=_clip_tokenizer(),
+        text_encoder_2=_t5(TEXT_WIDTH),
+        tokenizer_2=_text_parts()["tokenizer"],
+    )
+
+
+def _t5(width: int) -> Any:
+    from transformers import T5Config, T5EncoderModel
+
+    vocabulary = len(_text_parts()["tokenizer"])
+    config = T5Config(vocab_size=vocabulary, d_model=width, d_kv=8, d_ff=24, num_layers=1, num_heads=2)
+    return _lively(T5EncoderModel(config))
+
+
+def _clip(*, projected: bool) -> Any:
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+
+    config = CLIPTextConfig(
+        vocab_size=len(_clip_words()),
+        hidden_size=TEXT_WIDTH,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        projection_dim=TEXT_WIDTH,
+        bos_token_id=0,
+        eos_token_id=1,
+        pad_token_id=1,
+    )
+    return _lively((CLIPTextModelWithProjection if projected else CLIPTextModel)(config))
+
+
+def _clip_words() -> dict[str, int]:
+    letters = [chr(c) for c in range(ord("a"), ord("z") + 1)]
+    words = ["<|startoftext|>", "<|endoftext|>", *letters, *(f"{c}</w>" for c in letters), ",</w>"]
+    return {word: i for i, word in enumerate(words)}
+
+
+def _clip_tokenizer() -> Any:
+    from transformers import CLIPTokenizer
+
+    return CLIPTokenizer(vocab=_clip_words(), merges=[], model_max_length=77)

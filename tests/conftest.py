@@ -13,7 +13,7 @@ from hypothesis import settings
 # is imported, and for the processes that tests start.
 os.environ["OMP_NUM_THREADS"] = "1"
 
-from checkpoints import save_embedded, save_wan
+from checkpoints import save_embedded, save_image_model, save_wan
 
 settings.register_profile("no deadline", deadline=None)  # no test depends on the clock
 settings.load_profile("no deadline")
@@ -35,6 +35,19 @@ def wan(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     def folder(kind: str) -> Path:
         if kind not in made:
             made[kind] = save_wan(kind, tmp_path_factory.mktemp(kind))
+        return made[kind]
+
+    return folder
+
+
+@pytest.fixture(scope="session")
+def image_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The folder of a diffusers image checkpoint by kind: sd, sdxl, flux."""
+    made: dict[str, Path] = {}
+
+    def folder(kind: str) -> Path:
+        if kind not in made:
+            made[kind] = save_image_model(kind, tmp_path_factory.mktemp(kind))
         return made[kind]
 
     return folder

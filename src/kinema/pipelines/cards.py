@@ -130,14 +130,19 @@ def read_card(model: str, *, local_files_only: bool = False) -> ModelCard:
     index = read_json(folder / "model_index.json")
     kind = index.get("_class_name")
     check_index(index, folder / "model_index.json")
+    from kinema.pipelines.image_cards import KINDS, image_card  # it makes cards of this module
+
     with reading(folder):
         if kind == "KinemaPipeline":
             return check_card(_embedded(model, folder))
         if kind in ("WanPipeline", "WanImageToVideoPipeline"):
             return check_card(_wan(model, folder, index))
+        if (card := image_card(model, folder, index)) is not None:
+            return card
     raise ModelError(
         f"model {model!r} is a {kind!r}; kinema runs 'KinemaPipeline', 'WanPipeline' and "
-        "'WanImageToVideoPipeline' folders in diffusers layout."
+        "'WanImageToVideoPipeline' folders in diffusers layout, and, frame by frame, "
+        f"{', '.join(repr(name) for name in KINDS)}."
     )
 
 

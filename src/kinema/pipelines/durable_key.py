@@ -20,7 +20,7 @@ from kinema.core.runtime import resolve_device, resolve_dtype
 from kinema.pipelines.cards import local_folder
 from kinema.pipelines.hashes import cached_hashes
 from kinema.pipelines.job import Job
-from kinema.pipelines.model import Model
+from kinema.pipelines.modes import AnyModel
 from kinema.pipelines.plan import Plan
 from kinema.story.shot import PREVIOUS
 
@@ -32,17 +32,17 @@ def versions() -> dict[str, str]:
     return {"kinema": VERSION, "torch": torch.__version__, "python": platform.python_version()}
 
 
-def identity(job: Job, models: Mapping[str, Model]) -> dict[str, Any]:
+def identity(job: Job, models: Mapping[str, AnyModel]) -> dict[str, Any]:
     """Which weights a job uses: id and hash of every file, of the one model or of each by name."""
     found = {name: {"id": name, "files": _hashes(job, name, models)} for name in job.cards}
     return found[next(iter(found))] if len(found) == 1 else found
 
 
-def _hashes(job: Job, name: str, models: Mapping[str, Model]) -> dict[str, str]:
+def _hashes(job: Job, name: str, models: Mapping[str, AnyModel]) -> dict[str, str]:
     return cached_hashes(models[name].card.folder if name in models else local_folder(job.cards[name]))
 
 
-def plan_keys(job: Job, models: Mapping[str, Model]) -> list[str]:
+def plan_keys(job: Job, models: Mapping[str, AnyModel]) -> list[str]:
     """The key of each plan."""
     keys: list[str] = []
     weights = {name: _hashes(job, name, models) for name in job.cards}
@@ -63,13 +63,13 @@ def _goes_on(plan: Plan) -> bool:
     return plan.given.extend == PREVIOUS or any(held.image == PREVIOUS for held in plan.given.held)
 
 
-def made_with(job: Job, models: Mapping[str, Model]) -> dict[str, Any]:
+def made_with(job: Job, models: Mapping[str, AnyModel]) -> dict[str, Any]:
     """What a person can be told of the difference between two keys of one request."""
     plan = job.plans[0]
     return {**versions(), **arithmetic(plan, models.get(plan.model))}
 
 
-def arithmetic(plan: Plan, model: Model | None) -> dict[str, Any]:
+def arithmetic(plan: Plan, model: AnyModel | None) -> dict[str, Any]:
     """Where and in what precision a plan is computed; sums split over threads end in other last bits."""
     device = resolve_device(plan.device) if model is None else model.device
     dtype = resolve_dtype(plan.dtype, device) if model is None else model.dtype

@@ -19,7 +19,7 @@ from kinema.pipelines.durable import Facts, Keep, lock_of, state_folder
 from kinema.pipelines.durable_key import made_with, plan_keys
 from kinema.pipelines.durable_pace import Every
 from kinema.pipelines.job import Job, shot_frames
-from kinema.pipelines.model import Model
+from kinema.pipelines.modes import AnyModel
 from kinema.story.shot import Shot
 from kinema.story.storyboard import Storyboard
 
@@ -101,7 +101,7 @@ def opened(
     request: Request,
     state: StateOptions,
     options: Mapping[str, Any],
-    models: Mapping[str, Model],
+    models: Mapping[str, AnyModel],
     note: Note,
 ) -> Iterator[Keep | None]:
     """Claim an output and its state for this process; None where no state is to be kept.

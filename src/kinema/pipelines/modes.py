@@ -1,4 +1,4 @@
-"""One plan's frames, whatever its mode: sampled together, or drawn one after the other."""
+"""One plan's frames, whatever its mode and model: sampled together, or drawn one after the other."""
 
 from __future__ import annotations
 
@@ -10,19 +10,51 @@ from kinema.core.contracts import OnProgress, Progress
 from kinema.io.clip import Clip
 from kinema.pipelines import render
 from kinema.pipelines.camera_moves import CameraMoves
+from kinema.pipelines.cards import ModelCard, read_card
 from kinema.pipelines.frame_by_frame import Loop, LoopState, Moves, Still
 from kinema.pipelines.frame_by_frame_pictures import Pictures
 from kinema.pipelines.image_engine import ImageEngine
+from kinema.pipelines.image_engine_diffusers import DiffusersImages
 from kinema.pipelines.image_engine_kinema import KinemaImages
+from kinema.pipelines.image_model import ImageModel, load_image_model
 from kinema.pipelines.memory import FORGETFUL, FRAMES, Memory, Snapshot
 from kinema.pipelines.model import Model
+from kinema.pipelines.model import load as load_video_model
 from kinema.pipelines.plan import Plan
 from kinema.story.shot import PREVIOUS
+
+AnyModel = Model | ImageModel
+
+
+def load(
+    model: str = "embedded",
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+    local_files_only: bool = False,
+    card: ModelCard | None = None,
+) -> AnyModel:
+    """Load `embedded`, a folder in diffusers layout, or a hub id; a video model or an image model.
+
+    Args:
+        model: what to load.
+        device: `auto`, `cpu`, `cuda`, `cuda:1` or `mps`.
+        dtype: `auto`, `float32`, `bfloat16` or `float16`.
+        local_files_only: never ask the hub.
+        card: the model's card, if it was read already.
+
+    Raises:
+        ModelError: nothing is there, files are missing or damaged, or pickled.
+    """
+    card = card or read_card(model, local_files_only=local_files_only)
+    if card.family == "image":
+        return load_image_model(card, device=device, dtype=dtype, local_files_only=local_files_only)
+    return load_video_model(model, device=device, dtype=dtype, local_files_only=local_files_only, card=card)
 
 
 def render_plan(
     plan: Plan,
-    model: Model,
+    model: AnyModel,
     *,
     previous: Clip | None,
     on_progress: OnProgress,
@@ -38,6 +70,7 @@ def render_plan(
         memory: where to go on, and where to leave the state. A clip that goes on has the later frames only.
     """
     if plan.redraw is None:
+        assert isinstance(model, Model), "an image model's plans are drawn frame by frame"
         return render.render_plan(plan, model, previous=previous, on_progress=on_progress, memory=memory)
     strokes, shown = plan.redraw.strokes, plan.geometry.shown
     found = memory.recall("loop")
@@ -58,7 +91,7 @@ def render_plan(
 
 def draw_plan(
     plan: Plan,
-    model: Model,
+    model: AnyModel,
     *,
     previous: Clip | None = None,
     on_progress: OnProgress,
@@ -86,9 +119,9 @@ def draw_plan(
     return replace(clip, frames=chain(shown, clip), count=plan.geometry.shown + plan.geometry.keep)
 
 
-def engine_of(plan: Plan, model: Model) -> ImageEngine:
+def engine_of(plan: Plan, model: AnyModel) -> ImageEngine:
     """What draws the plan's pictures."""
-    return KinemaImages(plan, model)
+    return KinemaImages(plan, model) if isinstance(model, Model) else DiffusersImages(plan, model)
 
 
 def moves_of(plan: Plan) -> Moves:

@@ -12,6 +12,7 @@ import json
 import secrets
 from dataclasses import asdict, dataclass
 from fractions import Fraction
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,7 @@ from kinema.pipelines.frame_by_frame_plan import (
 )
 from kinema.pipelines.geometry import Geometry, per_latent, plan_geometry
 from kinema.pipelines.given import Given, plan_given
+from kinema.pipelines.image_cards import check_image_prompts, check_image_shot, image_solver
 from kinema.pipelines.listening import settle
 from kinema.pipelines.loras import PlannedLora, plan_loras
 from kinema.pipelines.windows import Cover, plan_windows, refuse_windows
@@ -141,6 +143,8 @@ def make_plan(shot: Shot, card: ModelCard, after: Geometry | None = None, begin:
     if by_frames := is_frame_by_frame(shot, card):
         refuse_windows(shot)
         card = one_frame_card(shot, card)
+    if card.family == "image":
+        check_image_shot(shot, card)
     _check_modes(shot, card)
     geometry = plan_geometry(shot, card, after)
     seed = secrets.randbelow(2**31) if shot.seed is None else shot.seed
@@ -148,6 +152,9 @@ def make_plan(shot: Shot, card: ModelCard, after: Geometry | None = None, begin:
     given, notes = plan_given(shot, card, geometry)
     loras, words = plan_loras(shot, card, geometry, seed)
     prompts, negatives = _prompts(shot, geometry)
+    if card.family == "image":
+        sides = (prompts, negatives)
+        check_image_prompts(card, (weight for side in sides for spans in side.spans for _, weight in spans))
     sampling = _sampling(shot, card, geometry, seed)
     camera, seen = plan_camera(shot, card, geometry, given, seed=seed, joint=not by_frames)
     redraw: RedrawPlan | None = None
@@ -161,7 +168,7 @@ def make_plan(shot: Shot, card: ModelCard, after: Geometry | None = None, begin:
             seed=seed,
             steps=sampling.steps,
             solver=sampling.solver,
-            known_solver=known_solver,
+            known_solver=partial(known_solver, card),
         )
     else:
         windows, more = plan_windows(shot, card, geometry, prompts.weights)
@@ -202,22 +209,25 @@ def _check_modes(shot: Shot, card: ModelCard) -> None:
         )
 
 
-def known_solver(name: str) -> str:
-    """The solver's name; `ConfigError` with the nearest one for a name that there is not."""
+def known_solver(card: ModelCard, name: str) -> str:
+    """The solver's name; `ConfigError` with the nearest one for a name that the model has not."""
+    if card.family == "image":
+        return image_solver(card, name)
     from kinema.diffusion.solvers import solver
 
     return solver(name).name
 
 
 def _sampling(shot: Shot, card: ModelCard, geometry: Geometry, seed: int) -> Sampling:
-    from kinema.diffusion.flow import sigmas
-
     defaults = card.defaults
-    name = known_solver(shot.solver or defaults.solver)
+    name = known_solver(card, shot.solver or defaults.solver)
     steps = shot.steps or defaults.steps
     shift = defaults.shift if shot.shift is None else shot.shift
     grid = shot.grid or defaults.grid
-    sigmas(steps, shift, grid)  # refuses unknown grids before anything is loaded
+    if card.family != "image":
+        from kinema.diffusion.flow import sigmas
+
+        sigmas(steps, shift, grid)  # refuses unknown grids before anything is loaded
     low = None
     if card.boundary is not None:
         low = _scale(shot.guidance_low, defaults.guidance_low or defaults.guidance, geometry, seed)
@@ -231,7 +241,7 @@ def _sampling(shot: Shot, card: ModelCard, geometry: Geometry, seed: int) -> Sam
         method=shot.guidance_method,
         rescale=shot.guidance_rescale,
         interval=shot.guidance_interval,
-        blend=shot.blend,
+        blend="embedding" if card.family == "image" and shot.blend == "attention" else shot.blend,
         guidance_low=low,
         boundary=card.boundary,
     )
@@ -292,8 +302,8 @@ def _resolved(shot: Shot, geometry: Geometry, sampling: Sampling, card: ModelCar
         seed=sampling.seed,
         steps=sampling.steps,
         solver=sampling.solver,
-        grid=sampling.grid,
-        shift=sampling.shift,
+        grid=None if card.family == "image" else sampling.grid,
+        shift=None if card.family == "image" else sampling.shift,
         guidance=card.defaults.guidance if shot.guidance is None else shot.guidance,
         guidance_low=card.defaults.guidance_low if shot.guidance_low is None else shot.guidance_low,
     )

@@ -24,8 +24,8 @@ from kinema.pipelines.durable_pace import Pace
 from kinema.pipelines.durable_plan import Place
 from kinema.pipelines.job import Job, make_job
 from kinema.pipelines.memory import FORGETFUL
-from kinema.pipelines.model import Model, VideoVAE, load, load_vae
-from kinema.pipelines.modes import render_plan
+from kinema.pipelines.model import Model, VideoVAE, load_vae
+from kinema.pipelines.modes import AnyModel, load, render_plan
 from kinema.pipelines.plan import Plan
 from kinema.pipelines.render import Sampled, clip_of, decode_plan
 from kinema.pipelines.source import read_request
@@ -48,15 +48,15 @@ def generate(prompt: str | dict[Any, str], *, on_progress: OnProgress | None = N
         A `Clip` with frames uint8 `[F, H, W, 3]` and its latents.
     """
     loaded = fields.pop("model", "embedded")
-    name = loaded.card.id if isinstance(loaded, Model) else loaded
+    name = loaded.card.id if isinstance(loaded, AnyModel) else loaded
     shot = Shot.from_mapping({"prompt": prompt, "model": name, **fields})
-    return render(shot, model=loaded if isinstance(loaded, Model) else None, on_progress=on_progress)
+    return render(shot, model=loaded if isinstance(loaded, AnyModel) else None, on_progress=on_progress)
 
 
 def render(
     request: Shot | Storyboard | str | Path,
     *,
-    model: Model | None = None,
+    model: AnyModel | None = None,
     on_progress: OnProgress | None = None,
 ) -> Clip:
     """Render a shot, a storyboard, a shot file, or a clip from its record, into memory.
@@ -78,7 +78,7 @@ def _request(request: Shot | Storyboard | str | Path) -> Shot | Storyboard:
 def stream(
     job: Job,
     *,
-    model: Model | Mapping[str, Model] | None = None,
+    model: AnyModel | Mapping[str, AnyModel] | None = None,
     on_progress: OnProgress | None = None,
     keep_record: bool = True,
     keep: Keep | None = None,
@@ -89,7 +89,7 @@ def stream(
     is loaded already, or several by name. With `keep` the frames can be drawn more than once: what was made
     before is read, and the rest made.
     """
-    models = {model.card.id: model} if isinstance(model, Model) else dict(model or {})
+    models = {model.card.id: model} if isinstance(model, AnyModel) else dict(model or {})
     record = Record(job.shot, identity(job, models), versions()) if keep_record else None
     clip = Clip(iter(()), Fraction(job.fps), record, count=job.length, size=(job.width, job.height))
     clip.audio = job.audio
@@ -114,7 +114,7 @@ def write(
     *,
     request: Shot | Storyboard,
     state: StateOptions | None = None,
-    model: Model | None = None,
+    model: AnyModel | None = None,
     on_progress: OnProgress | None = None,
     keep_record: bool = True,
     options: Mapping[str, Any] | None = None,
@@ -192,7 +192,7 @@ class Shots:
 
     job: Job
     whole: Clip
-    models: dict[str, Model]
+    models: dict[str, AnyModel]
     on_progress: OnProgress
     keep: Keep | None = None
     previous: Clip | None = field(default=None, init=False)
@@ -230,13 +230,15 @@ class Shots:
     def _vae(self, plan: Plan, on_progress: OnProgress) -> VideoVAE:
         """The decoder of a plan, without the rest of its model where that is not in memory."""
         if plan.model in self.models:
-            return self.models[plan.model].vae
+            model = self.models[plan.model]
+            assert isinstance(model, Model), "only a video model's latents are kept"
+            return model.vae
         on_progress(Progress("load", 0, 1))
         vae = load_vae(self.job.cards[plan.model], device=plan.device)
         on_progress(Progress("load", 1, 1))
         return vae
 
-    def _model(self, plan: Plan, on_progress: OnProgress) -> Model:
+    def _model(self, plan: Plan, on_progress: OnProgress) -> AnyModel:
         """The model of a plan; one is in memory at a time."""
         if plan.model not in self.models:
             on_progress(Progress("load", 0, 1))

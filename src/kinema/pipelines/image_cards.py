@@ -1,0 +1,194 @@
+"""Image models of diffusers: what a checkpoint is and can do, from its configuration files alone.
+
+Kinds are those whose prompts kinema can mix from frame to frame: Stable Diffusion 1 and 2, SDXL, Stable
+Diffusion 3 and Flux. Parts must be diffusers' and transformers' own classes; no code of a repository is run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kinema.core.contracts import Stride
+from kinema.core.errors import ConfigError, ModelError, unknown_name
+from kinema.pipelines.cards import Defaults, Mode, ModelCard, read_json
+from kinema.story.shot import Shot
+
+OWN_SOLVER = "checkpoint"
+LIBRARIES = ("diffusers", "transformers", None)
+FPS, FRAMES = "12", 48
+
+
+@dataclass(frozen=True, slots=True)
+class ImageKind:
+    """A family of image models.
+
+    Attributes:
+        name: of diffusers' text-to-image pipeline.
+        denoiser: folder of the network.
+        encoded: what `encode_prompt` returns, by the names of the pipeline's own arguments; `_` for what it
+            returns of the other side.
+        flow: trained on straight paths; only the checkpoint's scheduler and flow Euler fit it.
+        packing: latents per token side, which sizes must be multiples of.
+        steps, guidance: what its own examples use.
+        weights: whether a prompt's (word:1.3) can act: one embedding per token of one tokenizer.
+    """
+
+    name: str
+    denoiser: str
+    encoded: tuple[str, ...]
+    flow: bool
+    packing: int
+    steps: int
+    guidance: float
+    weights: bool
+
+    @property
+    def solvers(self) -> tuple[str, ...]:
+        """Names of the solvers it runs with."""
+        return (OWN_SOLVER, "euler") if self.flow else (OWN_SOLVER, *VP_SOLVERS)
+
+
+VP_SOLVERS = (
+    "euler", "euler-ancestral", "heun", "dpm++2m", "dpm++2m-sde", "unipc", "ddim", "ddpm", "lcm",
+)  # fmt: skip
+POOLED = ("prompt_embeds", "_", "pooled_prompt_embeds", "_")
+
+KINDS = {
+    kind.name: kind
+    for kind in (
+        ImageKind("StableDiffusionPipeline", "unet", ("prompt_embeds", "_"), False, 1, 30, 7.5, True),
+        ImageKind("StableDiffusionXLPipeline", "unet", POOLED, False, 1, 30, 5.0, True),
+        ImageKind("StableDiffusion3Pipeline", "transformer", POOLED, True, 2, 28, 7.0, False),
+        ImageKind(
+            "FluxPipeline",
+            "transformer",
+            ("prompt_embeds", "pooled_prompt_embeds", "_"),
+            True,
+            2,
+            28,
+            3.5,
+            False,
+        ),
+    )
+}
+
+
+def kind_of(class_name: str) -> ImageKind | None:
+    """The kind of a pipeline's class, whichever of its three tasks it was saved for."""
+    return KINDS.get(class_name.replace("Img2Img", "").replace("Inpaint", ""))
+
+
+def image_card(name: str, folder: Path, index: Mapping[str, Any]) -> ModelCard | None:
+    """The card of an image model; None where `model_index.json` names no kind that is known.
+
+    Raises:
+        ModelError: a checkpoint with code of its own, or an inpainting network.
+    """
+    class_name = index.get("_class_name")
+    kind = kind_of(class_name) if isinstance(class_name, str) else None
+    if kind is None:
+        return None
+    _check_parts(name, index)
+    network = read_json(folder / kind.denoiser / "config.json")
+    vae = read_json(folder / "vae" / "config.json")
+    channels = int(vae.get("latent_channels", 4))
+    _check_network(name, kind, network, channels)
+    space = 2 ** (len(vae.get("block_out_channels", (0,) * 4)) - 1)
+    side = int(network.get("sample_size") or 128) * space
+    distilled = kind.name == "FluxPipeline" and not network.get("guidance_embeds")
+    return ModelCard(
+        id=name,
+        folder=folder,
+        family="image",
+        stride=Stride(time=1, space=space),
+        multiple=space * kind.packing,
+        latent_channels=channels,
+        mechanism="none",
+        modes=frozenset[Mode]({"image", "frame_by_frame"}),
+        defaults=Defaults(
+            width=side,
+            height=side,
+            frames=FRAMES,
+            fps=FPS,
+            steps=4 if distilled else kind.steps,
+            solver=OWN_SOLVER,
+            grid=OWN_SOLVER,
+            shift=1.0,
+            guidance=1.0 if distilled else kind.guidance,
+        ),
+        any_aspect=True,
+        transformer={"_class_name": kind.name},
+    )
+
+
+def _check_parts(name: str, index: Mapping[str, Any]) -> None:
+    for part, entry in index.items():
+        if part.startswith("_") or not isinstance(entry, list):
+            continue
+        if len(entry) != 2 or entry[0] not in (*LIBRARIES, "stable_diffusion"):
+            raise ModelError(
+                f"model {name!r} has a part {part!r} of {entry[0]!r}, which is code of its own; kinema loads "
+                "parts of diffusers and transformers only."
+            )
+
+
+def _check_network(name: str, kind: ImageKind, network: Mapping[str, Any], channels: int) -> None:
+    seen = (
+        int(network.get("in_channels", channels)) // kind.packing**2
+        if kind.flow
+        else network.get("in_channels")
+    )
+    if kind.name == "StableDiffusion3Pipeline":
+        seen = network.get("in_channels", channels)
+    if seen is not None and seen != channels:
+        raise ModelError(
+            f"model {name!r} reads {seen} channels for latents of {channels}: it is made for inpainting or "
+            "control alone. Use its plain sibling, which kinema inpaints with as well."
+        )
+
+
+def kind_of_card(card: ModelCard) -> ImageKind:
+    """The kind of an image model's card."""
+    return KINDS[card.transformer["_class_name"]]
+
+
+def check_image_shot(shot: Shot, card: ModelCard) -> None:
+    """Refuse settings of our sampler that a diffusers image pipeline has no place for.
+
+    Raises:
+        ConfigError: naming the setting and what to do.
+    """
+    default = type(shot).model_fields
+    for field in ("grid", "shift", "guidance_rescale", "guidance_interval", "guidance_method"):
+        if getattr(shot, field) != default[field].default:
+            raise ConfigError(
+                f"{field} is not used by {card.id!r}: an image model's own scheduler and guidance draw its "
+                "frames; leave it out."
+            )
+    if shot.blend == "velocity":
+        raise ConfigError(f"blend: velocity is not for {card.id!r}; write blend: embedding or slerp.")
+
+
+def check_image_prompts(card: ModelCard, weights: Iterable[float]) -> None:
+    """Refuse weights of words where the model has no single token for a word.
+
+    Raises:
+        ConfigError: naming the notation and what to do.
+    """
+    kind = kind_of_card(card)
+    if not kind.weights and any(weight != 1.0 for weight in weights):
+        raise ConfigError(
+            f"weights such as (word:1.3) are not read by {card.id!r}, a {kind.name} with text encoders of "
+            "different tokens; write the prompt without them."
+        )
+
+
+def image_solver(card: ModelCard, name: str) -> str:
+    """The solver's name; `ConfigError` with the nearest for one that the model cannot run with."""
+    solvers = kind_of_card(card).solvers
+    if name not in solvers:
+        raise unknown_name(f"solver of {card.id!r}", name, solvers)
+    return name

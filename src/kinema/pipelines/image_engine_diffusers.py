@@ -1,0 +1,135 @@
+"""A diffusers image model that draws single pictures: text to image, image to image, inpainting.
+
+What kinema decides is given to the pipeline: mixed prompts, the noise, the scheduler, the strength. The rest
+is the pipeline's own call.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from kinema.core.errors import ModelError, NumericError
+from kinema.core.runtime import generator
+from kinema.pipelines.image_engine import Drawing
+from kinema.pipelines.image_engine_texts import ImageTexts
+from kinema.pipelines.image_model import ImageModel, Task, given_noise
+from kinema.pipelines.plan import Plan
+
+HOLE_MARGIN = 8  # pixels that a hole is widened by: latents beside it have seen what fills it for now
+
+
+class DiffusersImages:
+    """Draws the pictures of a plan with an image model.
+
+    Args:
+        plan: whose prompts and guidance the pictures have.
+        model: loaded for it.
+    """
+
+    def __init__(self, plan: Plan, model: ImageModel) -> None:
+        self.plan, self.model = plan, model
+        blend = plan.sampling.blend
+        zeros = bool(getattr(model.pipe.config, "force_zeros_for_empty_prompt", False))
+        self._positive = ImageTexts(plan.prompts, model, blend=blend)
+        self._negative = ImageTexts(plan.negatives, model, blend=blend, zeros=zeros)
+
+    def draw(self, drawing: Drawing) -> Tensor:
+        """The picture `[1, 3, H, W]`, 0..1, float32 on the CPU."""
+        if drawing.canvas is None:
+            return self._call("text", drawing, {})
+        canvas = drawing.canvas
+        if drawing.holes is not None:
+            margin = 2 * HOLE_MARGIN + 1
+            holes = F.max_pool2d(drawing.holes, margin, stride=1, padding=HOLE_MARGIN)
+            canvas = self._inpainted(drawing, canvas, holes, 1.0)
+        if drawing.strength == 0.0:
+            return canvas
+        if drawing.open is not None:
+            return self._inpainted(drawing, canvas, (drawing.open > 0).float(), drawing.strength)
+        steps = enough_steps(drawing.steps, drawing.strength)
+        options = {"image": canvas, "strength": drawing.strength, "num_inference_steps": steps}
+        return self._call("image", drawing, options)
+
+    def _inpainted(self, drawing: Drawing, canvas: Tensor, open_B1HW: Tensor, strength: float) -> Tensor:
+        if not bool(open_B1HW.any()):
+            return canvas
+        options = {
+            "image": canvas,
+            "mask_image": open_B1HW,
+            "strength": strength,
+            "num_inference_steps": enough_steps(drawing.steps, strength),
+        }
+        drawn = self._call("inpaint", drawing, options)
+        return canvas + open_B1HW * (drawn - canvas)
+
+    def _call(self, task: Task, drawing: Drawing, options: dict[str, Any]) -> Tensor:
+        g, model = self.plan.geometry, self.model
+        pipe = model.pipeline(task, drawing.solver)
+        noise = (
+            drawing.seeds.noise((model.card.latent_channels, g.rows, g.columns)) * drawing.noise_multiplier
+        )
+        noise = noise.to(model.device, model.dtype)
+        common: dict[str, Any] = {
+            "num_inference_steps": drawing.steps,
+            "generator": generator(drawing.seeds.first, "drawing"),
+            "output_type": "pt",
+        }
+        if task != "image" or self.model.kind.flow:  # the others take the picture's own size
+            common |= {"height": g.height, "width": g.width}
+        if task == "text":
+            common["latents"] = self._packed(pipe, noise)
+        elif task == "inpaint" and options["strength"] == 1.0:
+            common["latents"] = noise  # at full strength the picture is not noised, but left out
+        with torch.inference_mode(), given_noise(pipe.scheduler, noise):
+            out = pipe(**{**common, **self._texts(drawing.frame), **options})
+        return self._checked(out, drawing)
+
+    def _texts(self, frame: int) -> dict[str, Any]:
+        """Prompts and guidance of a frame, by the pipeline's own names."""
+        scale = self.plan.sampling.guidance[frame]
+        found: dict[str, Any] = {"guidance_scale": scale, **self._positive.at(frame)}
+        negatives = {f"negative_{name}": value for name, value in self._negative.at(frame).items()}
+        if self.model.kind.name == "FluxPipeline":
+            # its guidance is an input of the network; a negative prompt costs a second forward
+            return found | ({"true_cfg_scale": scale, **negatives} if self._has_negative else {})
+        return found | (negatives if scale > 1 else {})
+
+    @property
+    def _has_negative(self) -> bool:
+        return any(text.strip() for spans in self.plan.negatives.spans for text, _ in spans)
+
+    def _packed(self, pipe: Any, noise_BCYX: Tensor) -> Tensor:
+        """Flux takes its latents as tokens of 2 by 2."""
+        if self.model.kind.name != "FluxPipeline":
+            return noise_BCYX
+        packed: Tensor = pipe._pack_latents(noise_BCYX, *noise_BCYX.shape)
+        return packed
+
+    def _checked(self, out: Any, drawing: Drawing) -> Tensor:
+        """The picture; a black one from a safety checker would be carried into every frame after it."""
+        flagged = getattr(out, "nsfw_content_detected", None)
+        if flagged is not None and any(flagged):
+            raise ModelError(
+                f"the checkpoint's own safety checker withheld frame {drawing.frame}; "
+                "change the prompt or the seed."
+            )
+        picture: Tensor = out.images.float().cpu()
+        if not bool(torch.isfinite(picture).all()):
+            raise NumericError(f"frame {drawing.frame} is not finite; run with --dtype float32 or bfloat16.")
+        return picture.clamp(0, 1)
+
+
+def enough_steps(steps: int, strength: float) -> int:
+    """Steps of a whole drawing, so that the share of them that is done is at least one.
+
+    The pipelines do `int(steps * strength)` of them, and stop with an error for none.
+    """
+    if int(steps * strength) >= 1:
+        return steps
+    needed = math.ceil(1 / strength)
+    return needed if int(needed * strength) >= 1 else needed + 1

@@ -1,0 +1,98 @@
+"""Prompts of a diffusers image model, encoded once and mixed for any frame.
+
+    embedding   sum_k w_k z_k              token by token
+    slerp       the arc from z_a to z_b    token by token, each at its own angle
+
+A whole-tensor arc would be ruled by the padding behind the words. Weighted words are moved away from what the
+encoder says to an empty prompt at their place: e + w (z - e), as is usual for these models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kinema.core.errors import ConfigError
+from kinema.diffusion.slerp import slerp
+from kinema.models.text import join, log_weights
+from kinema.pipelines.image_model import ImageModel
+from kinema.pipelines.plan import Prompts, Spans
+
+Embeds = Mapping[str, Tensor]
+
+
+class ImageTexts:
+    """One side of the guidance.
+
+    Args:
+        prompts: texts and their shares per frame.
+        model: encodes them.
+        blend: `embedding` or `slerp`.
+        zeros: an empty text is all zeros, as the checkpoint was trained on its negative side.
+    """
+
+    def __init__(self, prompts: Prompts, model: ImageModel, *, blend: str, zeros: bool = False) -> None:
+        self.prompts, self.model, self.blend, self.zeros = prompts, model, blend, zeros
+        with torch.inference_mode():
+            self.embeds = [self._weighted(spans) for spans in prompts.spans]
+
+    def at(self, frame: int) -> Embeds:
+        """What the pipeline reads at a frame, by the names of its arguments."""
+        shares = self.prompts.weights[frame]
+        used = [(share, embeds) for share, embeds in zip(shares, self.embeds, strict=True) if share > 0]
+        return {
+            name: _mixed([(share, embeds[name]) for share, embeds in used], self.blend) for name in used[0][1]
+        }
+
+    def _weighted(self, spans: Spans) -> Embeds:
+        text = join(spans)
+        if self.zeros and not text:
+            return {name: torch.zeros_like(value) for name, value in self._encoded("").items()}
+        embeds = self._encoded(text)
+        if all(weight == 1.0 for _, weight in spans):
+            return embeds
+        plain = self._encoded("")["prompt_embeds"]
+        states = embeds["prompt_embeds"]
+        weight_1L1 = self._token_weights(spans, states.shape[1]).to(states)[None, :, None]
+        moved = torch.where(weight_1L1 == 1, states, plain + weight_1L1 * (states - plain))
+        return {**embeds, "prompt_embeds": moved}
+
+    def _encoded(self, text: str) -> Embeds:
+        kind, pipe = self.model.kind, self.model.pipe
+        options: dict[str, Any] = {"device": self.model.device, "num_images_per_prompt": 1}
+        if "_" in kind.encoded[:2]:
+            options["do_classifier_free_guidance"] = False
+        if kind.name == "StableDiffusionPipeline":
+            found = pipe.encode_prompt(text, **options)
+        elif kind.name == "StableDiffusion3Pipeline":
+            found = pipe.encode_prompt(prompt=text, prompt_2=None, prompt_3=None, **options)
+        else:
+            found = pipe.encode_prompt(prompt=text, prompt_2=None, **options)
+        return {name: value for name, value in zip(kind.encoded, found, strict=True) if name != "_"}
+
+    def _token_weights(self, spans: Spans, length: int) -> Tensor:
+        """Of the rows of the prompt's embedding: the start token, the words, then padding."""
+        tokenizer = self.model.pipe.tokenizer
+        if not tokenizer.is_fast:
+            raise ConfigError(
+                f"weights of words need a fast tokenizer, which {self.model.card.id!r} has not; "
+                "write the prompt without them."
+            )
+        offsets = tokenizer(join(spans), return_offsets_mapping=True)["offset_mapping"]
+        weights = torch.tensor(log_weights(spans, offsets)).exp()[:length]
+        return torch.cat([weights, torch.ones(length - len(weights))])
+
+
+def _mixed(parts: list[tuple[float, Tensor]], blend: str) -> Tensor:
+    """By shares with sum 1; arcs are taken from prompt to prompt, each by its share of those so far."""
+    total, mixed = parts[0]
+    for share, value in parts[1:]:
+        total += share
+        if blend == "slerp":
+            mixed = slerp(mixed, value, share / total, dims=(mixed.ndim - 1,))
+        else:
+            mixed = torch.lerp(mixed, value, share / total)
+    return mixed

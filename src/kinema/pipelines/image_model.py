@@ -1,0 +1,161 @@
+"""A diffusers image checkpoint in memory, as the three pipelines that share its parts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Literal, Self
+
+import torch
+from torch import Tensor
+
+from kinema.core.errors import ModelError
+from kinema.core.runtime import resolve_device, resolve_dtype
+from kinema.models.pretrained import require_safetensors
+from kinema.pipelines.cards import ModelCard, local_folder
+from kinema.pipelines.image_cards import OWN_SOLVER, ImageKind, kind_of_card
+
+Task = Literal["text", "image", "inpaint"]
+
+# Their names in diffusers, with what makes them the solver of that name.
+SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "euler": ("EulerDiscreteScheduler", {}),
+    "euler-ancestral": ("EulerAncestralDiscreteScheduler", {}),
+    "heun": ("HeunDiscreteScheduler", {}),
+    "dpm++2m": ("DPMSolverMultistepScheduler", {"algorithm_type": "dpmsolver++"}),
+    "dpm++2m-sde": ("DPMSolverMultistepScheduler", {"algorithm_type": "sde-dpmsolver++"}),
+    "unipc": ("UniPCMultistepScheduler", {}),
+    "ddim": ("DDIMScheduler", {}),
+    "ddpm": ("DDPMScheduler", {}),
+    "lcm": ("LCMScheduler", {}),
+}
+
+
+@dataclass(eq=False)
+class ImageModel:
+    """An image checkpoint in memory.
+
+    Attributes:
+        card: what it is.
+        pipe: diffusers' text-to-image pipeline.
+        device, dtype: where and in what precision it runs.
+    """
+
+    card: ModelCard
+    pipe: Any
+    device: torch.device
+    dtype: torch.dtype
+    _tasks: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self._own = self.pipe.scheduler  # the pipelines get new ones, made from this
+
+    @property
+    def kind(self) -> ImageKind:
+        """Its family."""
+        return kind_of_card(self.card)
+
+    def pipeline(self, task: Task, solver: str) -> Any:
+        """The pipeline of a task, with a scheduler that no earlier picture has left its mark on."""
+        if task not in self._tasks:
+            self._tasks[task] = self._made(task)
+        pipe = self._tasks[task]
+        pipe.scheduler = self.scheduler(solver)
+        return pipe
+
+    def scheduler(self, solver: str) -> Any:
+        """A new scheduler of the name, with the checkpoint's noise levels."""
+        import diffusers
+
+        own = self._own
+        if solver == OWN_SOLVER or self.kind.flow:
+            return type(own).from_config(own.config)
+        name, options = SCHEDULERS[solver]
+        return getattr(diffusers, name).from_config(own.config, **options)
+
+    def _made(self, task: Task) -> Any:
+        from diffusers import AutoPipelineForImage2Image, AutoPipelineForInpainting
+
+        if task == "text":
+            return self.pipe
+        auto = AutoPipelineForImage2Image if task == "image" else AutoPipelineForInpainting
+        pipe = auto.from_pipe(self.pipe)
+        pipe.set_progress_bar_config(disable=True)
+        return pipe
+
+    def to(self, device: torch.device | None = None, dtype: torch.dtype | None = None) -> Self:
+        """Move it, in place."""
+        self.device, self.dtype = device or self.device, dtype or self.dtype
+        self.pipe.to(device=self.device, dtype=self.dtype)
+        return self
+
+
+def load_image_model(
+    card: ModelCard, *, device: str = "auto", dtype: str = "auto", local_files_only: bool = False
+) -> ImageModel:
+    """Load an image checkpoint: safetensors only, no code from the repository.
+
+    Raises:
+        ModelError: files are missing, damaged, or pickled.
+    """
+    from diffusers import AutoPipelineForText2Image
+
+    where = resolve_device(device)
+    precision = resolve_dtype(dtype, where)
+    folder = local_folder(card, local_files_only=local_files_only)
+    for part in (kind_of_card(card).denoiser, "vae", "text_encoder"):
+        require_safetensors(folder / part)
+    try:
+        with loading_quietly():
+            pipe = AutoPipelineForText2Image.from_pretrained(
+                folder, dtype=precision, use_safetensors=True, local_files_only=True
+            )
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise ModelError(f"{folder} does not load as {kind_of_card(card).name}: {reason}") from None
+    pipe.set_progress_bar_config(disable=True)
+    return ImageModel(card, pipe.to(where), where, precision)
+
+
+@contextmanager
+def loading_quietly() -> Iterator[None]:
+    """Loading is reported by us, not by bars of two libraries."""
+    import diffusers.utils.logging
+    import transformers.utils.logging
+
+    libraries = (diffusers.utils.logging, transformers.utils.logging)
+    shown = [logging for logging in libraries if logging.is_progress_bar_enabled()]
+    for logging in shown:
+        logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for logging in shown:
+            logging.enable_progress_bar()
+
+
+@contextmanager
+def given_noise(scheduler: Any, noise_BCYX: Tensor) -> Iterator[None]:
+    """Pictures are noised with this noise, whatever noise the pipeline draws.
+
+    The pipelines take noise for text to image, and draw their own for image to image; but all of them noise
+    a picture through the scheduler, which is a new one for each.
+    """
+    name = "scale_noise" if hasattr(scheduler, "scale_noise") else "add_noise"
+    own = getattr(scheduler, name)
+
+    def noised(*args: Any, **kwargs: Any) -> Any:
+        place = 2 if name == "scale_noise" else 1  # (sample, timestep, noise) and (samples, noise, timesteps)
+        values = list(args)
+        if len(values) > place and values[place].shape == noise_BCYX.shape:
+            values[place] = noise_BCYX.to(values[place])
+        elif "noise" in kwargs and kwargs["noise"].shape == noise_BCYX.shape:
+            kwargs["noise"] = noise_BCYX.to(kwargs["noise"])
+        return own(*values, **kwargs)
+
+    setattr(scheduler, name, noised)
+    try:
+        yield
+    finally:
+        delattr(scheduler, name)

@@ -1,0 +1,265 @@
+"""Diffusers image models behind the frame-by-frame engine: equal to diffusers' own pipelines where both are
+asked the same, on checkpoints in the true layout with random weights."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+import torch
+
+import kinema
+from kinema.core.errors import ConfigError, ModelError
+from kinema.core.runtime import generator
+from kinema.pipelines.cards import read_card
+from kinema.pipelines.image_cards import VP_SOLVERS
+from kinema.pipelines.image_engine import Drawing, Seeds
+from kinema.pipelines.image_engine_diffusers import DiffusersImages, enough_steps
+from kinema.pipelines.image_engine_texts import ImageTexts
+from kinema.pipelines.image_model import ImageModel, given_noise
+from kinema.pipelines.modes import draw_plan
+from kinema.pipelines.plan import Prompts, make_plan
+from kinema.story.shot import Shot
+
+SIDE = 32
+KINDS = ("sd", "sdxl", "sd3", "flux")
+SEEDS = Seeds(7, 7, 0.0)
+
+
+@pytest.fixture(scope="module")
+def loaded(image_model):
+    models: dict[str, ImageModel] = {}
+
+    def of(kind: str) -> ImageModel:
+        if kind not in models:
+            models[kind] = kinema.load(str(image_model(kind)), device="cpu")
+        return models[kind]
+
+    return of
+
+
+def plan_of(model: ImageModel, frames: int = 3, **fields):
+    given = {"prompt": "a red fox", "negative": "dog", "guidance": 4, "steps": 3, "seed": 7} | fields
+    shot = Shot(model=model.card.id, frames=frames, size="32x32", mode="frame_by_frame", **given)
+    return make_plan(shot, model.card)
+
+
+def engine_of(model: ImageModel, **fields) -> DiffusersImages:
+    return DiffusersImages(plan_of(model, **fields), model)
+
+
+def canvas() -> torch.Tensor:
+    return torch.rand(1, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(3))
+
+
+def asked(**fields) -> Drawing:
+    return Drawing(**{"frame": 0, "seeds": SEEDS, "steps": 3, "solver": "checkpoint", **fields})
+
+
+def noise_of(model: ImageModel) -> torch.Tensor:
+    latents = SIDE // model.card.stride.space
+    return SEEDS.noise((model.card.latent_channels, latents, latents))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_text_to_image_is_the_pipelines_own(loaded, kind):
+    model = loaded(kind)
+    noise = noise_of(model)
+    pipe = model.pipeline("text", "checkpoint")
+    guidance = {"guidance_scale": 4.0} | ({"true_cfg_scale": 4.0} if kind == "flux" else {})
+    theirs = pipe(
+        prompt="a red fox",
+        negative_prompt="dog",
+        **guidance,
+        num_inference_steps=3,
+        height=SIDE,
+        width=SIDE,
+        latents=pipe._pack_latents(noise, *noise.shape) if kind == "flux" else noise,
+        generator=generator(7, "drawing"),
+        output_type="pt",
+    ).images
+    assert torch.allclose(engine_of(model).draw(asked()), theirs, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_image_to_image_is_the_pipelines_own_with_the_noise_that_was_given(loaded, kind):
+    model = loaded(kind)
+    pipe = model.pipeline("image", "checkpoint")
+    guidance = {"guidance_scale": 4.0} | ({"true_cfg_scale": 4.0} if kind == "flux" else {})
+    call = {
+        "prompt": "a red fox", "negative_prompt": "dog", "image": canvas(), "strength": 0.7,
+        "num_inference_steps": 3, "generator": generator(7, "drawing"), "output_type": "pt",
+    }  # fmt: skip
+    with given_noise(pipe.scheduler, noise_of(model)):
+        theirs = pipe(
+            **call, **guidance, **({"height": SIDE, "width": SIDE} if kind == "flux" else {})
+        ).images
+    drawn = engine_of(model).draw(asked(canvas=canvas(), strength=0.7))
+    assert torch.allclose(drawn, theirs, atol=1e-5)
+    other = engine_of(model).draw(asked(canvas=canvas(), strength=0.7, seeds=Seeds(7, 8, 0.5)))
+    assert not torch.allclose(drawn, other, atol=1e-3)
+
+
+@contextmanager
+def heard_noise(scheduler):
+    """What noise the pipeline draws by itself."""
+    name = "scale_noise" if hasattr(scheduler, "scale_noise") else "add_noise"
+    own, heard = getattr(scheduler, name), []
+
+    def listen(sample, second, third):
+        heard.append(third if name == "scale_noise" else second)
+        return own(sample, second, third)
+
+    setattr(scheduler, name, listen)
+    yield heard
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_giving_a_pipeline_its_own_noise_changes_nothing(loaded, kind):
+    model = loaded(kind)
+    call = {"prompt": "a red fox", "image": canvas(), "strength": 0.7, "num_inference_steps": 3}
+    call |= {"output_type": "pt", **({"height": SIDE, "width": SIDE} if kind == "flux" else {})}
+    pipe = model.pipeline("image", "checkpoint")
+    with heard_noise(pipe.scheduler) as heard:
+        plain = pipe(**call, generator=generator(1, "a")).images
+    pipe = model.pipeline("image", "checkpoint")
+    with given_noise(pipe.scheduler, heard[0]):
+        assert torch.equal(pipe(**call, generator=generator(1, "a")).images, plain)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_inpainting_changes_what_is_open_and_fills_holes_from_nothing(loaded, kind):
+    model, mask = loaded(kind), torch.zeros(1, 1, SIDE, SIDE)
+    mask[..., 16:] = 1
+    drawn = engine_of(model).draw(asked(canvas=canvas(), strength=0.7, open=mask))
+    assert torch.equal(drawn[..., :16], canvas()[..., :16])
+    assert not torch.allclose(drawn[..., 16:], canvas()[..., 16:], atol=0.02)
+    other = canvas()
+    other[..., 24:] = 0.5
+    holes = torch.zeros(1, 1, SIDE, SIDE)
+    holes[..., 24:] = 1
+    a, b = (engine_of(model).draw(asked(canvas=c, strength=0.0, holes=holes)) for c in (canvas(), other))
+    assert torch.equal(a[..., :16], canvas()[..., :16])
+    # random weights see far, so what was under the hole is felt a little through its surroundings' codec
+    assert float((a - b)[..., 24:].abs().mean()) < 0.5 * float((canvas() - other)[..., 24:].abs().mean())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_prompts_are_mixed_between_their_ends(loaded, kind):
+    model, texts = loaded(kind), ("a red fox", "the snow")
+    spans = tuple(((text, 1.0),) for text in texts)
+    rows = ((1.0, 0.0), (0.25, 0.75), (0.0, 1.0))
+    for blend in ("embedding", "slerp"):
+        mixed = ImageTexts(Prompts(spans=spans, weights=rows), model, blend=blend)
+        alone = [
+            ImageTexts(Prompts(spans=(s,), weights=((1.0,),)), model, blend=blend).at(0)["prompt_embeds"]
+            for s in spans
+        ]
+        found = [mixed.at(f)["prompt_embeds"] for f in range(3)]
+        assert torch.equal(found[0], alone[0])
+        assert torch.equal(found[2], alone[1])
+        straight = torch.lerp(alone[0], alone[1], 0.75)
+        assert torch.allclose(found[1], straight, atol=1e-6) == (blend == "embedding")
+
+
+@pytest.mark.parametrize("kind", ["sd", "sdxl"])
+def test_weights_of_words_move_their_tokens_only(loaded, kind):
+    model = loaded(kind)
+
+    def rows(weight):
+        spans = ((("a ", 1.0), ("fox", weight)),)
+        return ImageTexts(Prompts(spans=spans, weights=((1.0,),)), model, blend="embedding").at(0)[
+            "prompt_embeds"
+        ]
+
+    plain, strong = rows(1.0), rows(1.5)
+    changed = (plain != strong).any(dim=-1)[0].nonzero()[:, 0].tolist()
+    assert changed == [2, 3, 4]  # after the start token and "a": f, o, x
+
+
+@pytest.mark.parametrize("solver", VP_SOLVERS)
+def test_every_solver_runs(loaded, solver):
+    engine = engine_of(loaded("sd"))
+    first, again = (engine.draw(asked(solver=solver, canvas=canvas(), strength=0.7)) for _ in range(2))
+    assert torch.equal(first, again)  # nothing is left behind by the picture before
+    assert torch.isfinite(first).all()
+
+
+def test_a_render_goes_on_to_the_bit(loaded):
+    plan = plan_of(loaded("sd"), 4, solver="euler-ancestral", redraw={"strength": 0.6, "noise": 0.05})
+    states = []
+    whole = draw_plan(plan, loaded("sd"), on_progress=print, on_state=states.append).array()
+    rest = draw_plan(plan, loaded("sd"), on_progress=print, state=states[1]).array()
+    assert np.array_equal(rest, whole[2:])
+
+
+def test_one_frame_of_an_image_model_needs_no_mode(loaded):
+    model = loaded("sd")
+    clip = kinema.generate("a red fox", model=model, frames=1, size="32x32", steps=2, seed=1)
+    assert clip.array().shape == (1, SIDE, SIDE, 3)
+
+
+def test_a_small_strength_is_one_step_not_none():
+    for strength in (0.9, 0.34, 0.1, 0.03, 1 / 49, 0.001):
+        steps = enough_steps(20, strength)
+        assert int(steps * strength) >= 1
+        assert steps == 20 or int((steps - 2) * strength) < 1
+
+
+# What is refused before weights are read
+
+
+@pytest.mark.parametrize(
+    ("fields", "error", "message"),
+    [
+        ({"mode": "joint", "frames": 9}, ModelError, r"cannot do text to video.*frame by frame"),
+        ({"shift": 3}, ConfigError, r"shift is not used by .*leave it out"),
+        ({"guidance_method": "apg"}, ConfigError, "guidance_method is not used by"),
+        ({"blend": "velocity"}, ConfigError, "write blend: embedding or slerp"),
+        ({"solver": "unipcc"}, ConfigError, "Did you mean 'unipc'"),
+        ({"size": "33x32"}, kinema.KinemaError, "width=33 is not a multiple of 2"),
+    ],
+)
+def test_what_an_image_model_cannot_do_is_refused(image_model, fields, error, message):
+    card = read_card(str(image_model("sd")))
+    shot = {"prompt": "a fox", "mode": "frame_by_frame", "frames": 3, "size": "32x32", "model": card.id}
+    with pytest.raises(error, match=message):
+        make_plan(Shot(**{**shot, **fields}), card)
+
+
+def test_weights_of_words_need_a_model_that_reads_them(image_model):
+    card = read_card(str(image_model("flux")))
+    shot = Shot(prompt="a (fox:1.3)", mode="frame_by_frame", frames=3, size="32x32", model=card.id)
+    with pytest.raises(ConfigError, match=r"\(word:1.3\).*Flux"):
+        make_plan(shot, card)
+
+
+def edited(folder, tmp_path, **changes):
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    index = json.loads((copy / "model_index.json").read_text())
+    (copy / "model_index.json").write_text(json.dumps(index | changes))
+    return copy
+
+
+def test_code_of_a_checkpoint_is_never_run(image_model, tmp_path):
+    folder = edited(image_model("sd"), tmp_path, unet=["my_unet", "MyUNet"])
+    with pytest.raises(ModelError, match=r"part 'unet' of 'my_unet', which is code of its own"):
+        read_card(str(folder))
+
+
+def test_an_unknown_image_model_is_refused_by_name(image_model, tmp_path):
+    folder = edited(image_model("sd"), tmp_path, _class_name="KandinskyV22Pipeline")
+    with pytest.raises(ModelError, match=r"'KandinskyV22Pipeline'.*'StableDiffusionPipeline'"):
+        read_card(str(folder))
+
+
+def test_pickled_weights_are_not_read(image_model, tmp_path):
+    folder = edited(image_model("sd"), tmp_path)
+    weights = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    weights.rename(weights.with_suffix(".bin"))
+    with pytest.raises(ModelError, match="holds pickled weights"):
+        kinema.load(str(folder), device="cpu")
