@@ -247,7 +247,7 @@ def edited(folder, tmp_path, **changes):
 
 def test_code_of_a_checkpoint_is_never_run(image_model, tmp_path):
     folder = edited(image_model("sd"), tmp_path, unet=["my_unet", "MyUNet"])
-    with pytest.raises(ModelError, match=r"part 'unet' of 'my_unet', which is code of its own"):
+    with pytest.raises(ModelError, match=r"'my_unet'.MyUNet for its unet, and kinema loads no code"):
         read_card(str(folder))
 
 
@@ -263,3 +263,8 @@ def test_pickled_weights_are_not_read(image_model, tmp_path):
     weights.rename(weights.with_suffix(".bin"))
     with pytest.raises(ModelError, match="holds pickled weights"):
         kinema.load(str(folder), device="cpu")
+
+
+def test_the_usual_safety_checker_is_no_code_of_its_own(image_model, tmp_path):
+    parts = {"safety_checker": ["stable_diffusion", "StableDiffusionSafetyChecker"]}
+    assert read_card(str(edited(image_model("sd"), tmp_path, **parts))).family == "image"

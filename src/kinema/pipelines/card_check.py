@@ -17,7 +17,8 @@ from kinema.models.config_values import check_code, check_values
 if TYPE_CHECKING:
     from kinema.pipelines.cards import ModelCard
 
-_LIBRARIES = ("kinema", "diffusers", "transformers", "tokenizers", None)
+# "stable_diffusion" is how diffusers writes its own safety checker.
+_LIBRARIES = ("kinema", "diffusers", "transformers", "tokenizers", "stable_diffusion", None)
 _SIZES = ("num_attention_heads", "attention_head_dim", "num_layers", "ffn_dim")
 
 

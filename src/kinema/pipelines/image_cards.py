@@ -1,7 +1,7 @@
 """Image models of diffusers: what a checkpoint is and can do, from its configuration files alone.
 
 Kinds are those whose prompts kinema can mix from frame to frame: Stable Diffusion 1 and 2, SDXL, Stable
-Diffusion 3 and Flux. Parts must be diffusers' and transformers' own classes; no code of a repository is run.
+Diffusion 3 and Flux.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from kinema.pipelines.cards import Defaults, Mode, ModelCard, read_json
 from kinema.story.shot import Shot
 
 OWN_SOLVER = "checkpoint"
-LIBRARIES = ("diffusers", "transformers", None)
 FPS, FRAMES = "12", 48
 
 
@@ -85,13 +84,12 @@ def image_card(name: str, folder: Path, index: Mapping[str, Any]) -> ModelCard |
     """The card of an image model; None where `model_index.json` names no kind that is known.
 
     Raises:
-        ModelError: a checkpoint with code of its own, or an inpainting network.
+        ModelError: an inpainting network.
     """
     class_name = index.get("_class_name")
     kind = kind_of(class_name) if isinstance(class_name, str) else None
     if kind is None:
         return None
-    _check_parts(name, index)
     network = read_json(folder / kind.denoiser / "config.json")
     vae = read_json(folder / "vae" / "config.json")
     channels = int(vae.get("latent_channels", 4))
@@ -122,17 +120,6 @@ def image_card(name: str, folder: Path, index: Mapping[str, Any]) -> ModelCard |
         any_aspect=True,
         transformer={"_class_name": kind.name},
     )
-
-
-def _check_parts(name: str, index: Mapping[str, Any]) -> None:
-    for part, entry in index.items():
-        if part.startswith("_") or not isinstance(entry, list):
-            continue
-        if len(entry) != 2 or entry[0] not in (*LIBRARIES, "stable_diffusion"):
-            raise ModelError(
-                f"model {name!r} has a part {part!r} of {entry[0]!r}, which is code of its own; kinema loads "
-                "parts of diffusers and transformers only."
-            )
 
 
 def _check_network(name: str, kind: ImageKind, network: Mapping[str, Any], channels: int) -> None:
