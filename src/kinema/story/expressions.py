@@ -44,7 +44,7 @@ _ELSEWHERE = {
 
 
 class Scope(Mapping[str, Array]):
-    """What an expression may name, on the frames `start` to `end - 1` of a clip of F frames.
+    """What an expression may name, at some frames `at_N` of a clip of F frames.
 
     `t` and `f` (the frame, from 0), `sec`, `beat`, `bpm`, `fps`, `seed`, `max_f` (the last frame's number,
     F - 1) and the features of the sound, such as `audio.rms` or `audio.band(60.0, 200.0)`: arrays with a
@@ -57,16 +57,15 @@ class Scope(Mapping[str, Array]):
         fps: float | Fraction,
         seed: int,
         music: Music,
-        start: int = 0,
-        end: int | None = None,
+        at_N: NDArray[np.intp] | None = None,
     ) -> None:
         self._clip = (frames, fps, seed, music)
-        self.start, self.end = start, frames if end is None else end
+        self._at_N = np.arange(frames) if at_N is None else at_N
         self._known: dict[str, Array] = {}
 
-    def window(self, start: int, end: int) -> Scope:
-        """The same clip, other frames; they may lie past its end."""
-        return Scope(*self._clip, start, end)
+    def at(self, at_N: NDArray[np.intp]) -> Scope:
+        """The same clip at other frames, in any order; they may lie past its end."""
+        return Scope(*self._clip, at_N)
 
     def __getitem__(self, name: str) -> Array:
         if name not in self._known:
@@ -75,18 +74,18 @@ class Scope(Mapping[str, Array]):
 
     def _compute(self, name: str) -> Array:
         frames, fps, seed, music = self._clip
-        t_F = np.arange(self.start, self.end, dtype=np.float64)
-        rate = float(fps)
+        t_N, rate = self._at_N.astype(np.float64), float(fps)
         if name in ("t", "f"):
-            return t_F
+            return t_N
         if name == "sec":
-            return t_F / rate
+            return t_N / rate
         if name == "beat":
-            return music.beat_at(t_F / rate)
+            return music.beat_at(t_N / rate)
         if name.startswith("audio."):
+            first, last = int(self._at_N.min()), int(self._at_N.max())
             feature, _, numbers = name.partition("(")
             values = tuple(float(number) for number in numbers.rstrip(")").split(",") if number)
-            return music.feature(feature, values, np.arange(self.start, self.end + 1) / rate)
+            return music.feature(feature, values, np.arange(first, last + 2) / rate)[self._at_N - first]
         constant = {"fps": rate, "bpm": music.tempo, "max_f": frames - 1.0, "seed": float(seed)}
         return np.full(1, constant[name])
 
@@ -173,17 +172,25 @@ class Expression:
         Raises:
             ConfigError: a value is infinite or not a number; the message names the first such frame.
         """
-        with np.errstate(all="ignore"):
-            value_F = np.broadcast_to(self._value(self._body, variables), (frames,)).astype(np.float64)
+        value_F = self.raw(variables, frames)
         bad_F = ~np.isfinite(value_F)
         if bad_F.any():
             frame = int(np.argmax(bad_F))
             at = int(variables["t"][frame]) if "t" in variables else frame
-            raise self.error(
-                f"the expression gives {value_F[frame]} at frame {at}; values must be finite at every frame "
-                "(guard the place with where(condition, a, b) or clamp(x, low, high))"
-            )
+            raise self.not_finite(float(value_F[frame]), at)
         return value_F
+
+    def raw(self, variables: Mapping[str, Array], frames: int) -> Array:
+        """The same; infinities and NaN may be among the values."""
+        with np.errstate(all="ignore"):
+            return np.broadcast_to(self._value(self._body, variables), (frames,)).astype(np.float64)
+
+    def not_finite(self, value: float, frame: int) -> ConfigError:
+        """The error about such a value."""
+        return self.error(
+            f"the expression gives {value} at frame {frame}; values must be finite at every frame "
+            "(guard the place with where(condition, a, b) or clamp(x, low, high))"
+        )
 
     def _value(self, node: ast.expr, variables: Mapping[str, Array]) -> Array:
         """The value of a checked node, F or 1 values."""

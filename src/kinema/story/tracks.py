@@ -10,7 +10,7 @@ to the value it has at its key, and the key's easing is that of the way out of i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from fractions import Fraction
@@ -21,8 +21,9 @@ import numpy as np
 from kinema.core.errors import ConfigError, unknown_name
 from kinema.story import schedule_warnings
 from kinema.story.dialects_deforum import DeforumText, Interpolation, check_interpolation
-from kinema.story.expressions import Expression, Scope
+from kinema.story.expressions import Scope
 from kinema.story.keyed import Array, Key, Keyed
+from kinema.story.live import live_values
 from kinema.story.music import Music, Recording
 from kinema.story.positions import RANGE_PATTERN, FramePosition
 from kinema.story.prompt_track import PromptTrack as PromptTrack
@@ -196,15 +197,12 @@ class Schedule(Keyed[Value]):
 
     def _sample(self, frames: int, fps: float | Fraction, seed: int) -> Array:
         segments = self.segments(frames, fps, beyond=True)
+        keys = [self.keys[i] for i in segments.order_K]
+        frame_K = np.array(segments.frame_K)
+        # past the end, only the first key is on anybody's way
+        keys = keys[: int(np.searchsorted(frame_K, frames)) + 1]
         scope = Scope(frames, fps, seed, self._music)
-        value_F, first_K = np.zeros(frames), np.zeros(len(segments.frame_K))
-        for i, start in enumerate(segments.frame_K):
-            if start >= frames and i and segments.frame_K[i - 1] >= frames:
-                break  # only the first key past the end is on anybody's way
-            end = segments.frame_K[i + 1] if i + 1 < len(segments.frame_K) else frames
-            live = _live(self.keys[segments.order_K[i]].value, scope, start, max(min(end, frames), start + 1))
-            value_F[start:end], first_K[i] = live[: max(frames - start, 0)], live[0]
-        value_F[: segments.frame_K[0]] = first_K[0]
+        value_F, first_K = live_values(keys, frame_K[: len(keys)], segments.left_F, scope)
         value_F += segments.travelled_F * (first_K[segments.right_F] - value_F)
         if not np.isfinite(value_F).all():
             frame = int(np.argmax(~np.isfinite(value_F)))
@@ -239,19 +237,3 @@ def _read_deforum(source: Mapping[Any, Any]) -> tuple[DeforumText, Interpolation
     if not isinstance(text, str):
         raise ConfigError(f"deforum: {str(text)[:40]!r} is not text; write 0:(1), 30:(2) in quotes.")
     return DeforumText.parse(text), check_interpolation(source.get("interpolation", "linear"))
-
-
-def _live(value: Value, scope: Scope, start: int, end: int) -> Array:
-    """The value of one key on the frames `start` to `end - 1`."""
-    if isinstance(value, float):
-        return np.full(end - start, value)
-    if isinstance(value, Expression):
-        return value.evaluate(scope.window(start, end), end - start)
-    return np.array([_called(value, frame) for frame in range(start, end)])
-
-
-def _called(function: Callable[[int], float], frame: int) -> float:
-    value = function(frame)
-    if not isinstance(value, int | float | np.number) or not np.isfinite(value):
-        raise ConfigError(f"the function gives {value!r} at frame {frame}; it must give a finite number.")
-    return float(value)
