@@ -66,7 +66,7 @@ def run(arguments: list[str] | None) -> int:
 
 @cache
 def _program() -> typer.Typer:
-    from kinema.cli import doctor, look, lora, make, resume
+    from kinema.cli import bring, doctor, look, lora, make, resume
     from kinema.cli.help import PLAIN, VerbGroup
 
     program = typer.Typer(
@@ -77,7 +77,7 @@ def _program() -> typer.Typer:
         context_settings=PLAIN,
     )
     program.callback(invoke_without_command=True)(_root)
-    for verbs in (make, resume, look, lora, doctor):
+    for verbs in (make, resume, look, lora, bring, doctor):
         verbs.register(program)
     return program
 

@@ -190,6 +190,13 @@ _Dumper.add_representer(str, _represent_text)
 _Dumper.ignore_aliases = lambda self, data: True  # type: ignore[method-assign]
 
 
+def yaml_text(values: Any) -> str:
+    """The text that `parse_yaml` reads back."""
+    return yaml.dump(
+        _frames_as_numbers(values), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100
+    )
+
+
 def write_values(values: Any, path: Path) -> None:
     """Write JSON or YAML by the name's ending, whole or not at all; `ConfigError` when that fails."""
     if path.suffix.lower() not in SUFFIXES:
@@ -197,9 +204,7 @@ def write_values(values: Any, path: Path) -> None:
     if path.suffix.lower() == ".json":
         text = json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     else:
-        text = yaml.dump(
-            _frames_as_numbers(values), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100
-        )
+        text = yaml_text(values)
     part = path.with_name(path.name + ".part")
     try:
         part.write_text(text, encoding="utf-8")

@@ -1,0 +1,289 @@
+"""Deforum's settings files (`*_settings.txt`, flat JSON) as a shot in frame-by-frame mode.
+
+Schedules keep Deforum's notation and its values (`dialect: deforum`); only `strength`, which is the other way
+round here, and the sharpening threshold, which counts to 255 there, are rewritten.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from kinema.core.errors import ConfigError
+from kinema.story.camera_deforum import DeforumCamera
+from kinema.story.caret import Place
+from kinema.story.dialects_deforum import DeforumText
+from kinema.story.dialects_numexpr import Formula
+from kinema.story.imported import Imported, prompt_track, split_negative
+from kinema.story.tracks import Schedule
+
+_SOLVERS = {
+    "euler": "euler", "euler a": "euler-ancestral", "heun": "heun", "dpm++ 2m": "dpm++2m",
+    "dpm++ 2m karras": "dpm++2m", "dpm++ 2m sde": "dpm++2m-sde", "dpm++ 2m sde karras": "dpm++2m-sde",
+    "unipc": "unipc", "lcm": "lcm", "ddim": "ddim",
+}  # fmt: skip
+_MATCHED = ("HSV", "LAB", "RGB")
+_SEEDS = ("iter", "fixed", "random", "ladder", "alternate", "schedule")
+_CAMERA = {
+    "2D": ("angle", "zoom", "translation_x", "translation_y", "transform_center_x", "transform_center_y"),
+    "3D": (
+        "translation_x", "translation_y", "translation_z", "rotation_3d_x", "rotation_3d_y", "rotation_3d_z",
+        "fov_schedule", "aspect_ratio_schedule",
+    ),
+}  # fmt: skip
+_FLIP = ("perspective_flip_theta", "perspective_flip_phi", "perspective_flip_gamma", "perspective_flip_fv")
+_SWITCHES = {
+    "enable_subseed_scheduling": "subseed schedules; use seed: travel with seeds",
+    "enable_checkpoint_scheduling": "checkpoint_schedule; use a storyboard with a model per shot",
+    "enable_clipskip_scheduling": "clip skip",
+    "enable_ddim_eta_scheduling": "ddim_eta_schedule",
+    "enable_ancestral_eta_scheduling": "ancestral_eta_schedule",
+    "use_noise_mask": "noise masks",
+    "use_looper": "guided images blend in on a curve of their own; here they are keyframes with approach",
+    "optical_flow_cadence": "in-between frames are warped by the camera and blended, not by optical flow",
+    "optical_flow_redo_generation": "redrawing by optical flow",
+    "hybrid_composite": "compositing with a driving video",
+    "hybrid_motion": "motion from a driving video; restyle does that inside a video model",
+    "color_force_grayscale": "grayscale",
+    "parseq_manifest": "a Parseq manifest; import its export as well",
+    "r_upscale_video": "upscaling",
+    "frame_interpolation_engine": "frame interpolation by that engine; see fps in docs/long-clips.md",
+    "init_video": "a video as source of frames; use source:",
+}
+_OFF = (None, False, "", "None", "none", 0, "0", "Off")
+
+
+def read(settings: Mapping[str, Any]) -> Imported:
+    """The shot that the settings describe.
+
+    Raises:
+        ConfigError: a schedule or a key that Deforum itself could not read; the setting is named.
+    """
+    found = Imported("Deforum settings")
+    frames = int(_number(settings, "max_frames", 120))
+    mode = str(settings.get("animation_mode", "2D"))
+    found.values |= {"dialect": "deforum", "mode": "frame_by_frame", "frames": frames}
+    _basics(found, settings)
+    _prompts(found, settings, frames)
+    found.values["redraw"] = dict(_redraw(found, settings))
+    _pictures(found, settings, frames)
+    if mode in _CAMERA:
+        found.values["camera"] = _camera(found, settings, mode)
+    else:
+        found.leave("animation_mode", f"{mode} is not one of 2D and 3D; the camera stands still")
+    _switches(found, settings)
+    return found
+
+
+def _number(settings: Mapping[str, Any], name: str, default: float) -> float:
+    value = settings.get(name, default)
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise ConfigError(f"{name}={str(value)[:40]!r} is not a number.") from None
+
+
+def _basics(found: Imported, settings: Mapping[str, Any]) -> None:
+    for theirs, ours in (("W", "width"), ("H", "height"), ("steps", "steps"), ("fps", "fps")):
+        if theirs in settings:
+            number = _number(settings, theirs, 0)
+            found.values[ours] = int(number) if number == int(number) else number
+    seed = int(_number(settings, "seed", -1))
+    if seed >= 0:
+        found.values["seed"] = seed
+    if "sampler" in settings:
+        solver = _solver(found, "sampler", str(settings["sampler"]))
+        found.values |= {"solver": solver} if solver else {}
+    if "cfg_scale_schedule" in settings:
+        found.values["guidance"] = _track(settings["cfg_scale_schedule"], "cfg_scale_schedule")
+    model = settings.get("sd_model_name")
+    found.leave("sd_model_name", f"{model or 'the checkpoint'}; write model: with a folder or hub id")
+    audio = settings.get("soundtrack_path")
+    if settings.get("add_soundtrack") == "File" and audio:
+        found.values["audio"] = str(audio)
+
+
+def _solver(found: Imported, name: str, theirs: str) -> str | None:
+    solver = _SOLVERS.get(theirs.strip().lower())
+    if solver is None:
+        found.leave(name, f"there is no solver {theirs!r}; kinema models lists them")
+    return solver
+
+
+def _prompts(found: Imported, settings: Mapping[str, Any], frames: int) -> None:
+    written = settings.get("prompts", settings.get("animation_prompts", {}))
+    if not isinstance(written, Mapping) or not written:
+        raise ConfigError("prompts is not a mapping of frames to texts; is this a Deforum settings file?")
+    sides: tuple[dict[int, str], dict[int, str]] = ({}, {})
+    seed = int(_number(settings, "seed", -1))
+    for key, text in written.items():
+        frame = _frame(str(key), frames, seed)
+        if not 0 <= frame < frames:
+            found.leave(f"prompts {key}", f"frame {frame} is outside the clip of {frames} frames")
+            continue
+        where = f"prompts {key}"
+        for side, words in zip(sides, split_negative(str(text)), strict=True):
+            side[frame] = found.words(words, where, frame, frames - 1, seed)
+    if not sides[0]:
+        raise ConfigError(f"no prompt is inside the clip of {frames} frames; write one at 0.")
+    before = settings.get("positive_prompts", settings.get("animation_prompts_positive", ""))
+    after = settings.get("negative_prompts", settings.get("animation_prompts_negative", ""))
+    head = found.words(str(before or ""), "positive_prompts")
+    tail = found.words(split_negative(str(after or ""))[1] or str(after or ""), "negative_prompts")
+    for name, side, ends in (("prompt", sides[0], (head, "")), ("negative", sides[1], ("", tail))):
+        if any(side.values()) or any(ends):
+            found.values[name] = prompt_track(dict(sorted(side.items())), *ends, mode="hold")
+
+
+def _frame(key: str, frames: int, seed: int) -> int:
+    plain = key.strip().strip("'\"")
+    if plain.isdigit():
+        return int(plain)
+    formula = Formula(plain, frozenset(("max_f", "s")), Place(plain, 0, "prompts"))
+    return int(formula.evaluate({"max_f": frames - 1, "s": seed}, 1)[0])
+
+
+def _track(text: Any, name: str) -> Any:
+    """A schedule string, or the number that it is."""
+    if isinstance(text, int | float) and not isinstance(text, bool):
+        return text
+    try:
+        schedule = Schedule.parse(str(text), "deforum")
+    except ConfigError as error:
+        raise ConfigError(f"{name}: {error}") from None
+    return str(text) if schedule.constant is None else schedule.constant
+
+
+def _redraw(found: Imported, settings: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """The entries of `redraw`."""
+    strength = settings.get("strength_schedule", "0:(0.65)")
+    yield "strength", _turned(strength, "strength_schedule", -1.0, 1.0, limit=1.0)
+    cadence = int(_number(settings, "diffusion_cadence", 1))
+    yield "cadence", max(1, cadence)
+    if "noise_schedule" in settings:
+        yield "noise", _track(settings["noise_schedule"], "noise_schedule")
+    if (kind := str(settings.get("noise_type", "uniform"))) in ("perlin", "uniform"):
+        yield "noise_kind", kind
+    if settings.get("enable_noise_multiplier_scheduling", True) and "noise_multiplier_schedule" in settings:
+        yield "noise_multiplier", _track(settings["noise_multiplier_schedule"], "noise_multiplier_schedule")
+    if "contrast_schedule" in settings:
+        yield "contrast", _track(settings["contrast_schedule"], "contrast_schedule")
+    yield from _sharpening(found, settings)
+    yield from _colours(found, settings)
+    yield from _seeds(found, settings)
+    if settings.get("enable_steps_scheduling") and "steps_schedule" in settings:
+        yield "steps", _track(settings["steps_schedule"], "steps_schedule")
+    if settings.get("enable_sampler_scheduling"):
+        found.leave("sampler_schedule", "write redraw.solver: {0: euler, 24: heun}")
+    if settings.get("use_mask") and settings.get("mask_file"):
+        yield "mask", str(settings["mask_file"])
+        yield "mask_invert", bool(settings.get("invert_mask"))
+        if blur := _number(settings, "mask_overlay_blur", 0):
+            yield "mask_feather", blur
+
+
+def _sharpening(found: Imported, settings: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    amount = _track(settings.get("amount_schedule", 0), "amount_schedule")
+    if amount == 0:
+        return
+    yield "sharpen", amount
+    for theirs, ours, scale in (
+        ("sigma_schedule", "sharpen_radius", 1.0),
+        ("threshold_schedule", "sharpen_threshold", 1 / 255),
+    ):
+        value = _track(settings.get(theirs, 1.0 if scale == 1.0 else 0.0), theirs)
+        if isinstance(value, str):
+            found.leave(theirs, f"{ours} does not run over frames here; left at its default")
+        elif value:
+            yield ours, min(value * scale, 64.0)
+
+
+def _colours(found: Imported, settings: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    theirs = str(settings.get("color_coherence", "LAB"))
+    if theirs.lower() == "none":
+        yield "colour", "off"
+        return
+    yield "colour", "histogram"
+    yield "colour_window", 1
+    if theirs == "Image" and settings.get("color_coherence_image_path"):
+        yield "colour_from", str(settings["color_coherence_image_path"])
+    elif theirs not in _MATCHED:
+        found.leave("color_coherence", f"{theirs}; colours follow the first frame")
+
+
+def _seeds(found: Imported, settings: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    rule = str(settings.get("seed_behavior", "iter"))
+    if rule not in _SEEDS:
+        found.leave("seed_behavior", f"{rule}; iter is used")
+        rule = "iter"
+    yield "seed", rule
+    every = int(_number(settings, "seed_iter_N", 1))
+    if rule == "iter" and every > 1:
+        yield "seed_every", every
+        found.leave("seed_iter_N", f"the first seed lasts {every} frames here, one there")
+    if rule == "schedule":
+        yield "seeds", _track(settings.get("seed_schedule", "0:(s)"), "seed_schedule")
+
+
+def _camera(found: Imported, settings: Mapping[str, Any], mode: str) -> dict[str, Any]:
+    values: dict[str, Any] = {"dialect": "deforum", "mode": mode}
+    flipped = bool(settings.get("enable_perspective_flip")) and mode == "2D"
+    for name in (*_CAMERA[mode], *(_FLIP if flipped else ())):
+        ours = name.removesuffix("_schedule")
+        if name not in settings:
+            continue
+        track = _track(settings[name], name)
+        if track != DeforumCamera.model_fields[ours].default.constant:
+            values[ours] = track
+    if flipped:
+        values["enable_perspective_flip"] = True
+    looks = ("border",) if mode == "2D" else ("padding_mode", "sampling_mode")
+    values |= {name: settings[name] for name in looks if name in settings}
+    if mode == "3D" and settings.get("use_depth_warping", True):
+        algorithm = settings.get("depth_algorithm", "the depth model")
+        found.leave("depth_algorithm", f"{algorithm}; write camera.depth with a depth model, or it is flat")
+    return values
+
+
+def _pictures(found: Imported, settings: Mapping[str, Any], frames: int) -> None:
+    if settings.get("use_init") and settings.get("init_image"):
+        strength = min(max(_number(settings, "strength", 1.0), 0.0), 1.0)
+        first = {"image": str(settings["init_image"]), "frame": 0, "strength": strength}
+        found.values["keyframes"] = [first]
+    guides = settings.get("init_images") if settings.get("use_looper") else None
+    if isinstance(guides, str):
+        found.leave("init_images", "text, not a mapping; write the pictures under keyframes")
+    if isinstance(guides, Mapping):
+        held = {_frame(str(key), frames, 0): str(path) for key, path in guides.items()}
+        found.values["keyframes"] = [
+            {"image": path, "frame": frame} for frame, path in sorted(held.items()) if 0 <= frame < frames
+        ]
+
+
+def _switches(found: Imported, settings: Mapping[str, Any]) -> None:
+    for name, what in _SWITCHES.items():
+        if settings.get(name) not in _OFF:
+            found.leave(name, what)
+    for name, value in settings.items():
+        if name.startswith("cn_") and name.endswith("_enabled") and value:
+            found.leave(name, "ControlNet")
+
+
+def _turned(text: Any, name: str, factor: float, offset: float, *, limit: float) -> Any:
+    """`offset + factor * v` of a schedule, kept in 0..limit; numbers stay numbers, and still tween."""
+    if isinstance(text, int | float):
+        return min(max(round(offset + factor * text, 12), 0.0), limit)
+    try:
+        read = DeforumText.parse(str(text))
+    except ConfigError as error:
+        raise ConfigError(f"{name}: {error}") from None
+    parts = []
+    for key in read.keys:
+        if isinstance(key.value, ConfigError):
+            raise ConfigError(f"{name}: {key.value}")
+        if isinstance(key.value, float):
+            turned = f"{min(max(round(offset + factor * key.value, 12), 0.0), limit):g}"
+        else:
+            turned = f"minimum(maximum({offset:g}{factor:+g}*({key.value.text}), 0), {limit:g})"
+        parts.append(f"{key.written}:({turned})")
+    return _track(", ".join(parts), name)

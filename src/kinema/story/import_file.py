@@ -1,0 +1,66 @@
+"""Files of other animation tools as shots: which tool a file is of, and who reads it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from kinema.core.errors import ConfigError
+from kinema.story import import_animatediff, import_deforum, import_parseq
+from kinema.story.files import parse_json
+from kinema.story.imported import Imported
+
+MAX_BYTES = 64_000_000
+
+_READERS: tuple[tuple[tuple[str, ...], Callable[[Mapping[str, Any]], Imported]], ...] = (
+    (("rendered_frames", "managedFields"), import_parseq.read),
+    (("animation_mode", "strength_schedule", "animation_prompts"), import_deforum.read),
+    (("prompt_map", "n_prompt", "motion_module"), import_animatediff.read),
+)
+_COMMENT = re.compile(r'("(?:[^"\\]|\\.)*")|#[^\n]*')
+
+
+def import_file(path: str | Path) -> Imported:
+    """Read a Deforum settings file, a Parseq export or an animatediff-cli configuration.
+
+    Raises:
+        ConfigError: not readable, not JSON, or of no tool that is known; or with a value in it that the tool
+            itself could not use.
+    """
+    path = Path(path)
+    values = _read(path)
+    for signs, read in _READERS:
+        if any(sign in values for sign in signs):
+            try:
+                return read(values)
+            except ConfigError as error:
+                raise ConfigError(f"{path}: {error}") from None
+    raise ConfigError(
+        f"{path} is no Deforum settings file, Parseq export or animatediff-cli configuration "
+        f"(its entries begin with {', '.join(str(name) for name in list(values)[:4]) or 'nothing'})."
+    )
+
+
+def _read(path: Path) -> Mapping[str, Any]:
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+        text = data.decode("utf-8-sig")
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {(error.strerror or str(error)).lower()}.") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is not UTF-8 text (byte {error.start}); is it a settings file?") from None
+    if len(data) > MAX_BYTES:
+        raise ConfigError(f"{path} is larger than {MAX_BYTES} bytes.")
+    try:
+        values = parse_json(text)
+    except ConfigError as first:
+        try:  # the animatediff-cli examples have comments
+            values = parse_json(_COMMENT.sub(lambda match: match[1] or "", text))
+        except ConfigError:
+            raise ConfigError(f"{path}: {first}") from None
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"{path} holds no settings; it is a {type(values).__name__}.")
+    return values

@@ -1,0 +1,183 @@
+"""Files of other tools: the shot that they describe, and a line for all that is left behind."""
+
+import json
+
+import numpy as np
+import pytest
+
+from kinema.core.errors import ConfigError
+from kinema.story.import_file import import_file
+from kinema.story.storyboard import from_mapping
+
+DEFORUM = {
+    "W": 512, "H": 384, "seed": 7, "sampler": "Euler a", "steps": 25, "max_frames": 61, "fps": 15,
+    "animation_mode": "2D", "angle": "0:(0), 30:(2*sin(t/9))", "zoom": "0:(1.0)", "border": "wrap",
+    "translation_x": "0:(0), max_f/2:(5), 200:(9)", "rotation_3d_x": "0:(5)",
+    "strength_schedule": "0:(0.65), 30:(0.4), 40:(0.5+0.1*sin(t))", "cfg_scale_schedule": "0:(7), 60:(9)",
+    "noise_schedule": "0:(0.04)", "noise_type": "perlin", "diffusion_cadence": "3",
+    "seed_behavior": "iter", "seed_iter_N": 2, "color_coherence": "LAB", "amount_schedule": "0:(0.2)",
+    "threshold_schedule": "0:(51)", "sigma_schedule": "0:(2)", "cn_1_enabled": True, "cn_2_enabled": False,
+    "prompts": {
+        "0": "a (fox:`0.5+0.5`) --neg blurry", "max_f/2": "a wolf <lora:wolf:1>", "99": "a bear",
+    },
+    "positive_prompts": "oil painting", "negative_prompts": "text", "sd_model_name": "v1-5.safetensors",
+    "hybrid_motion": "Optical Flow", "optical_flow_cadence": "None", "use_init": True, "init_image": "a.png",
+    "soundtrack_path": "song.mp3", "add_soundtrack": "File",
+}  # fmt: skip
+
+
+def imported(tmp_path, values, name="settings.txt"):
+    path = tmp_path / name
+    path.write_text(values if isinstance(values, str) else json.dumps(values))
+    found = import_file(path)
+    return from_mapping(found.values), found.lost
+
+
+def test_deforum_settings(tmp_path):
+    shot, _ = imported(tmp_path, DEFORUM)
+    assert (shot.width, shot.height, shot.frames, shot.fps, shot.seed, shot.steps) == (
+        512,
+        384,
+        61,
+        15,
+        7,
+        25,
+    )
+    assert (shot.mode, shot.solver, shot.audio) == ("frame_by_frame", "euler-ancestral", "song.mp3")
+    assert shot.keyframes[0].image == "a.png"
+    prompts, weights_FK = shot.prompt.sample(61, 15)
+    assert prompts == ("oil painting, a (fox:1)", "oil painting, a wolf")
+    np.testing.assert_array_equal(weights_FK[:, 1], np.arange(61) >= 30)
+    assert shot.negative.sample(61, 15)[0] == ("blurry, text", "text")
+    assert shot.camera.mode == "2D"
+    assert shot.camera.border == "wrap"
+    moves = shot.camera.sample(61, 15, 7)
+    assert set(moves) == {"angle", "translation_x"}
+    np.testing.assert_allclose(moves["translation_x"], np.minimum(np.arange(61) / 6, 5))
+    t = np.arange(61)
+    angle = np.where(t < 30, t / 30 * 2 * np.sin(30 / 9), 2 * np.sin(t / 9))
+    np.testing.assert_allclose(moves["angle"], angle, atol=1e-12)
+
+
+def test_deforum_redrawing(tmp_path):
+    redraw = imported(tmp_path, DEFORUM)[0].redraw
+    t = np.arange(61)
+    kept = np.where(t < 30, 0.65 - t / 30 * 0.25, 0.4 + (t - 30) / 10 * (0.1 + 0.1 * np.sin(40)))
+    kept = np.where(t < 40, kept, 0.5 + 0.1 * np.sin(t))
+    np.testing.assert_allclose(redraw.strength.sample(61, 15), 1 - kept, atol=1e-12)
+    assert (redraw.cadence.constant, redraw.noise.constant, redraw.sharpen.constant) == (3, 0.04, 0.2)
+    assert (redraw.noise_kind, redraw.sharpen_radius, redraw.sharpen_threshold) == ("perlin", 2.0, 0.2)
+    assert (redraw.seed, redraw.seed_every, redraw.colour) == ("iter", 2, "histogram")
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        "prompts 99: frame 99 is outside", "<lora:wolf:1>", "weights that run over frames",
+        "v1-5.safetensors", "cn_1_enabled: ControlNet", "hybrid_motion", "seed_iter_N",
+    ],
+)  # fmt: skip
+def test_what_deforum_loses_is_listed(tmp_path, part):
+    assert any(part in line for line in imported(tmp_path, DEFORUM)[1])
+
+
+def test_what_is_off_is_not_listed(tmp_path):
+    lost = "\n".join(imported(tmp_path, DEFORUM)[1])
+    assert "cn_2" not in lost
+    assert "optical_flow_cadence" not in lost
+
+
+def test_deforum_in_3d(tmp_path):
+    shot, lost = imported(
+        tmp_path,
+        {**DEFORUM, "animation_mode": "3D", "fov_schedule": "0:(40)", "depth_algorithm": "Midas-3-Hybrid"},
+    )
+    assert shot.camera.mode == "3D"
+    assert shot.camera.fov.constant == 40
+    assert shot.camera.rotation_3d_x.constant == 5
+    assert "angle" not in shot.camera.tracks
+    assert any("Midas-3-Hybrid" in line for line in lost)
+
+
+def test_a_schedule_that_deforum_cannot_read_is_named(tmp_path):
+    with pytest.raises(ConfigError, match=r"settings\.txt: angle: key 0, column 4: unknown function 'foo'"):
+        imported(tmp_path, {**DEFORUM, "angle": "0:(foo(t))"})
+
+
+def parseq(frames=48):
+    t = np.arange(frames)
+    rows = [
+        {
+            "frame": int(i), "deforum_prompt": f"a cat --neg {'dog' if i < 24 else 'bird'}", "strength": 0.5,
+            "scale": float(7 + 0.1 * i), "seed": int(55 + i // 12), "zoom": float(1 + 0.01 * i), "zoom_delta": 1.01 if i else 1,
+            "angle": float(np.sin(i)), "angle_delta": float(np.sin(i) - np.sin(i - 1)), "fov": 70,
+        }
+        for i in t
+    ]  # fmt: skip
+    names = ["strength", "scale", "seed", "zoom", "angle", "fov"]
+    return {"options": {"output_fps": 24, "bpm": 120}, "managedFields": names, "rendered_frames": rows}
+
+
+def test_parseq_export(tmp_path):
+    shot, _ = imported(tmp_path, parseq(), "parseq.json")
+    t = np.arange(48)
+    assert (shot.frames, shot.fps, shot.bpm, shot.mode) == (48, 24, 120, "frame_by_frame")
+    assert shot.prompt.constant == "a cat"
+    np.testing.assert_array_equal(shot.negative.sample(48, 24)[1][:, 1], t >= 24)
+    np.testing.assert_allclose(shot.guidance.sample(48, 24), 7 + 0.1 * t)
+    assert shot.guidance.source == {"deforum": "0:(7), 47:(11.7)"}  # a line needs two keys
+    np.testing.assert_allclose(shot.redraw.strength.sample(48, 24), 0.5)
+    np.testing.assert_array_equal(shot.redraw.seeds.sample(48, 24), 55 + t // 12)
+    moves = shot.camera.sample(48, 24)
+    np.testing.assert_allclose(moves["zoom"], np.where(t, 1.01, 1))
+    np.testing.assert_allclose(moves["angle"], np.sin(t) - np.sin(t - 1), atol=1e-9)
+
+
+def test_parseq_without_frames(tmp_path):
+    with pytest.raises(ConfigError, match="press Render in Parseq"):
+        imported(tmp_path, {"managedFields": [], "rendered_frames": []}, "p.json")
+
+
+ANIMATEDIFF = """{
+  "name": "sample/1",   # comments are in the examples
+  "path": "share/model.safetensors", "lora_map": {"a.safetensors": 0.5}, "scheduler": "k_dpmpp_2m",
+  "steps": 20, "guidance_scale": 7.5, "seed": [31, 32], "prompt_fixed_ratio": 0.25,
+  "head_prompt": "best #1 quality", "tail_prompt": "at dusk",
+  "prompt_map": {"32": "a wolf", "0": "a fox"}, "n_prompt": ["(ugly:1.2)"], "output": {"fps": 8},
+  "img2img_map": {"enable": true, "init_img_dir": "frames", "denoising_strength": 0.8},
+  "controlnet_map": {"controlnet_tile": {"enable": true}, "controlnet_canny": {"enable": false}}
+}"""
+
+
+def test_animatediff_configuration(tmp_path):
+    shot, lost = imported(tmp_path, ANIMATEDIFF, "travel.json")
+    assert (shot.name, shot.frames, shot.fps, shot.seed, shot.steps) == ("sample1", 33, 8, 31, 20)
+    assert (shot.solver, shot.guidance.constant, shot.negative.constant) == ("dpm++2m", 7.5, "(ugly:1.2)")
+    assert (shot.source.path, shot.source.strength) == ("frames", 0.8)
+    prompts, weights_FK = shot.prompt.sample(33, 8)
+    assert prompts == ("best #1 quality, a fox, at dusk", "best #1 quality, a wolf, at dusk")
+    np.testing.assert_allclose(weights_FK[:, 1], np.maximum(np.arange(33) - 8, 0) / 24)
+    assert any("tile" in line for line in lost)
+    assert not any("canny" in line for line in lost)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("{", "not JSON"),
+        ("[1]", "holds no settings"),
+        ('{"a": 1}', "no Deforum settings file"),
+        ('{"animation_mode": "2D", "prompts": []}', "prompts is not a mapping"),
+        ('{"animation_mode": "2D", "max_frames": "x"}', "max_frames='x' is not a number"),
+        ('{"prompt_map": {"a": "b"}}', "'a' is not a frame"),
+        ('{"rendered_frames": [{"frame": 0, "zoom": "x"}]}', "is not a number"),
+    ],
+)
+def test_files_that_cannot_be_imported(tmp_path, text, says):
+    with pytest.raises(ConfigError, match=says):
+        imported(tmp_path, text, "x.json")
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(ConfigError, match="no such file"):
+        import_file(tmp_path / "none.txt")
