@@ -10,7 +10,7 @@ import pytest
 import kinema.cli
 
 MAKE = ("generate", "animate", "keyframes", "travel", "restyle", "extend", "render")
-LOOK = ("plan", "inspect", "schema", "models", "doctor")
+LOOK = ("plan", "inspect", "schema", "models", "import", "doctor")
 HEAVY = ("torch", "diffusers", "transformers", "rich", "tqdm", "numpy", "PIL")
 
 
