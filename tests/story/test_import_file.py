@@ -109,7 +109,8 @@ def parseq(frames=48):
     rows = [
         {
             "frame": int(i), "deforum_prompt": f"a cat --neg {'dog' if i < 24 else 'bird'}", "strength": 0.5,
-            "scale": float(7 + 0.1 * i), "seed": int(55 + i // 12), "zoom": float(1 + 0.01 * i), "zoom_delta": 1.01 if i else 1,
+            "scale": float(7 + 0.1 * i), "seed": int(55 + i // 12), "zoom": float(1 + 0.01 * i),
+            "zoom_delta": 1.01 if i else 1,
             "angle": float(np.sin(i)), "angle_delta": float(np.sin(i) - np.sin(i - 1)), "fov": 70,
         }
         for i in t
