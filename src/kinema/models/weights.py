@@ -167,7 +167,7 @@ def check_amount(module: nn.Module, folder: str | Path, stem: str = STEM) -> Non
 def require_finite(name: str, tensor: Tensor, origin: object) -> None:
     """`ModelError` for a tensor with NaN or infinity: every frame would be black."""
     if tensor.is_floating_point() and tensor.numel():
-        low, high = torch.aminmax(tensor)
+        low, high = torch.aminmax(tensor.half() if tensor.dtype.itemsize == 1 else tensor)  # fp8 has none
         if not bool(torch.isfinite(low) & torch.isfinite(high)):
             raise ModelError(f"{origin} is damaged: {name} has values that are not finite; fetch it again.")
 

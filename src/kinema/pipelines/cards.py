@@ -17,6 +17,7 @@ from kinema.core.errors import ModelError, unknown_name
 from kinema.pipelines.card_check import check_card, check_index, reading
 
 EMBEDDED = "embedded"
+STEM = "diffusion_pytorch_model"
 EMBEDDED_FOLDER = Path(__file__).resolve().parents[1] / "assets" / "embedded"
 
 Mechanism = Literal["levels", "channels", "none"]
@@ -75,6 +76,8 @@ class ModelCard:
         defaults: what a shot gets where it says nothing.
         any_aspect: whether it takes other shapes than its default, so that pictures keep theirs.
         transformer: the transformer's configuration, for cost estimates.
+        parts: where everything but the transformer comes from, where it stands in files of its own.
+        files: those files, for each transformer; empty in diffusers layout.
         boundary: noise level in 0..1 at which a second transformer takes over; None for a single one.
     """
 
@@ -90,6 +93,8 @@ class ModelCard:
     any_aspect: bool
     transformer: Mapping[str, Any] = field(repr=False)
     boundary: float | None = None
+    parts: str = ""
+    files: tuple[tuple[Path, ...], ...] = ()
 
     def require(self, mode: Mode) -> None:
         """Refuse a mode that this checkpoint cannot do, naming what can."""
@@ -122,6 +127,10 @@ def read_card(model: str, *, local_files_only: bool = False) -> ModelCard:
     """
     if model == EMBEDDED:
         return _embedded(EMBEDDED, EMBEDDED_FOLDER)
+    if "@" in model or model.endswith(".safetensors"):
+        from kinema.pipelines.original import original_card
+
+        return original_card(model, local_files_only=local_files_only)
     folder = Path(model).expanduser()
     if not folder.is_dir():
         folder = _from_hub(
@@ -136,7 +145,8 @@ def read_card(model: str, *, local_files_only: bool = False) -> ModelCard:
         if kind == "KinemaPipeline":
             return check_card(_embedded(model, folder))
         if kind in ("WanPipeline", "WanImageToVideoPipeline"):
-            return check_card(_wan(model, folder, index))
+            transformer = read_json(folder / "transformer" / "config.json")
+            return check_card(wan_card(model, folder, index, transformer))
         if (card := image_card(model, folder, index)) is not None:
             return card
     raise ModelError(
@@ -148,13 +158,14 @@ def read_card(model: str, *, local_files_only: bool = False) -> ModelCard:
 
 def local_folder(card: ModelCard, *, local_files_only: bool = False) -> Path:
     """The folder with the weights; a hub id is downloaded (resumably) now."""
-    if card.id == EMBEDDED or Path(card.id).expanduser().is_dir():
+    name = card.parts or card.id
+    if name == EMBEDDED or Path(name).expanduser().is_dir():
         return card.folder
-    return _from_hub(
-        card.id,
-        local_files_only=local_files_only,
-        patterns=["*.json", "*/*.json", "*/*.safetensors", "*/*.model", "*/*.txt"],
-    )
+    weights = ["*/*.safetensors"]
+    if card.parts:  # its own transformer is not wanted
+        weights = [f"{part}/*.safetensors" for part in ("vae", "text_encoder", "image_encoder")]
+    patterns = ["*.json", "*/*.json", *weights, "*/*.model", "*/*.txt"]
+    return _from_hub(name, local_files_only=local_files_only, patterns=patterns)
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -213,8 +224,8 @@ def _embedded(name: str, folder: Path) -> ModelCard:
     )
 
 
-def _wan(name: str, folder: Path, index: Mapping[str, Any]) -> ModelCard:
-    transformer = read_json(folder / "transformer" / "config.json")
+def wan_card(name: str, folder: Path, index: Mapping[str, Any], transformer: Mapping[str, Any]) -> ModelCard:
+    """The card of a Wan checkpoint whose transformer has this configuration."""
     vae = read_json(folder / "vae" / "config.json")
     for part, config, expected in (
         ("transformer", transformer, "WanTransformer3DModel"),

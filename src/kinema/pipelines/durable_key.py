@@ -39,7 +39,9 @@ def identity(job: Job, models: Mapping[str, AnyModel]) -> dict[str, Any]:
 
 
 def _hashes(job: Job, name: str, models: Mapping[str, AnyModel]) -> dict[str, str]:
-    return cached_hashes(models[name].card.folder if name in models else local_folder(job.cards[name]))
+    card = models[name].card if name in models else job.cards[name]
+    own = [path for files in card.files for path in files]
+    return cached_hashes(card.folder if name in models else local_folder(card), own)
 
 
 def plan_keys(job: Job, models: Mapping[str, AnyModel]) -> list[str]:

@@ -11,6 +11,8 @@ import hashlib
 import json
 import os
 import sys
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from kinema.io.atomic import publish, staging
@@ -28,16 +30,37 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kinema"
 
 
-def cached_hashes(folder: Path) -> dict[str, str]:
-    """`models.weights.file_hashes(folder)`, without reading weights that were read before."""
+def cached_hashes(folder: Path, more: Sequence[Path] = ()) -> dict[str, str]:
+    """`models.weights.file_hashes(folder)`, without reading weights that were read before.
+
+    Args:
+        folder: of a checkpoint.
+        more: files outside it that belong to the model too, hashed under their names.
+    """
     folder = folder.resolve()
-    files = _stamps(folder)
-    place = cache_folder() / "hashes" / f"{hashlib.sha256(str(folder).encode()).hexdigest()[:32]}.json"
+    found = _remembered(folder, _stamps(folder), lambda: file_hashes(folder))
+    for path in more:
+        stat = path.stat()
+        stamp = {path.name: [stat.st_size, stat.st_mtime_ns]}
+        found |= _remembered(path.resolve(), stamp, partial(_hashed, path))
+    return found
+
+
+def _hashed(path: Path) -> dict[str, str]:
+    with path.open("rb") as file:
+        return {path.name: hashlib.file_digest(file, "sha256").hexdigest()}
+
+
+def _remembered(
+    what: Path, files: dict[str, list[int]], compute: Callable[[], dict[str, str]]
+) -> dict[str, str]:
+    """Hashes as they were written down when the files were as they are now, or computed and written down."""
+    place = cache_folder() / "hashes" / f"{hashlib.sha256(str(what).encode()).hexdigest()[:32]}.json"
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         kept = json.loads(place.read_text(encoding="utf-8"))
         if kept["files"] == files:
             return {str(name): str(digest) for name, digest in kept["hashes"].items()}
-    hashes = file_hashes(folder)
+    hashes = compute()
     with contextlib.suppress(OSError):  # a cache that cannot be written costs time, not the clip
         place.parent.mkdir(parents=True, exist_ok=True)
         with staging(place.parent) as work:

@@ -16,6 +16,7 @@ from kinema.core.runtime import resolve_device, resolve_dtype
 from kinema.models.codec import PatchCodec
 from kinema.models.dit import VideoDiT, VideoDiTConfig
 from kinema.models.experts import Experts
+from kinema.models.original import load_original
 from kinema.models.text import CheckpointTextEncoder, EmbeddedTextEncoder, Prompt, TextStates
 from kinema.models.vae import CausalVideoVAE
 from kinema.models.vision import CheckpointImageEncoder
@@ -137,10 +138,23 @@ def load_vae(card: ModelCard, *, device: str = "auto") -> VideoVAE:
 def _transformers(
     card: ModelCard, folder: Path, device: torch.device, dtype: torch.dtype
 ) -> VideoDiT | Experts:
-    high = load_dit(folder / "transformer", device, dtype)
-    if card.boundary is None:
-        return high
-    return Experts(high, load_dit(folder / "transformer_2", device, dtype), boundary=card.boundary)
+    if card.files:
+        config = VideoDiTConfig.from_mapping(card.transformer)
+        loaded = [_original_dit(files, config, device, dtype) for files in card.files]
+    else:
+        names = ["transformer"] if card.boundary is None else ["transformer", "transformer_2"]
+        loaded = [load_dit(folder / name, device, dtype) for name in names]
+    return loaded[0] if card.boundary is None else Experts(*loaded, boundary=card.boundary)
+
+
+def _original_dit(
+    files: Sequence[Path], config: VideoDiTConfig, device: torch.device, dtype: torch.dtype
+) -> VideoDiT:
+    state = load_original(files, device=device)
+    with bare():
+        dit = VideoDiT(config)
+    load_into(dit, {name: t.to(_precision(name, dtype)) for name, t in state.items()}, files[0])
+    return dit.requires_grad_(False).eval()
 
 
 def _embedded_parts(folder: Path, device: torch.device) -> tuple[VideoVAE, TextEncoder]:

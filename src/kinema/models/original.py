@@ -1,0 +1,129 @@
+"""Wan transformers in their original names: one file, or shards; bf16, fp16, or fp8 with scales beside it.
+
+    blocks.0.self_attn.q.weight -> blocks.0.attn1.to_q.weight        W = W_fp8 scale_weight
+
+The configuration is read off the shapes, since single files come without one. Other programs put
+`model.diffusion_model.` or `diffusion_model.` before every name.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from kinema.core.errors import ModelError
+from kinema.models.wan_names import parameter_from_original
+from kinema.models.weights import require_finite
+
+PREFIXES = ("model.diffusion_model.", "diffusion_model.")
+HEAD_WIDTH = 128  # of every Wan transformer; the shapes do not tell
+SCALES = (".scale_weight", ".scale_input")
+MARKS = ("scaled_fp8",)
+Shape = tuple[int, ...]
+
+
+def read_shapes(files: Sequence[Path]) -> dict[str, Shape]:
+    """Every tensor's shape by its original name, from the headers alone.
+
+    Raises:
+        ModelError: a file is missing, damaged or no safetensors.
+    """
+    shapes: dict[str, Shape] = {}
+    for path in files:
+        with _opened(path) as file:
+            for name in file.keys():  # noqa: SIM118 - the file is no mapping
+                shapes[_plain(name)] = tuple(file.get_slice(name).get_shape())
+    return shapes
+
+
+def config_of(shapes: Mapping[str, Sequence[int]], origin: object) -> dict[str, Any]:
+    """The configuration of a Wan transformer, in the words of diffusers' `config.json`.
+
+    Raises:
+        ModelError: these are not the tensors of a Wan transformer.
+    """
+    strays = [
+        name
+        for name in shapes
+        if parameter_from_original(name) is None and not name.endswith(SCALES) and name not in MARKS
+    ]
+    needed = (
+        "patch_embedding.weight",
+        "text_embedding.0.weight",
+        "time_embedding.0.weight",
+        "head.head.weight",
+    )
+    missing = [name for name in (*needed, "blocks.0.ffn.0.weight") if name not in shapes]
+    if strays or missing:
+        what = f"no {missing[0]}" if missing else f"{len(strays)} tensors such as {strays[0]}"
+        raise ModelError(f"{origin} is no Wan transformer that kinema runs: it has {what}.")
+    width, channels, *patch = shapes["patch_embedding.weight"]
+    if width % HEAD_WIDTH or len(patch) != 3:
+        raise ModelError(f"{origin} is no Wan transformer: it is {width} wide, no multiple of {HEAD_WIDTH}.")
+    blocks = {int(found[1]) for name in shapes if (found := re.match(r"blocks\.(\d+)\.", name))}
+    image = shapes.get("img_emb.proj.0.weight")
+    places = shapes.get("img_emb.emb_pos")
+    return {
+        "patch_size": tuple(patch),
+        "num_attention_heads": width // HEAD_WIDTH,
+        "attention_head_dim": HEAD_WIDTH,
+        "in_channels": channels,
+        "out_channels": shapes["head.head.weight"][0] // math.prod(patch),
+        "text_dim": shapes["text_embedding.0.weight"][1],
+        "freq_dim": shapes["time_embedding.0.weight"][1],
+        "ffn_dim": shapes["blocks.0.ffn.0.weight"][0],
+        "num_layers": 1 + max(blocks),
+        "cross_attn_norm": "blocks.0.norm3.weight" in shapes,
+        "image_dim": None if image is None else image[0],
+        "added_kv_proj_dim": width if "blocks.0.cross_attn.k_img.weight" in shapes else None,
+        "pos_embed_seq_len": None if places is None else places[1],
+    }
+
+
+def load_original(files: Sequence[Path], *, device: torch.device | str = "cpu") -> dict[str, Tensor]:
+    """The tensors of a transformer under our names, as stored; fp8 as the float32 that it stands for.
+
+    Raises:
+        ModelError: a file is damaged.
+    """
+    state: dict[str, Tensor] = {}
+    scales: dict[str, Tensor] = {}
+    for path in files:
+        with _opened(path, str(device)) as file:
+            for key in file.keys():  # noqa: SIM118 - the file is no mapping
+                name = _plain(key)
+                if name.endswith(".scale_weight"):
+                    scales[name.removesuffix(".scale_weight")] = file.get_tensor(key)
+                elif (ours := parameter_from_original(name)) is not None:
+                    if ours in state:
+                        raise ModelError(f"{path} has {name} twice, under two names; fetch it again.")
+                    state[ours] = file.get_tensor(key)
+                    require_finite(name, state[ours], path)
+    for stem, scale in scales.items():
+        ours = parameter_from_original(f"{stem}.weight")
+        if ours is None or ours not in state:
+            raise ModelError(f"{files[0]} has a scale for {stem} and no weight; fetch it again.")
+        state[ours] = state[ours].float() * scale.float()
+    return {k: v.float() if v.dtype.itemsize == 1 else v for k, v in state.items()}
+
+
+def _plain(name: str) -> str:
+    for prefix in PREFIXES:
+        name = name.removeprefix(prefix)
+    return name
+
+
+def _opened(path: Path, device: str = "cpu") -> Any:
+    if not path.is_file():
+        raise ModelError(f"{path} does not exist; check the path.")
+    try:
+        return safe_open(path, framework="pt", device=device)
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f"{path} is damaged or not safetensors ({error}); fetch it again.") from None

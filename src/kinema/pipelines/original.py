@@ -1,0 +1,91 @@
+"""Transformers in single files: `FILE.safetensors@PARTS`, where PARTS brings the VAE and the encoders.
+
+    wan2.1_t2v_1.3B_bf16.safetensors@Wan-AI/Wan2.1-T2V-1.3B-Diffusers
+    high.safetensors,low.safetensors@Wan-AI/Wan2.2-T2V-A14B-Diffusers       two transformers
+
+A folder of original shards (with `diffusion_pytorch_model.safetensors.index.json`) may stand for the file. Of
+PARTS everything is used but its transformers, which are not even fetched.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from kinema.core.errors import ModelError
+from kinema.pipelines.cards import STEM, ModelCard, read_card, read_json, wan_card
+
+EXAMPLES = {
+    (1536, 16, 16): "Wan-AI/Wan2.1-T2V-1.3B-Diffusers",
+    (5120, 16, 16): "Wan-AI/Wan2.1-T2V-14B-Diffusers",
+    (5120, 36, 16): "Wan-AI/Wan2.1-I2V-14B-480P-Diffusers",
+    (3072, 48, 48): "Wan-AI/Wan2.2-TI2V-5B-Diffusers",
+}
+
+
+def original_card(model: str, *, local_files_only: bool = False) -> ModelCard:
+    """The card of a transformer in original names with the other parts of another checkpoint.
+
+    Raises:
+        ModelError: a file is missing or no Wan transformer, or the parts are not for it.
+    """
+    from kinema.models.original import config_of, read_shapes
+
+    written, _, parts = model.rpartition("@") if "@" in model else (model, "", "")
+    sources = [_files(Path(name.strip()).expanduser()) for name in written.split(",")]
+    configs = [config_of(read_shapes(files), files[0]) for files in sources]
+    config = configs[0]
+    if not parts:
+        key = (config["num_attention_heads"] * 128, config["in_channels"], config["out_channels"])
+        raise ModelError(
+            f"{written} is a transformer alone; name a checkpoint that brings its VAE and text encoder: "
+            f"{written}@{EXAMPLES.get(key, 'FOLDER_OR_HUB_ID')}."
+        )
+    base = read_card(parts, local_files_only=local_files_only)
+    _check(model, config, configs, base)
+    index = read_json(base.folder / "model_index.json")
+    card = wan_card(model, base.folder, index, config)
+    return replace(card, parts=parts, files=tuple(map(tuple, sources)))
+
+
+def _check(model: str, config: dict[str, Any], configs: list[dict[str, Any]], base: ModelCard) -> None:
+    """The transformers belong together, and with the parts."""
+    if base.family != "wan" or base.parts:
+        raise ModelError(f"model {model!r}: {base.id!r} is no Wan checkpoint in diffusers layout.")
+    if any(other != config for other in configs):
+        raise ModelError(
+            f"model {model!r}: the two transformers have different shapes; they are of two models."
+        )
+    wanted = 1 if base.boundary is None else 2
+    if len(configs) != wanted:
+        raise ModelError(
+            f"model {model!r} names {len(configs)} transformers and {base.id!r} has {wanted}; "
+            "write HIGH.safetensors,LOW.safetensors@PARTS for two."
+        )
+    for what, found, expected in (
+        ("latent channels", config["out_channels"], base.latent_channels),
+        ("text width", config["text_dim"], base.transformer.get("text_dim", 4096)),
+        ("picture width", config["image_dim"], base.transformer.get("image_dim")),
+    ):
+        if found != expected:
+            raise ModelError(
+                f"model {model!r}: the transformer's {what} is {found} and that of {base.id!r} {expected}; "
+                "name the checkpoint that it was made from."
+            )
+
+
+def _files(path: Path) -> tuple[Path, ...]:
+    """A transformer's files: itself, or the shards of a folder."""
+    if path.suffix == ".safetensors":
+        return (path,)
+    index = path / f"{STEM}.safetensors.index.json"
+    if not index.is_file():
+        raise ModelError(
+            f"{path} is neither a .safetensors file nor a folder with {index.name}; check the path."
+        )
+    shards = read_json(index).get("weight_map")
+    names = sorted(set(shards.values())) if isinstance(shards, dict) else []
+    if not names or any(not isinstance(n, str) or set("/\\") & set(n) for n in names):
+        raise ModelError(f"{index} lists no files beside it; fetch it again.")
+    return tuple(path / name for name in names)
