@@ -151,7 +151,7 @@ def make_plan(shot: Shot, card: ModelCard, after: Geometry | None = None, begin:
     shot, heard = settle(shot, geometry.keep, Fraction(geometry.fps), seed, begin)
     given, notes = plan_given(shot, card, geometry)
     loras, words = plan_loras(shot, card, geometry, seed)
-    prompts, negatives = _prompts(shot, geometry)
+    prompts, negatives = _prompts(shot, geometry, seed)
     if card.family == "image":
         sides = (prompts, negatives)
         check_image_prompts(card, (weight for side in sides for spans in side.spans for _, weight in spans))
@@ -255,10 +255,10 @@ def _scale(written: Schedule | None, default: float, geometry: Geometry, seed: i
     return tuple(float(g) for g in per_latent(values, geometry))
 
 
-def _prompts(shot: Shot, geometry: Geometry) -> tuple[Prompts, Prompts]:
+def _prompts(shot: Shot, geometry: Geometry, seed: int) -> tuple[Prompts, Prompts]:
     """Both sides, each phrase where its weight's sign puts it, for every pair of prompt and negative."""
-    texts, weights_FK = _over_frames(shot.prompt, geometry)
-    others, weights_FJ = _over_frames(shot.negative, geometry)
+    texts, weights_FK = _over_frames(shot.prompt, geometry, seed)
+    others, weights_FJ = _over_frames(shot.negative, geometry, seed)
     weights_TK, weights_TJ = per_latent(weights_FK, geometry), per_latent(weights_FJ, geometry)
     sides: tuple[dict[Spans, Any], dict[Spans, Any]] = ({}, {})
     for k, text in enumerate(texts):
@@ -270,10 +270,14 @@ def _prompts(shot: Shot, geometry: Geometry) -> tuple[Prompts, Prompts]:
     return positive, negative
 
 
-def _over_frames(track: PromptTrack, geometry: Geometry) -> tuple[tuple[str, ...], NDArray[np.float64]]:
+def _over_frames(
+    track: PromptTrack, geometry: Geometry, seed: int
+) -> tuple[tuple[str, ...], NDArray[np.float64]]:
     """Texts, and weights per pixel frame; in a loop the last one turns back into the first."""
     fps = Fraction(geometry.fps)
-    return sample_around(track, geometry.keep, fps) if geometry.loop else track.sample(geometry.keep, fps)
+    if geometry.loop and not track.mixed:
+        return sample_around(track, geometry.keep, fps)
+    return track.sample(geometry.keep, fps, seed)
 
 
 def _closing(shot: Shot, geometry: Geometry) -> tuple[str, ...]:

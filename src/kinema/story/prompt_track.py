@@ -1,13 +1,14 @@
 """`PromptTrack`: prompts over frames, and how much of each makes up every frame.
 
 PromptTrack({0: "a fox", 24: {"prompt": "a wolf", "ease": "in_out"}, -1: "a bear", "tail": "in oil"})
+PromptTrack({"mix": {"a fox": "1 - t / max_f", "a wolf": "t / max_f"}})
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from fractions import Fraction
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,10 +16,12 @@ from numpy.typing import NDArray
 from kinema.core.errors import ConfigError, unknown_name
 from kinema.story import prompts
 from kinema.story.keyed import Array, Key, Keyed, Segments, ease_name, entries, read_place
+from kinema.story.music import Music
 from kinema.story.positions import RANGE_PATTERN, FramePosition
+from kinema.story.prompt_mix import Mix, read_mix, shares
 
 _LINEAR = "linear"
-_RESERVED = ("head", "tail", "ease", "mode")
+_RESERVED = ("head", "tail", "ease", "mode", "mix")
 
 
 class PromptTrack(Keyed[str]):
@@ -26,13 +29,14 @@ class PromptTrack(Keyed[str]):
 
     Written as one text, or as a mapping from place to a text or to `{prompt: ..., ease: ..., mode: ...}`.
     Beside the keys, `head` and `tail` are joined to every prompt with a comma, and `ease` and `mode` are the
-    defaults. Mode `blend` travels to the next prompt; `hold` jumps when the next key is reached.
+    defaults. Mode `blend` travels to the next prompt; `hold` jumps when the next key is reached. In place of
+    keys, `mix` has several prompts at once, each with a weight over frames; see `kinema.story.prompt_mix`.
 
     Raises:
         ConfigError: anything that cannot be read; `PromptError` for weights that cannot.
     """
 
-    __slots__ = ()
+    __slots__ = ("_mix",)
     _json_schema: ClassVar[dict[str, Any]] = {
         "anyOf": [
             {"type": "string", "maxLength": prompts.MAX_LENGTH},
@@ -44,6 +48,7 @@ class PromptTrack(Keyed[str]):
                     "tail": {"type": "string"},
                     "ease": {"type": "string"},
                     "mode": {"enum": ["hold", "blend"]},
+                    "mix": {"type": ["object", "array"], "description": "prompts with weights over frames"},
                 },
                 "patternProperties": {
                     RANGE_PATTERN: {
@@ -68,6 +73,7 @@ class PromptTrack(Keyed[str]):
     }
 
     def _read(self, source: Any) -> tuple[Key[str], ...]:
+        self._mix: Mix | None = None
         if isinstance(source, str):
             return (Key(FramePosition.parse(0), _words(source, "prompt"), _LINEAR),)
         if not isinstance(source, Mapping):
@@ -76,6 +82,9 @@ class PromptTrack(Keyed[str]):
             )
         default = _easing_of(source, _LINEAR, "the track")
         head, tail = (_words(source.get(name, ""), name) for name in ("head", "tail"))
+        if "mix" in source:
+            self._mix = _read_mix(source, head, tail)
+            return (Key(FramePosition.parse(0), " + ".join(text for text, _ in self._mix), _LINEAR),)
         return tuple(
             _prompt_key(place, written, default, head, tail)
             for place, written in source.items()
@@ -88,21 +97,44 @@ class PromptTrack(Keyed[str]):
         return not any(key.value.strip() for key in self.keys)
 
     @property
+    def mixed(self) -> bool:
+        """It is several prompts with weights over frames, not prompts at places."""
+        return self._mix is not None
+
+    @property
     def constant(self) -> str | None:
         """The prompt, when it is the same at every frame."""
+        if self._mix is not None:
+            return self._mix[0][0] if len(self._mix) == 1 else None
         values = {key.value for key in self.keys}
         return values.pop() if len(values) == 1 else None
 
-    def sample(self, frames: int, fps: float | Fraction) -> tuple[tuple[str, ...], Array]:
+    def hearing(self, music: Music) -> Self:
+        """The same prompts in a shot with this tempo and sound; weights hear it too."""
+        track = super().hearing(music)
+        if self._mix is not None:
+            track._mix = tuple((text, weight.hearing(music)) for text, weight in self._mix)
+        return track
+
+    def sample(self, frames: int, fps: float | Fraction, seed: int = 0) -> tuple[tuple[str, ...], Array]:
         """The different prompts, and how much of each makes up each frame.
+
+        Args:
+            frames: F, the clip's pixel frames.
+            fps: frames per second.
+            seed: what the weights' expressions see.
 
         Returns:
             K prompts in the order of their first frame, with the weights syntax still in them, and weights
             float64 `[F, K]`, non-negative, each row with sum 1. An easing that overshoots is clipped.
 
         Raises:
-            ConfigError: a key outside the clip, or two on one frame.
+            ConfigError: a key outside the clip, or two on one frame; weights below 0, or all 0.
         """
+        if self._mix is not None:
+            weights_FK = shares(self._mix, frames, fps, seed)
+            used = np.flatnonzero(weights_FK.any(axis=0))
+            return tuple(self._mix[k][0] for k in used), weights_FK[:, used]
         segments = self.segments(frames, fps)
         texts = [self.keys[i].value for i in segments.order_K]
         distinct = tuple(dict.fromkeys(texts))
@@ -125,10 +157,23 @@ def _prompt_key(place: Any, written: Any, default: str, head: str, tail: str) ->
     if isinstance(written, Mapping):
         entry = entries(written, ("prompt", "ease", "mode"), place)
         written, ease = entry["prompt"], _easing_of(entry, default, f"key {place}")
-    parts = [head, _words(written, f"key {place}"), tail]
-    text = ", ".join(part.strip() for part in parts if part.strip()) if head or tail else parts[1]
+    return Key(position, _joined(head, _words(written, f"key {place}"), tail), ease, until)
+
+
+def _joined(head: str, words: str, tail: str) -> str:
+    """A prompt between what is common to all of them."""
+    parts = [part.strip() for part in (head, words, tail) if part.strip()]
+    text = ", ".join(parts) if head or tail else words
     prompts.parse(text)
-    return Key(position, text, ease, until)
+    return text
+
+
+def _read_mix(source: Mapping[Any, Any], head: str, tail: str) -> Mix:
+    """The entry `mix`, with head and tail around each prompt."""
+    if other := [key for key in source if key not in ("head", "tail", "mix")]:
+        raise ConfigError(f"{other[0]!r} beside mix; a mix has weights over frames in place of keys.")
+    mix = read_mix(source["mix"])
+    return tuple((_joined(head, _words(text, "mix"), tail), weight) for text, weight in mix)
 
 
 def _easing_of(entry: Mapping[Any, Any], default: str, where: str) -> str:
