@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from kinema.core.errors import ConfigError
 from kinema.pipelines.cards import read_card
-from kinema.pipelines.plan import make_plan, per_latent
+from kinema.pipelines.geometry import per_latent
+from kinema.pipelines.plan import make_plan
 from kinema.story.shot import Shot
 from kinema.story.tracks import PromptTrack
 
