@@ -106,4 +106,4 @@ def test_weights_that_are_no_shares_are_refused_with_their_frame():
 def test_any_weights_become_shares(weights):
     texts, shares_FK = PromptTrack({"mix": {f"p{i}": w for i, w in enumerate(weights)}}).sample(3, 8)
     assert shares_FK.sum(axis=1) == pytest.approx([1, 1, 1])
-    assert len(texts) == sum(w > 0 for w in weights)
+    assert len(texts) == sum(w / sum(weights) > 0 for w in weights)
