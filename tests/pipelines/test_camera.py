@@ -163,6 +163,17 @@ def test_deforum_space_is_walked_from_frame_to_frame_both_ways():
     assert (back - x)[..., 8:-8, 8:-8].abs().max() < 0.01
 
 
+def test_a_camera_over_a_keyframe_is_seen_without_being_told_how(model, picture, wan):
+    plan = plan_of(model, keyframes=picture, camera="pan left")
+    assert plan.camera.follow == (0.5, 0.5, 0.5)
+    assert any("held to the moved keyframe by 0.5" in note for note in plan.notes)
+    assert not any(plan_of(model, camera="pan left").camera.follow)  # there is no picture to move
+    assert plan_of(model, keyframes=picture, camera={**PAN, "hold": -1}).camera.follow == (0, 0, 1)
+    card = read_card(str(wan("i2v")))  # holds the first frame and no other
+    shot = Shot(model=card.id, keyframes=picture, frames=9, size="64x64", camera="pan left")
+    assert any("the camera moves nothing" in note for note in make_plan(shot, card).notes)
+
+
 def test_what_does_nothing_is_noted(model, picture):
     assert any("does not move" in note for note in plan_of(model, camera={"zoom": 2}).notes)
     idle = {"dialect": "deforum", "angle": 3, "translation_z": 5}

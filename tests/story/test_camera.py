@@ -113,6 +113,20 @@ def test_deforum_tracks_that_do_nothing_are_known():
     assert DeforumCamera(mode="3d").mode == "3D"
 
 
+def test_each_dialect_reads_its_texts_its_own_way():
+    """In Deforum a fraction is an expression, which holds; here it is a value, which is travelled from."""
+    text = "0:(1/2), 4:(3/2)"
+    native, deforum = Shot(camera={"zoom": text}), Shot(camera={"dialect": "deforum", "zoom": text})
+    assert native.camera.sample(5, 24)["zoom"][2] == pytest.approx(1.0)
+    assert deforum.camera.sample(5, 24)["zoom"][2] == pytest.approx(0.5)
+    by_shot = Shot(dialect="deforum", camera={"zoom": text})
+    assert by_shot.camera == deforum.camera
+    mixed = Shot(dialect="deforum", camera={"dialect": "native", "zoom": text})
+    assert mixed.camera == native.camera
+    assert Shot.from_mapping(mixed.to_mapping()) == mixed
+    assert Shot(dialect="deforum", camera="pan left").camera == Shot(camera="pan left").camera
+
+
 def test_the_schema_offers_both_dialects():
     schema = Shot.model_json_schema()
     assert {"Camera", "DeforumCamera"} <= set(schema["$defs"])

@@ -5,7 +5,7 @@ Numbers and names only; `CameraPlan.path` gives poses and steps back.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -20,6 +20,8 @@ from kinema.story.camera import Camera
 from kinema.story.camera_deforum import DeforumCamera
 from kinema.story.depth import Depth
 from kinema.story.shot import Shot
+
+FOLLOW = 0.5  # moves the picture as asked and leaves half of the noise levels to the model
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -88,16 +90,25 @@ def plan_camera(
         tracks=tuple((name, tuple(map(float, v))) for name, v in values.items() if name != "follow"),
         depth=camera.depth.to_mapping(),
         noise=native.noise if joint and native is not None else 0.0,
-        follow=_follow(native, values.get("follow"), geometry) if joint and native is not None else (),
+        follow=_follow(native, _followed(shot, card, values), geometry) if joint and native else (),
     )
     if any(plan.follow):
         _check_follow(plan.follow, shot, card, given)
     return plan, tuple(_notes(shot, plan, plan.path(geometry), joint=joint))
 
 
-def _follow(camera: Camera, follow_F: np.ndarray | None, geometry: Geometry) -> tuple[float, ...]:
+def _followed(shot: Shot, card: ModelCard, values: Mapping[str, np.ndarray]) -> np.ndarray | float:
+    """What was asked for; else what makes a camera over a keyframe visible, where the model can do it."""
+    assert isinstance(shot.camera, Camera)
+    if "follow" in values:
+        return values["follow"]
+    able = {"keyframes", "strength"} <= card.modes and shot.source is None and bool(shot.keyframes)
+    return FOLLOW if able and not shot.camera.says_what_is_held else 0.0
+
+
+def _follow(camera: Camera, follow_F: np.ndarray | float, geometry: Geometry) -> tuple[float, ...]:
     """How firmly each latent frame is held: the firmest of its pixel frames."""
-    held_F = np.zeros(geometry.keep) if follow_F is None else follow_F.copy()
+    held_F = np.zeros(geometry.keep) + follow_F
     for hold in camera.hold:
         frame = hold.frame.resolve(geometry.keep, Fraction(geometry.fps))
         held_F[frame] = max(held_F[frame], hold.strength)
@@ -127,5 +138,7 @@ def _notes(shot: Shot, plan: CameraPlan, found: CameraPath, *, joint: bool) -> I
         yield "the camera does not move: its tracks stay as they are; rates stand under speed."
     elif joint and not plan.noise and not any(plan.follow):
         yield "the camera moves nothing: camera.noise is 0 and no frame is held to a moved keyframe."
+    elif any(plan.follow) and isinstance(shot.camera, Camera) and not shot.camera.says_what_is_held:
+        yield f"every frame is held to the moved keyframe by {FOLLOW:g}; camera.follow sets how firmly."
     if found.moves and not plan.look.flat and not found.wants_depth:
         yield "camera.depth is not used: the camera turns and zooms but does not change its place."

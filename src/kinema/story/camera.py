@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from fractions import Fraction
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, ModelWrapValidatorHandler, model_validator
 
 from kinema.core.errors import ConfigError, unknown_name
 from kinema.story.camera_deforum import DeforumCamera
@@ -27,7 +27,7 @@ from kinema.story.depth import Depth
 from kinema.story.keyed import Array
 from kinema.story.positions import FramePosition
 from kinema.story.settings import Settings
-from kinema.story.tracks import Schedule
+from kinema.story.tracks import Schedule, dialect_in_use, reading
 
 Unit = Annotated[float, Field(ge=0.0, le=1.0)]
 MAX_PLACES = 1000
@@ -86,7 +86,7 @@ class Camera(Settings):
         "center_y": "pivot_y", "perspective": "orbit_x", "fov_schedule": "fov",
     }  # fmt: skip
 
-    dialect: Literal["native"] = Field("native", title="Dialect")
+    dialect: Literal["native"] = Field(title="Dialect")  # no default, so that it is always written
     pan_x: Schedule = track(0, "Pan right", "frame widths of the first frame, or pixels")
     pan_y: Schedule = track(0, "Pan up", "frame heights of the first frame, or pixels")
     zoom: Schedule = track(1, "Zoom", "factor; 2 shows half as much")
@@ -123,24 +123,39 @@ class Camera(Settings):
         title="Hold",
         description="frames held to the keyframe as the camera sees it there",
     )
-    follow: Schedule = track(
-        0, "Follow", "0..1 over frames: how firmly every frame is held to the moved keyframe"
+    follow: Schedule | None = Field(
+        None,
+        title="Follow",
+        description="0..1 over frames: how firmly every frame is held to the moved keyframe; by itself 0.5 "
+        "where there is a keyframe and nothing is held",
     )
 
     @model_validator(mode="before")
     @classmethod
     def _from_text(cls, value: Any) -> Any:
         if isinstance(value, str):
-            return {"speed": read_moves(value)}
-        if isinstance(value, Mapping) and isinstance(value.get("hold"), int | str):
-            return {**value, "hold": (value["hold"],)}
-        return value
+            return {"dialect": "native", "speed": read_moves(value)}
+        if not isinstance(value, Mapping):
+            return value
+        one = {"hold": (value["hold"],)} if isinstance(value.get("hold"), int | str) else {}
+        return {"dialect": "native", **value, **one}
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _in_its_dialect(cls, values: Any, handler: ModelWrapValidatorHandler[Camera]) -> Camera:
+        with reading("native"):
+            return handler(values)
 
     @model_validator(mode="after")
     def _colours(self) -> Camera:
         if not all(0 <= channel <= 255 for channel in self.colour):
             raise ConfigError(f"colour={list(self.colour)} is out of range; write three of 0 to 255.")
         return self
+
+    @property
+    def says_what_is_held(self) -> bool:
+        """The user chose which frames are held, and how firmly."""
+        return bool(self.hold) or self.follow is not None
 
     @property
     def tracks(self) -> dict[str, Schedule]:
@@ -222,12 +237,12 @@ def read_moves(text: str) -> dict[str, float]:
 
 
 def _read(value: Any) -> Any:
-    """The camera that a user wrote: Deforum's where it says so, ours otherwise."""
+    """The camera that a user wrote: in the dialect that it names, else in the shot's; words are ours."""
     if not isinstance(value, str | Mapping):
         return value
     if isinstance(value, str):
         return Camera.model_validate(value)
-    dialect = value.get("dialect", "native")
+    dialect = value.get("dialect", dialect_in_use())
     if dialect not in ("native", "deforum"):
         raise unknown_name("camera dialect", dialect, ["native", "deforum"])
     if dialect == "native":

@@ -45,6 +45,11 @@ def reading(dialect: Dialect) -> Iterator[None]:
         _dialect.reset(token)
 
 
+def dialect_in_use() -> Dialect:
+    """In which dialect text is read now."""
+    return _dialect.get()
+
+
 _VALUE_SCHEMA: dict[str, Any] = {"anyOf": [{"type": "number"}, {"type": "string"}]}
 
 
