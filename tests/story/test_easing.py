@@ -70,3 +70,40 @@ def test_spellings(spelling):
 def test_unknown_names(name, message):
     with pytest.raises(ConfigError, match=message):
         easing(name)
+
+
+def test_springs_swing_and_steps_jump():
+    u = np.linspace(0, 1, 1001)
+    swung = easing("spring(0.2, 3)")(u)
+    assert swung[0] == 0
+    assert swung[-1] == 1
+    crossings = np.flatnonzero(np.diff(np.sign(swung - 1)) != 0)
+    assert len(crossings) == 6  # three swings about the end, and the end
+    assert swung.max() > 1.4
+    assert easing("spring(0.9, 3)")(u).max() < 1.01
+    np.testing.assert_array_equal(easing("spring")(u), easing("spring(0.3, 3)")(u))
+    np.testing.assert_array_equal(
+        easing("steps(4)")(np.array([0, 0.24, 0.25, 0.74, 0.99, 1])), [0, 0, 0.25, 0.5, 0.75, 1]
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "same"),
+    [
+        ("easeInOutCubic", "in_out"),
+        ("ease-out-quad", "out_quad"),
+        ("ease", "cubic-bezier(0.25,0.1,0.25,1)"),
+        ("easeIn", "in"),
+    ],
+)
+def test_names_from_elsewhere(name, same):
+    u = np.linspace(0, 1, 21)
+    np.testing.assert_array_equal(easing(name)(u), easing(same)(u))
+
+
+@pytest.mark.parametrize(
+    "name", ["spring(2, 3)", "spring(0.3, 0)", "spring(1,2,3)", "steps", "steps(0)", "steps(1.5)", "steps(x)"]
+)
+def test_springs_and_steps_out_of_range(name):
+    with pytest.raises(ConfigError, match=r"such as|as in|one whole number"):
+        easing(name)

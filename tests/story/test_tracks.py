@@ -229,3 +229,97 @@ def test_nothing_but_config_errors(source):
             make()
         except ConfigError:
             continue
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ({"1..3": 2, 5: 4}, [2, 2, 2, 2, 3, 4, 4]),
+        ({"0..2": "10 * t", 4: 0}, [0, 10, 20, 15, 0, 0, 0]),  # the formula lives on while it is left
+        ({0: 0, "50%..-1": 6}, [0, 2, 4, 6, 6, 6, 6]),
+        ("0..1:(0), 3..4:(2, ease=hold), 6:(8)", [0, 0, 1, 2, 2, 2, 8]),
+        ({0: 0, "2b": 8}, [0, 2, 4, 6, 8, 8, 8]),  # 120 a minute, 4 frames a second
+        ("0:(0), max_f:(6)", [0, 1, 2, 3, 4, 5, 6]),
+        ("0:(0), max_f/2:(3), max_f-1:(5)", [0, 1, 2, 3, 4, 5, 5]),
+        ("0:(0), 12:(12)", [0, 1, 2, 3, 4, 5, 6]),  # on its way past the end
+        ("0:(0), 9:(t * 2), 20:(5)", [0, 2, 4, 6, 8, 10, 12]),
+        ({8: 5}, [5] * 7),
+        ({0: 1, 2: lambda frame: frame * 10}, [1, 10.5, 20, 30, 40, 50, 60]),
+        (lambda frame: 6 - frame, [6, 5, 4, 3, 2, 1, 0]),
+        ({0: {"value": 0, "ease": lambda u: u * u}, 4: 16}, [0, 1, 4, 9, 16, 16, 16]),
+        ("beat", [0, 0.5, 1, 1.5, 2, 2.5, 3]),
+        ("t > 3 ? 1 : 2", [2, 2, 2, 2, 1, 1, 1]),
+        ("0:(t > 3 ? 1 : 2), 6:(t < 2 ? 1 : 9)", [2, 2 + 7 / 6, 2 + 14 / 6, 5.5, 1 + 32 / 6, 1 + 40 / 6, 9]),
+    ],
+)
+def test_places_ranges_and_functions(source, expected):
+    np.testing.assert_allclose(Schedule(source).sample(7, 4), expected, rtol=1e-9)
+
+
+def test_prompts_hold_over_a_range():
+    _, weights_FK = PromptTrack({"0..3": "a", 5: "b"}).sample(7, 4)
+    np.testing.assert_allclose(weights_FK[:, 1], [0, 0, 0, 0, 0.5, 1, 1])
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ({"5..3": 1}, "the earlier place first"),
+        ({"0..4": 1, 2: 3}, "keys 0..4 and 2 are both frame 2"),
+        ({0: 1, -99: 2}, "-99 is before the start"),
+        ("0:(1, ease=inn), 3:(2)", "key 0, column 12: unknown easing 'inn'"),
+        ("0:(1), 3:(2 +)", "key 3, column 14: a value is missing before '\\)'"),
+        ("0:(1), 30:(sqrt(2 - t)), 60:(1)", "key 30, column 11: the expression gives nan at frame 30"),
+        (lambda frame: float("nan"), "the function gives nan at frame 0"),
+        (lambda frame: "x", "must give a finite number"),
+        ("0:(1), 2x:(3)", "column 8: '2x' is not a place"),
+    ],
+)
+def test_what_schedules_refuse(source, message):
+    with pytest.raises(ConfigError, match=message):
+        Schedule(source).sample(61, 24)
+
+
+def test_functions_are_frozen_into_numbers():
+    schedule = Schedule({0: lambda frame: frame**2, 3: 1})
+    frozen = schedule.frozen(5, 24)
+    np.testing.assert_array_equal(frozen.sample(5, 24), schedule.sample(5, 24))
+    assert json.loads(json.dumps(frozen.source))
+    assert Schedule("t").frozen(5, 24).source == "t"
+
+
+def test_a_formula_at_many_keys_is_the_formula():
+    many = ", ".join(f"{frame}:(sin(t) + 1/(t + 1))" for frame in range(0, 60, 3))
+    held = {"ease": "hold", **dict.fromkeys(range(0, 60, 3), "sin(t) + 1/(t + 1)")}
+    expected = Schedule("sin(t) + 1/(t + 1)").sample(60, 24)
+    np.testing.assert_array_equal(Schedule(held).sample(60, 24), expected)
+    assert np.abs(Schedule(many).sample(60, 24) - expected).max() < 1.0
+    with pytest.raises(ConfigError, match=r"key 6, column .* inf at frame 7"):
+        Schedule("0:(1/(t - 7)), 3:(1/(t - 7)), 6:(1/(t - 7)), 9:(1/(t - 7))").sample(12, 24)
+
+
+PIECES = st.lists(
+    st.tuples(
+        st.sampled_from(["0", "3", "2s", "50%", "-1", "1b", "1..2", "max_f", "99", "x", ""]),
+        st.sampled_from([":", ": ", ""]),
+        st.sampled_from(
+            ["(1)", "2.5", "(t)", "(1, ease=in)", "(1/(t-2))", "(sqrt(t-1))", "(", "(1))", "(t?1:2)",
+             "(audio.rms)", "(beat*noise(t))", "(9**9**9)", "'1'", "(1 2)", "(sin)", "(-t if t<2 else 3)"]
+        ),
+    ),
+    max_size=5,
+).map(lambda parts: ", ".join("".join(part) for part in parts))  # fmt: skip
+
+
+@given(st.one_of(PIECES, st.text("0123456789:(),.tsbx%?+-*/ =<>!&|'", max_size=60), st.text(max_size=40)))
+def test_any_string_gives_finite_values_or_a_place(text):
+    try:
+        values = Schedule.parse(text).values(7, fps=24)
+    except ConfigError as error:
+        told = str(error)
+        placed = told.splitlines()[-1].strip() == "^" and "column " in told
+        assert placed or "frame" in told or "written twice" in told or "too far apart" in told
+        return
+    assert values.shape == (7,)
+    assert values.dtype == np.float64
+    assert np.isfinite(values).all()
