@@ -360,10 +360,13 @@ def _facts(job: Job) -> dict[str, Any]:
 
 def _check_target(path: Path, job: Job, output: OutputOptions, *, ours: bool) -> None:
     """Refuse a target that cannot be, before anything is loaded or fetched; what is ours may be replaced."""
+    from kinema.io.atomic import sweep
     from kinema.io.formats import STILLS
     from kinema.io.video_write import check_output
 
     overwrite = output.overwrite or ours
+    if path.parent.is_dir():
+        sweep(path.parent)
     if path.is_file() and not overwrite:
         raise MediaError(f"{path} exists; choose another name, or add --overwrite.")
     if not job.is_image and path.suffix.lower() in STILLS and "%" not in path.name:

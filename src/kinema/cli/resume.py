@@ -56,18 +56,16 @@ def resume(file: Place, format: Format = "text", quiet: Quiet = False) -> None:
     from kinema.story.storyboard import from_mapping
 
     with Reporter(format, quiet=quiet) as report:
-        folder, facts = _found(file)
-        assert facts.out is not None
+        folder, out, facts = _found(file)
         with _folder_of(facts):
             request = from_mapping(facts.asked)
             job = make_job(seeded(request, facts.seeds))
-            own = Path(facts.out)
-            path = Path(os.path.relpath(own)) if own.parent == Path.cwd() else own
-            finish(job, request, path, _options(facts, folder, own, quiet=quiet), report, only=True)
+            path = Path(out.name) if out.parent == Path.cwd() else out
+            finish(job, request, path, _options(facts, folder, out, quiet=quiet), report, only=True)
 
 
-def _found(file: Path) -> tuple[Path, Facts]:
-    """The state folder that is meant, and what it says of itself."""
+def _found(file: Path) -> tuple[Path, Path, Facts]:
+    """The state folder that is meant, the output, both absolute, and what the folder says of itself."""
     from kinema.pipelines.durable import Facts, state_folder
 
     for folder in (file, state_folder(file)):
@@ -76,7 +74,8 @@ def _found(file: Path) -> tuple[Path, Facts]:
                 raise MediaError(
                     f"{folder} keeps a clip in memory; call kinema.render again with this folder."
                 )
-            return folder, facts
+            out = Path(facts.out) if folder is file else file.absolute()
+            return folder.resolve(), out.resolve(), facts
     if file.is_file():
         raise MediaError(f"{file} is finished; there is nothing to go on with.")
     raise MediaError(
@@ -103,5 +102,5 @@ def _options(facts: Facts, folder: Path, out: Path, *, quiet: bool) -> OutputOpt
 
     known = {field.name for field in fields(OutputOptions)}
     given = OutputOptions(**{name: value for name, value in facts.options.items() if name in known})
-    own = None if folder.absolute() == state_folder(out) else folder.absolute()
+    own = None if folder == state_folder(out) else folder
     return replace(given, out=out, state_dir=own, quiet=quiet)

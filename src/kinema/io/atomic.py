@@ -17,7 +17,7 @@ from pathlib import Path
 
 from kinema.core.errors import MediaError
 from kinema.core.failpoints import reach
-from kinema.io.locks import try_claim
+from kinema.io.locks import LOCK_END, try_claim
 
 _NEW, _WORK, _END = ".kinema-new-", ".kinema-", ".partial"
 
@@ -59,17 +59,23 @@ def staging(folder: Path) -> Iterator[Path]:
 
 
 def sweep(folder: Path) -> None:
-    """Remove the working folders in `folder` that no living process has claimed."""
+    """Remove the working folders and locks in `folder` that no living process has claimed."""
     with os.scandir(folder) as entries:
-        stale = [e.path for e in entries if e.name.startswith(_WORK) and e.name.endswith(_END)]
-    for path in stale:
-        with contextlib.suppress(OSError):
-            handle = os.open(path, os.O_RDONLY)
-            try:
-                if try_claim(handle):
-                    shutil.rmtree(path, ignore_errors=True)
-            finally:
-                os.close(handle)
+        hidden = [entry for entry in entries if entry.name.startswith(".")]
+    for entry in hidden:
+        working = entry.name.startswith(_WORK) and entry.name.endswith(_END)
+        if working or entry.name.endswith(LOCK_END):
+            with contextlib.suppress(OSError):
+                _remove_unclaimed(Path(entry.path))
+
+
+def _remove_unclaimed(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        if try_claim(handle) and os.path.samestat(os.fstat(handle), path.stat()):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    finally:
+        os.close(handle)
 
 
 def _claimed(folder: Path) -> tuple[Path, int]:

@@ -10,12 +10,14 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import time
 from pathlib import Path
 from types import TracebackType
 
 from kinema.core.errors import MediaError
 from kinema.core.failpoints import reach
 
+LOCK_END = ".kinema.lock"
 # A network file system may know no locks; then there is no claim, rather than no render.
 _UNKNOWN = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 
@@ -34,6 +36,15 @@ def try_claim(handle: int) -> bool:
         if error.errno not in _UNKNOWN:
             raise
     return True
+
+
+def _claimed_soon(handle: int) -> bool:
+    """Whether it can be claimed within a moment: whoever removes stale locks holds them that long."""
+    for _ in range(5):
+        if try_claim(handle):
+            return True
+        time.sleep(0.02)
+    return False
 
 
 class Lock:
@@ -65,7 +76,7 @@ class Lock:
                 handle = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
             except OSError as error:
                 raise MediaError(f"cannot write {str(self.path)!r}: {error.strerror}.") from None
-            if not try_claim(handle):
+            if not _claimed_soon(handle):
                 owner = os.pread(handle, 32, 0).decode("ascii", "replace").strip()
                 os.close(handle)
                 raise MediaError(

@@ -27,7 +27,7 @@ import numpy as np
 from kinema.core.errors import ConfigError, MediaError, NumericError
 from kinema.core.failpoints import reach
 from kinema.io.atomic import sync
-from kinema.io.locks import Lock
+from kinema.io.locks import LOCK_END, Lock
 from kinema.io.picture_write import numbered
 from kinema.io.record import sidecar_path
 from kinema.pipelines.durable_pace import Every, Pace
@@ -282,4 +282,4 @@ def _digest(path: Path) -> str:
 def lock_of(out: Path) -> Lock:
     """The claim on an output."""
     folder = state_folder(out)
-    return Lock(folder.with_name(f"{folder.name}.lock"), str(out))
+    return Lock(folder.with_name(folder.name.removesuffix(".kinema") + LOCK_END), str(out))

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from kinema.core.errors import ConfigError, MediaError
-from kinema.io.locks import Lock
+from kinema.io.locks import LOCK_END, Lock
 from kinema.pipelines.durable import Facts, Keep, lock_of, state_folder
 from kinema.pipelines.durable_key import made_with, plan_keys
 from kinema.pipelines.durable_pace import Every
@@ -136,7 +136,7 @@ def opened(
 def _claim(folder: Path) -> Lock:
     if not folder.parent.is_dir():
         raise MediaError(f"the folder {str(folder.parent)!r} does not exist; make it, or choose another.")
-    return Lock(folder.with_name(f".{folder.name}.lock"), f"the state in {str(folder)!r}")
+    return Lock(folder.with_name(f".{folder.name}{LOCK_END}"), f"the state in {str(folder)!r}")
 
 
 def _continued(facts: Facts, folder: Path, state: StateOptions, note: Note) -> Facts:
