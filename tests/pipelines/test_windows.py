@@ -232,7 +232,7 @@ def test_a_loop_decodes_as_if_it_had_gone_on_forever(model, frames):
 def test_a_wan_decoder_forgets_as_its_memory_says(wan):
     vae = kinema.load(str(wan("t2v")), device="cpu").vae
     x = torch.randn(1, 4, 3, 4, 4, generator=torch.Generator().manual_seed(0))
-    seen = closed(Sampled(x, 0), vae)
+    seen = closed(Sampled(x), vae)
     around, skip = seen.latents_BCTYX, seen.skip
     frames = torch.cat(list(vae.stream(around)), dim=2)
     assert frames.shape[2] - skip == 12

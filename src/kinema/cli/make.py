@@ -319,6 +319,7 @@ def finish(
                 state=state,
                 on_progress=interrupts,
                 keep_record=not output.no_record,
+                live=output.live,
                 options=output.lasting(),
                 overwrite=output.overwrite,
                 sidecar=output.sidecar,

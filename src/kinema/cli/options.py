@@ -227,6 +227,9 @@ class OutputOptions:
             help="Keep the state every 5 (steps), 30s or 10min; by default at a cost under 1%.",
         ),
     ] = None
+    live: Annotated[
+        bool, _output("--live", help="Also write FILE.live.mp4, which can be watched meanwhile.")
+    ] = False
     dry_run: Annotated[bool, _output("--dry-run", help="Print the plan and stop.")] = False
     format: Annotated[
         str, _output("--format", metavar="NAME", help="text (default), or json: one event a line.")

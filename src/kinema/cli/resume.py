@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from kinema.cli.help import VerbCommand
-from kinema.cli.make import finish
+from kinema.cli.make import finish, free_name
 from kinema.cli.options import OUTPUT, OutputOptions
 from kinema.cli.progress import Reporter
 from kinema.core.errors import MediaError
@@ -41,6 +41,7 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but erro
 def register(app: typer.Typer) -> None:
     """Add the verbs."""
     app.command(cls=VerbCommand, rich_help_panel="Make a file")(resume)
+    app.command(cls=VerbCommand, rich_help_panel="Look")(preview)
 
 
 def resume(file: Place, format: Format = "text", quiet: Quiet = False) -> None:
@@ -62,6 +63,41 @@ def resume(file: Place, format: Format = "text", quiet: Quiet = False) -> None:
             job = make_job(seeded(request, facts.seeds))
             path = Path(out.name) if out.parent == Path.cwd() else out
             finish(job, request, path, _options(facts, folder, out, quiet=quiet), report, only=True)
+
+
+def preview(
+    file: Place,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            metavar="FILE",
+            help="File to write; by default FILE-preview.mp4.",
+            show_default=False,
+            rich_help_panel=OUTPUT,
+        ),
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an existing file.", rich_help_panel=OUTPUT)
+    ] = False,
+    format: Format = "text",
+    quiet: Quiet = False,
+) -> None:
+    """Show what an unfinished render has so far; it may be at work meanwhile.
+
+    \b
+    kinema preview fox.mp4
+    """
+    from kinema.io.video_write import check_output
+    from kinema.pipelines.durable_preview import preview as draft
+
+    with Reporter(format, quiet=quiet) as report:
+        folder, target, _ = _found(file)
+        path = out or free_name(f"{target.stem}-preview", ".mp4")
+        check_output(path, fps=8, overwrite=overwrite)
+        draft(folder, on_progress=report).save(path, overwrite=overwrite, on_note=report.note)
+        report.done(str(path), path=str(path))
 
 
 def _found(file: Path) -> tuple[Path, Path, Facts]:

@@ -62,6 +62,8 @@ class Facts:
         options: how the output is written, for whoever goes on.
         keys: of each shot.
         frames: of each shot.
+        models: of each shot.
+        fps: of the clip, as a fraction's text.
         made_with: versions and arithmetic, to say what has changed.
         published: sha256 of each file that is about to get its final name, by absolute path.
     """
@@ -73,6 +75,8 @@ class Facts:
     options: Mapping[str, Any]
     keys: tuple[str, ...]
     frames: tuple[int, ...]
+    models: tuple[str, ...]
+    fps: str
     made_with: Mapping[str, Any]
     published: Mapping[str, str] = field(default_factory=dict)
 
@@ -89,9 +93,11 @@ class Facts:
             return None
         if values.pop("format", None) != FORMAT:
             raise ConfigError(f"the state in {str(folder)!r} is of another version of kinema.")
-        for name in ("seeds", "keys", "frames"):
-            values[name] = tuple(values[name])
-        return Facts(**values)
+        try:
+            lists = {name: tuple(values[name]) for name in ("seeds", "keys", "frames", "models")}
+            return Facts(**{**values, **lists})
+        except (KeyError, TypeError):
+            raise ConfigError(f"the state in {str(folder)!r} is of another version of kinema.") from None
 
     def owns(self, out: Path, *, sidecar: bool = False) -> bool:
         """Whether all that stands where this output shall be was published by this render."""
@@ -122,6 +128,11 @@ def state_folder(out: Path) -> Path:
         if around.exists() or not out.parent.is_dir():
             return around
     return out.parent / _hidden(out.name)
+
+
+def shot_folder(folder: Path, key: str) -> Path:
+    """Where the shot with this key keeps its state."""
+    return folder / key[:_KEY_LETTERS]
 
 
 def _hidden(name: str) -> str:
@@ -155,7 +166,7 @@ class Keep:
         shots = zip(facts.keys, facts.frames, strict=True)
         self._places = [
             Place(
-                self.folder / key[:_KEY_LETTERS],
+                shot_folder(self.folder, key),
                 key,
                 frames=frames,
                 pace=self.pace,
@@ -168,6 +179,11 @@ class Keep:
     def place(self, index: int) -> Place:
         """Where shot `index` keeps its state."""
         return self._places[index]
+
+    @property
+    def places(self) -> list[Place]:
+        """Those of all shots."""
+        return self._places
 
     def frames(self, draw: Callable[[], Iterator[np.ndarray]]) -> Iterable[np.ndarray]:
         """Frames that can be drawn again: what is kept by then is read, and only the rest made."""

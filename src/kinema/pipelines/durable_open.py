@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from kinema.core.errors import ConfigError, MediaError
 from kinema.io.locks import LOCK_END, Lock
@@ -43,9 +43,10 @@ class StateOptions:
     off: bool = False
     only: bool = False
 
-    def place(self, out: Path) -> Path:
-        """The state folder of an output."""
-        return self.folder or state_folder(out)
+    def place(self, out: Path | None) -> Path:
+        """The state folder of an output, or of a clip in memory, for which it has to be given."""
+        assert self.folder is not None or out is not None
+        return self.folder or state_folder(cast("Path", out))
 
 
 def asked(request: Request) -> dict[str, Any]:
@@ -96,7 +97,7 @@ def _escaped(stem: str) -> str:
 @contextmanager
 def opened(
     job: Job,
-    out: Path,
+    out: Path | None,
     *,
     request: Request,
     state: StateOptions,
@@ -104,12 +105,12 @@ def opened(
     models: Mapping[str, AnyModel],
     note: Note,
 ) -> Iterator[Keep | None]:
-    """Claim an output and its state for this process; None where no state is to be kept.
+    """Claim an output (None: a clip in memory) and its state for this process; None where none is kept.
 
     Raises:
         MediaError: another process has it.
     """
-    with lock_of(out):
+    with nullcontext() if out is None else lock_of(out):
         if state.off:
             yield None
             return
@@ -118,11 +119,13 @@ def opened(
             facts = Facts(
                 asked=asked(request),
                 seeds=tuple(plan.sampling.seed for plan in job.plans),
-                out=str(out.absolute()),
+                out=None if out is None else str(out.absolute()),
                 cwd=str(Path.cwd()),
                 options=json.loads(json.dumps(dict(options))),
                 keys=tuple(plan_keys(job, models)),
                 frames=tuple(shot_frames(plan) for plan in job.plans),
+                models=tuple(plan.model for plan in job.plans),
+                fps=str(job.fps),
                 made_with=json.loads(json.dumps(made_with(job, models))),
             )
             keep = Keep(folder, every=state.every, note=note)

@@ -22,8 +22,6 @@ from kinema.pipelines.durable_pace import Pace
 from kinema.pipelines.durable_store import read_snapshot, write_snapshot
 from kinema.pipelines.memory import FRAMES, Snapshot
 
-LATENTS = "latents"
-
 
 class Place:
     """The `Memory` of one plan, in a folder; and the keeper of its frames.

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cache
-from itertools import islice
+from itertools import chain, islice
 
 import numpy as np
 import torch
@@ -33,6 +33,9 @@ from kinema.pipelines.network import Network
 from kinema.pipelines.plan import Plan, Sampling
 from kinema.pipelines.worn import Frames, worn
 
+SAMPLER, LATENTS = "sampler", "latents"
+"""Names under which a plan's memory has the state between two steps, and the finished latents."""
+
 GUIDANCE: dict[str, type[ClassifierFree]] = {
     "cfg": ClassifierFree,
     "cfg-zero": CFGZero,
@@ -47,20 +50,26 @@ class Sampled:
     Attributes:
         latents_BCTYX: the earlier clip's end where there is one, then the plan's.
         skip: how many of the first decoded frames were shown already.
+        keep: how many after them are shown; None for all.
+        loop: whether the last frame goes on into the first.
     """
 
     latents_BCTYX: Tensor
-    skip: int
+    skip: int = 0
+    keep: int | None = None
+    loop: bool = False
 
     def snapshot(self) -> Snapshot:
         """For a later process."""
-        return Snapshot({"latents": self.latents_BCTYX}, {"skip": self.skip})
+        return Snapshot(
+            {LATENTS: self.latents_BCTYX}, {n: getattr(self, n) for n in ("skip", "keep", "loop")}
+        )
 
     @staticmethod
-    def recall(memory: Memory, name: str = "latents") -> Sampled | None:
-        """What an earlier process has finished."""
-        found = memory.recall(name)
-        return None if found is None else Sampled(found.tensors["latents"], int(found.facts["skip"]))
+    def of(snapshot: Snapshot) -> Sampled:
+        """Inverse of `snapshot`; a sampler's state gives the guess of the clean latents so far."""
+        facts = snapshot.facts
+        return Sampled(snapshot.tensors[LATENTS], facts["skip"], facts["keep"], facts["loop"])
 
 
 def render_plan(
@@ -81,7 +90,7 @@ def render_plan(
         memory: where to go on, and where to leave the state.
     """
     sampled = sample_plan(plan, model, previous=previous, on_progress=on_progress, memory=memory)
-    memory.settle("latents", sampled.snapshot())
+    memory.settle(LATENTS, sampled.snapshot())
     return decode_plan(plan, model.vae, sampled, on_progress)
 
 
@@ -94,29 +103,32 @@ def sample_plan(
         conditions = condition(plan, model, previous=previous)
     on_progress(Progress("text", 1, 1))
     skip = 0 if conditions.tail is None else conditions.tail.frames
-    steps = solver(plan.sampling.solver)
+    g, steps = plan.geometry, solver(plan.sampling.solver)
+
+    def sampled(x_BCTYX: Tensor) -> Sampled:
+        return Sampled(shown_latents(conditions, x_BCTYX), skip, g.keep, g.loop)
 
     def offer(state: SamplerState) -> None:
         def make() -> Snapshot:
             tensors, facts = pack(state, steps)
             assert state.clean_BCTYX is not None
-            shown = shown_latents(conditions, state.clean_BCTYX)
-            return Snapshot({**tensors, "latents": shown}, {**facts, "skip": skip})
+            guess = sampled(state.clean_BCTYX).snapshot()
+            return Snapshot({**tensors, **guess.tensors}, {**facts, **guess.facts})
 
-        memory.offer("sampler", make)
+        memory.offer(SAMPLER, make)
 
-    found = memory.recall("sampler")
+    found = memory.recall(SAMPLER)
     state = None if found is None else unpack(found.tensors, found.facts, steps, model.device)
     x_BCTYX = denoise(plan, model, conditions, on_progress, state=state, on_state=offer)
-    return Sampled(shown_latents(conditions, x_BCTYX), skip)
+    return sampled(x_BCTYX)
 
 
 def decode_plan(plan: Plan, vae: VideoVAE, sampled: Sampled, on_progress: OnProgress) -> Clip:
     """A clip whose frames are decoded as they are drawn."""
     # What a clip on disk already shows is kept as it is; a previous shot has shown its own frames.
     kept = Clip.open(plan.given.extend) if plan.given.extend not in (None, "previous") else None
-    seen = closed(sampled, vae) if plan.geometry.loop else sampled
-    return clip_of(plan, sampled, _frames(plan, vae, seen, kept, on_progress))
+    frames = decoded(vae, sampled, on_progress)
+    return clip_of(plan, sampled, frames if kept is None else chain(kept, frames))
 
 
 def clip_of(plan: Plan, sampled: Sampled | None, frames: Iterator[np.ndarray]) -> Clip:
@@ -215,17 +227,17 @@ def closed(sampled: Sampled, vae: VideoVAE) -> Sampled:
     """
     total, before = sampled.latents_BCTYX.shape[2], vae.memory + 1
     around = [t % total for t in range(-before, total)]
-    return Sampled(sampled.latents_BCTYX[:, :, around], vae.stride.pixel_frames(before))
+    return replace(
+        sampled, latents_BCTYX=sampled.latents_BCTYX[:, :, around], skip=vae.stride.pixel_frames(before)
+    )
 
 
-def _frames(
-    plan: Plan, vae: VideoVAE, sampled: Sampled, kept: Clip | None, on_progress: OnProgress
-) -> Iterator[np.ndarray]:
-    """The kept clip's frames, then the decoded ones without those to skip, as many as asked for."""
-    if kept is not None:
-        yield from kept
-    frames = (f for chunk in chunks(vae, sampled.latents_BCTYX, on_progress) for f in to_uint8(chunk))
-    yield from islice(frames, sampled.skip, sampled.skip + plan.geometry.keep)
+def decoded(vae: VideoVAE, sampled: Sampled, on_progress: OnProgress) -> Iterator[np.ndarray]:
+    """The decoded frames without those to skip, as many as are shown."""
+    seen = closed(sampled, vae) if sampled.loop else sampled
+    frames = (f for chunk in chunks(vae, seen.latents_BCTYX, on_progress) for f in to_uint8(chunk))
+    stop = None if seen.keep is None else seen.skip + seen.keep
+    yield from islice(frames, seen.skip, stop)
 
 
 def chunks(vae: VideoVAE, latents_BCTYX: Tensor, on_progress: OnProgress) -> Iterator[Tensor]:

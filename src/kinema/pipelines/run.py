@@ -4,30 +4,31 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any, Literal, Unpack
 
 import numpy as np
 
 from kinema.core.contracts import OnProgress, Progress, Record
 from kinema.core.errors import KinemaError, ResourceError
 from kinema.io.clip import Clip, SaveOptions
+from kinema.io.live import Live, live_path
 from kinema.pipelines.compose import compose
 from kinema.pipelines.durable import Keep
 from kinema.pipelines.durable_key import identity, versions
-from kinema.pipelines.durable_open import StateOptions, opened
-from kinema.pipelines.durable_pace import Pace
+from kinema.pipelines.durable_open import StateOptions, earlier, opened, seeded
+from kinema.pipelines.durable_pace import Every, Pace
 from kinema.pipelines.durable_plan import Place
 from kinema.pipelines.job import Job, make_job
 from kinema.pipelines.memory import FORGETFUL
 from kinema.pipelines.model import Model, VideoVAE, load_vae
 from kinema.pipelines.modes import AnyModel, load, render_plan
 from kinema.pipelines.plan import Plan
-from kinema.pipelines.render import Sampled, clip_of, decode_plan
+from kinema.pipelines.render import LATENTS, Sampled, clip_of, decode_plan
 from kinema.pipelines.source import read_request
 from kinema.story.shot import Shot
 from kinema.story.storyboard import Storyboard
@@ -58,21 +59,76 @@ def render(
     *,
     model: AnyModel | None = None,
     on_progress: OnProgress | None = None,
+    out: str | Path | None = None,
+    state_dir: str | Path | Literal[False] | None = None,
+    checkpoint_every: str | int | None = None,
+    live: bool = False,
+    **save: Unpack[SaveOptions],
 ) -> Clip:
-    """Render a shot, a storyboard, a shot file, or a clip from its record, into memory.
+    """Render a shot, a storyboard, a shot file, or a clip from its record, into memory or into a file.
+
+    A render into a file keeps its state in a hidden folder beside it until it is done. Whatever cuts it off,
+    the same call goes on where that was and gives the same bytes.
 
     Args:
         request: what to render.
         model: loaded already; else what the request names is loaded.
-        on_progress: called with `Progress` events; raise from it to stop.
+        on_progress: called with `Progress` events; what it raises stops the render, whose state is then kept.
+        out: the file to make; None for a clip in memory, which keeps no state without a `state_dir`.
+        state_dir: another folder for the state, of this render alone; False to keep none.
+        checkpoint_every: how often a state is kept: 5 (steps), "30s", "10min"; by default as often as costs
+            less than 1% of the time.
+        live: also write a draft that can be watched meanwhile, `fox.live.mp4` beside `fox.mp4`.
+        **save: how the file is written; see `Clip.save`.
+
+    Returns:
+        The clip; with `out`, as it is read from the file.
     """
-    clip = stream(make_job(_request(request)), model=model, on_progress=on_progress)
-    clip.array()
+    request = read_request(request) if isinstance(request, str | Path) else request
+    folder = Path(state_dir) if state_dir else None
+    state = StateOptions(folder=folder, every=Every.parse(checkpoint_every), off=state_dir is False)
+    note = save.get("on_note") or _log.warning
+    target = None if out is None else Path(out)
+    if state.off or (target is None and folder is None):
+        before = None
+    else:
+        before = earlier(request, state.place(target), note)
+    job = make_job(request if before is None else seeded(request, before.seeds))
+    if target is None:
+        return _in_memory(job, request, state, model, on_progress, note)
+    write(
+        job,
+        target,
+        request=request,
+        state=state,
+        model=model,
+        on_progress=on_progress,
+        live=live,
+        options={name: save[name] for name in ("overwrite", "sidecar", "quality", "codec") if name in save},
+        **save,
+    )
+    return Clip.open(target)
+
+
+def _in_memory(
+    job: Job,
+    request: Shot | Storyboard,
+    state: StateOptions,
+    model: Model | None,
+    on_progress: OnProgress | None,
+    note: Callable[[str], None],
+) -> Clip:
+    if state.folder is None:
+        clip = stream(job, model=model, on_progress=on_progress)
+        clip.array()
+        return clip
+    models = {} if model is None else {model.card.id: model}
+    with opened(job, None, request=request, state=state, options={}, models=models, note=note) as keep:
+        assert keep is not None
+        clip = stream(job, model=model, on_progress=on_progress, keep=keep)
+        clip.array()
+        keep.discard()
     return clip
-
-
-def _request(request: Shot | Storyboard | str | Path) -> Shot | Storyboard:
-    return read_request(request) if isinstance(request, str | Path) else request
 
 
 def stream(
@@ -117,6 +173,7 @@ def write(
     model: AnyModel | None = None,
     on_progress: OnProgress | None = None,
     keep_record: bool = True,
+    live: bool = False,
     options: Mapping[str, Any] | None = None,
     **save: Unpack[SaveOptions],
 ) -> Pace | None:
@@ -130,6 +187,7 @@ def write(
         model: loaded already.
         on_progress: called with events; what it raises stops the render, whose state is then kept.
         keep_record: whether the file tells how it was made.
+        live: whether a draft beside the file shows the frames so far.
         options: JSON values that whoever resumes wants to know.
 
     Returns:
@@ -148,15 +206,19 @@ def write(
             keep.discard()
             return keep.pace
         clip = stream(job, model=model, on_progress=on_progress, keep_record=keep_record, keep=keep)
-        if keep is None:
-            clip.save(out, **save)
-            return None
-        ours = keep.owns(out, sidecar=save.get("sidecar", False))
-        save["overwrite"] = save.get("overwrite", False) or ours
-        save["on_ready"] = keep.publishing
+        if live:
+            clip.frames = Live(clip.frames, live_path(out), Fraction(job.fps), note)
+            note(f"{live_path(out)} shows the frames so far.")
+        if keep is not None:
+            ours = keep.owns(out, sidecar=save.get("sidecar", False))
+            save["overwrite"] = save.get("overwrite", False) or ours
+            save["on_ready"] = keep.publishing
         clip.save(out, **save)
-        keep.discard()
-        return keep.pace
+        if live:
+            live_path(out).unlink(missing_ok=True)
+        if keep is not None:
+            keep.discard()
+        return None if keep is None else keep.pace
 
 
 @contextmanager
@@ -217,7 +279,8 @@ class Shots:
     def _part(self, plan: Plan, place: Place | None, on_progress: OnProgress) -> Clip:
         """One shot; of what its place keeps, nothing is made again."""
         if place is not None:
-            sampled = Sampled.recall(place)
+            found = place.recall(LATENTS)
+            sampled = None if found is None else Sampled.of(found)
             # frames that were drawn one after the other leave no latents to the next shot
             if place.complete and (sampled is not None or plan.redraw is not None):
                 return clip_of(plan, sampled, iter(()))
