@@ -34,7 +34,9 @@ def count_frames(path: Path, muxer: str) -> int | None:
 
 
 def _samples(file: BinaryIO, end: int) -> int:
-    """The sample count in moov/trak/mdia/minf/stbl/stsz of the first track that has samples."""
+    """The sample count in moov/trak/mdia/minf/stbl/stsz of the first track that has samples; 0 if cut off."""
+    if any(stop > end for _, _, stop in _boxes(file, 0, end)):  # the index may be in front of what is missing
+        return 0
     spans = [(0, end)]
     for name in (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"stsz"):
         spans = [(a, b) for at in spans for kind, a, b in _boxes(file, *at) if kind == name]
@@ -62,6 +64,8 @@ def _blocks(file: BinaryIO, end: int) -> int | None:
     """Blocks in all clusters; None where an element does not say its size, as in live files."""
     count = 0
     for kind, start, stop in _elements(file, 0, end):
+        if stop > end:
+            return 0
         if kind != _SEGMENT:
             continue
         for part, first, last in _elements(file, start, min(stop, end)):

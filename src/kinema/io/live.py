@@ -50,14 +50,13 @@ class Live:
 
     def __iter__(self) -> Iterator[np.ndarray]:
         sink: FrameSink | None = None
-        frames = iter(self._frames)
         with contextlib.ExitStack() as stack:
-            stack.enter_context(contextlib.suppress(MediaError))  # of finishing the draft alone
-            for index, frame in enumerate(frames):
+            for index, frame in enumerate(self._frames):
                 shown = _even(flatten(frame) if frame.shape[2] == 4 else frame)
                 try:
                     if index == 0:
-                        sink = stack.enter_context(self._sink(shown))
+                        sink = self._sink(shown)
+                        stack.callback(_finish, sink)
                     if sink is not None:
                         sink.write(shown)
                 except MediaError as error:
@@ -71,6 +70,12 @@ class Live:
         arguments += ["-framerate", str(self._fps), "-probesize", "32", "-i", "pipe:0"]
         arguments += [*CODECS["h264"].encode_arguments("medium", alpha=False), *_AT_ONCE, *_FRAGMENTS]
         return FrameSink([*arguments, "-f", "mp4", ffmpeg.url(self._path)], self._path, self._path)
+
+
+def _finish(sink: FrameSink) -> None:
+    """Let the encoder write what it has, however the drawing of frames has ended."""
+    with contextlib.suppress(MediaError):
+        sink.__exit__(None, None, None)
 
 
 def _even(frame_HWC: np.ndarray) -> np.ndarray:
