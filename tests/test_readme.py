@@ -6,8 +6,6 @@ import re
 import shlex
 from pathlib import Path
 
-import pytest
-
 from kinema.cli import run
 
 ROOT = Path(__file__).parents[1]
@@ -42,7 +40,6 @@ def test_every_command_of_the_table_is_a_legal_plan(tmp_path, monkeypatch):
         assert run([*words, *dry]) == 0, command
 
 
-@pytest.mark.slow
 def test_the_python_of_the_readme_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     code = re.search(r"```python\n(.*?)```", TEXT, re.DOTALL)
