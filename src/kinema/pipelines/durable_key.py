@@ -12,6 +12,7 @@ import hashlib
 import json
 import platform
 from collections.abc import Mapping
+from importlib.metadata import version
 from typing import Any
 
 import torch
@@ -76,6 +77,7 @@ def arithmetic(plan: Plan, model: AnyModel | None) -> dict[str, Any]:
     device = resolve_device(plan.device) if model is None else model.device
     dtype = resolve_dtype(plan.dtype, device) if model is None else model.dtype
     found: dict[str, Any] = {"device": device.type, "dtype": str(dtype)}
+    found |= {name: version(name) for name in ("numpy", "pillow", "diffusers", "transformers")}
     if device.type == "cuda":
         return found | {"name": torch.cuda.get_device_name(device), "cuda": torch.version.cuda}
     return found | {

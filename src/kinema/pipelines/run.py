@@ -114,7 +114,7 @@ def _in_memory(
     job: Job,
     request: Shot | Storyboard,
     state: StateOptions,
-    model: Model | None,
+    model: AnyModel | None,
     on_progress: OnProgress | None,
     note: Callable[[str], None],
 ) -> Clip:
