@@ -47,3 +47,11 @@ def test_parallel_opposite_and_zero_vectors_go_straight():
     a = noise(0, 1, 8)
     for b in (a * 2, -a, torch.zeros_like(a)):
         assert torch.allclose(slerp(a, b, 0.25, dims=(1,)), 0.75 * a + 0.25 * b, atol=1e-4)
+
+
+def test_each_vector_may_have_its_own_place_on_the_way():
+    a, b = noise(0, 3, 8), noise(1, 3, 8)
+    found = slerp(a, b, torch.tensor([[0.0], [0.4], [1.0]]), dims=(1,))
+    assert torch.equal(found[0], a[0])
+    assert torch.equal(found[2], b[2])
+    assert torch.allclose(found[1:2], slerp(a[1:2], b[1:2], 0.4, dims=(1,)))

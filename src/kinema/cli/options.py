@@ -155,7 +155,9 @@ class ShotOptions:
     ] = None
     blend: Annotated[
         Text,
-        _sampling("--blend", metavar="HOW", help="Where prompts mix: attention, embedding or velocity."),
+        _sampling(
+            "--blend", metavar="HOW", help="Where prompts mix: attention, embedding, slerp or velocity."
+        ),
     ] = None
     device: Annotated[Text, _sampling("--device", metavar="NAME", help="auto, cpu, cuda, cuda:1 or mps.")] = (
         None

@@ -16,20 +16,19 @@ from torch import Tensor
 PARALLEL = 1 - 1e-4  # cosine above which the arc is a straight line to the last bits of float32
 
 
-def slerp(a: Tensor, b: Tensor, t: float, *, dims: tuple[int, ...]) -> Tensor:
+def slerp(a: Tensor, b: Tensor, t: float | Tensor, *, dims: tuple[int, ...]) -> Tensor:
     """The point at `t` of the way from `a` to `b`.
 
     Args:
         a, b: of one shape; computed in float32.
-        t: 0 gives `a` and 1 gives `b`, bit for bit.
+        t: 0 gives `a` and 1 gives `b`, bit for bit; a number, or one for each vector (size 1 along `dims`).
         dims: the axes that make up one vector; every vector goes its own way.
 
     Returns:
         Shaped and typed like `a`. Vectors that are (nearly) parallel, opposite or zero go straight.
     """
-    if t in (0.0, 1.0):
-        return b if t else a
     x, y = a.float(), b.float()
+    t = torch.as_tensor(t, dtype=x.dtype, device=x.device)
     lengths = [torch.linalg.vector_norm(v, dim=dims, keepdim=True) for v in (x, y)]
     unit_x, unit_y = (v / length.clamp(min=1e-12) for v, length in zip((x, y), lengths, strict=True))
     cosine = (unit_x * unit_y).sum(dim=dims, keepdim=True)
@@ -38,4 +37,5 @@ def slerp(a: Tensor, b: Tensor, t: float, *, dims: tuple[int, ...]) -> Tensor:
     length = (1 - t) * lengths[0] + t * lengths[1]
     straight = (1 - t) * x + t * y
     usable = (cosine.abs() < PARALLEL) & (lengths[0] > 0) & (lengths[1] > 0)
-    return torch.where(usable, arc * length, straight).to(a.dtype)
+    between = torch.where(usable, arc * length, straight)
+    return torch.where(t == 0, x, torch.where(t == 1, y, between)).to(a.dtype)

@@ -17,7 +17,7 @@ With a cadence, a frame between two drawn ones is both of them, moved to where i
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from fractions import Fraction
 from typing import Protocol
 
@@ -38,7 +38,13 @@ from kinema.pipelines.plan import Plan
 
 
 class Moves(Protocol):
-    """The camera between the frames of a clip."""
+    """The camera between the frames of a clip.
+
+    Attributes:
+        state: what it remembers from frame to frame, plain numbers; put back to go on from there.
+    """
+
+    state: tuple[float, ...]
 
     def warp(self, picture_BCHW: Tensor, start: int, end: int) -> tuple[Tensor, Tensor | None]:
         """Frame `start`'s picture as the camera sees it at frame `end`, which may be before.
@@ -52,6 +58,8 @@ class Moves(Protocol):
 
 class Still:
     """A camera that does not move."""
+
+    state: tuple[float, ...] = ()
 
     def warp(self, picture_BCHW: Tensor, start: int, end: int) -> tuple[Tensor, Tensor | None]:
         """The picture itself."""
@@ -67,11 +75,13 @@ class LoopState:
             been given.
         picture: the last drawn frame, float32 `[1, 3, H, W]`, 0..1, as it is fed back: not rounded.
         reference: the colours that are kept; None for none.
+        moves: what the camera remembers (how far a depth model's distances are spread).
     """
 
     stroke: int
     picture: Tensor
     reference: Colours | None
+    moves: tuple[float, ...] = ()
 
     @staticmethod
     def after(picture_BCHW: Tensor) -> LoopState:
@@ -81,6 +91,7 @@ class LoopState:
     def tensors(self) -> dict[str, Tensor]:
         """The same as tensors by name, for a safetensors file."""
         found = {"stroke": torch.tensor(self.stroke), "picture": self.picture.clone()}
+        found["moves"] = torch.tensor(self.moves, dtype=torch.float64)
         if self.reference is not None:
             found |= {f.name: getattr(self.reference, f.name).clone() for f in fields(self.reference)}
         return found
@@ -90,7 +101,8 @@ class LoopState:
         """Read what `tensors` gave."""
         names = [f.name for f in fields(Colours)]
         reference = Colours(*(tensors[name] for name in names)) if names[0] in tensors else None
-        return LoopState(int(tensors["stroke"]), tensors["picture"], reference)
+        moves = tuple(float(value) for value in tensors["moves"])
+        return LoopState(int(tensors["stroke"]), tensors["picture"], reference, moves)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -138,6 +150,8 @@ class Loop:
         self, on_progress: OnProgress, state: LoopState | None, on_state: Callable[[LoopState], None] | None
     ) -> Iterator[np.ndarray]:
         strokes = self.redraw.strokes
+        if state is not None:
+            self.moves.state = state.moves
         for index in range(0 if state is None else state.stroke, len(strokes)):
             before, state = state, self.draw(index, state)
             on_progress(Progress("draw", index + 1, len(strokes)))
@@ -145,7 +159,7 @@ class Loop:
                 yield from self._between(index, before.picture, state.picture)
             yield to_uint8(state.picture)
             if on_state is not None:
-                on_state(state)
+                on_state(replace(state, moves=self.moves.state))
 
     def draw(self, index: int, state: LoopState | None) -> LoopState:
         """The drawn frame `index`, and what goes on from it."""

@@ -1,9 +1,10 @@
 """Prompts as the transformer reads them: encoded once per clip, and shared out over latent frames.
 
-Three places where two prompts can meet inside one frame, with weights `w[f, k]`:
+Where two prompts can meet inside one frame, with weights `w[f, k]`:
 
     attention   sum_k w[f,k] attention(q_f, K_k, V_k)     inside every block (Wan's cross-attention, mixed)
     embedding   one prompt whose token states are the weighted means
+    slerp       the same along arcs: every token's state keeps its length on the way
     velocity    sum_k w[f,k] v_k(x)                        one forward for each prompt
 """
 
@@ -15,6 +16,7 @@ import torch
 from einops import einsum
 from torch import Tensor
 
+from kinema.diffusion.slerp import slerp
 from kinema.models.dit import Conditioning, Context
 from kinema.models.experts import ExpertContext
 from kinema.models.text import TextStates
@@ -54,7 +56,7 @@ def branch(
     Args:
         prompts: texts and their shares per latent frame.
         model: encodes and reads them.
-        blend: `attention`, `embedding` or `velocity`.
+        blend: `attention`, `embedding`, `slerp` or `velocity`.
         context: frames of an earlier clip in front; they read what the first new frame reads.
         image_BND: image tokens, for models that take them.
         max_length: text tokens kept; None for as many as the model was trained on.
@@ -80,8 +82,8 @@ def branch_of(
         parts = [_only(states, k) for k in range(weights_TK.shape[1])]
         contexts = tuple(model.dit.prepare(_conditioning(part, None, image_BND)) for part in parts)
         return Branch(contexts, weights_TK)
-    if several and blend == "embedding":
-        states, weights_TK = mixed(states, weights_TK)
+    if several and blend in ("embedding", "slerp"):
+        states, weights_TK = mixed(states, weights_TK, arcs=blend == "slerp")
     given = _conditioning(states, weights_TK[None] if several else None, image_BND)
     return Branch((model.dit.prepare(given),))
 
@@ -108,12 +110,13 @@ def _only(states: TextStates, k: int) -> TextStates:
     )
 
 
-def mixed(states: TextStates, weights_TK: Tensor) -> tuple[TextStates, Tensor]:
+def mixed(states: TextStates, weights_TK: Tensor, *, arcs: bool = False) -> tuple[TextStates, Tensor]:
     """Prompts mixed token by token: one new prompt for each distinct row of weights, and who uses which.
 
     Where a prompt has no token, a model that attends to zero rows (Wan) reads a zero there, as if padded
     embeddings were mixed; a model that masks them reads the mean of the others, with their share of the
-    attention. Either way a prompt whose weight goes to 0 vanishes without a jump.
+    attention. Either way a prompt whose weight goes to 0 vanishes without a jump. `arcs` turns every token
+    from prompt to prompt instead of averaging, so that its state keeps its length.
 
     Returns:
         R mixed prompts, and one-hot weights `[T, R]` of them.
@@ -123,19 +126,35 @@ def mixed(states: TextStates, weights_TK: Tensor) -> tuple[TextStates, Tensor]:
     present_KL = torch.ones_like(states.mask_KL) if padded else states.mask_KL
     share_RKL = rows_RK[:, :, None] * present_KL
     total_RL1 = share_RKL.sum(dim=1)[:, :, None].clamp(min=torch.finfo(torch.float32).tiny)
-    sums_RLD = einsum(share_RKL, states.states_KLD.float(), "R K L, K L D -> R L D")
+    mean_RLD = einsum(share_RKL, states.states_KLD.float(), "R K L, K L D -> R L D") / total_RL1
+    pooled_RD = None if states.pooled_KD is None else rows_RK.to(states.pooled_KD) @ states.pooled_KD
+    if arcs:
+        mean_RLD = _turned(states.states_KLD.float(), share_RKL)
+        if states.pooled_KD is not None:
+            pooled_RD = _turned(states.pooled_KD[:, None], rows_RK[:, :, None])[:, 0]
     plain_KL = torch.zeros_like(states.mask_KL, dtype=torch.float32)
     bias_KL = plain_KL if states.bias_KL is None else states.bias_KL
     mask_RL = ((rows_RK[:, :, None] > 0) & states.mask_KL).any(dim=1)
     bias_RL = einsum(share_RKL, bias_KL.exp(), "R K L, K L -> R L").log().masked_fill(~mask_RL, 0.0)
     prompts = TextStates(
-        states_KLD=(sums_RLD / total_RL1).to(states.states_KLD) * mask_RL[:, :, None],
+        states_KLD=mean_RLD.to(states.states_KLD) * mask_RL[:, :, None],
         mask_KL=mask_RL,
-        pooled_KD=None if states.pooled_KD is None else rows_RK.to(states.pooled_KD) @ states.pooled_KD,
+        pooled_KD=pooled_RD,
         bias_KL=_exact(bias_RL),
         pad_count_K=_padding(states, mask_RL) if padded else None,
     )
     return prompts, torch.nn.functional.one_hot(which_T, len(rows_RK)).to(weights_TK)
+
+
+def _turned(states_KLD: Tensor, share_RKL: Tensor) -> Tensor:
+    """From prompt to prompt along arcs, each by its share of those so far; `[R, L, D]`."""
+    rows = len(share_RKL)
+    turned_RLD, total_RL = states_KLD[0].expand(rows, -1, -1), share_RKL[:, 0]
+    for state_LD, share_RL in zip(states_KLD[1:], share_RKL.unbind(dim=1)[1:], strict=True):
+        total_RL = total_RL + share_RL
+        t_RL1 = (share_RL / total_RL.clamp(min=torch.finfo(torch.float32).tiny))[:, :, None]
+        turned_RLD = slerp(turned_RLD, state_LD.expand(rows, -1, -1), t_RL1, dims=(2,))
+    return turned_RLD
 
 
 def _exact(bias_RL: Tensor) -> Tensor:

@@ -204,7 +204,7 @@ class Shot(Settings):
     loras: Annotated[tuple[Lora, ...], BeforeValidator(as_loras)] = Field(
         (), max_length=32, title="LoRAs", description="files that change the model, each with a scale"
     )
-    blend: Literal["attention", "embedding", "velocity"] = Field(
+    blend: Literal["attention", "embedding", "slerp", "velocity"] = Field(
         "attention", title="Blend", description="where two prompts meet while one turns into the other"
     )
     keyframes: tuple[Keyframe, ...] = Field(
