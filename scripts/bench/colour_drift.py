@@ -1,6 +1,6 @@
 """How far colours drift when frames are redrawn from one another: 200 frames, with and without correction.
 
-    python scripts/bench/colour_drift.py --out docs/figures/colour-drift.json --plot docs/figures/colour-drift.png
+    python scripts/bench/colour_drift.py --out drift.json --plot drift.png --sheet drift-frames.png
 
 Each way redraws the same first frame with the embedded model. Every frame is measured against the first:
 the shift of the mean colour in Oklab (0.01 is hardly seen, 0.1 is another picture), contrast as the ratio of

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -13,7 +14,7 @@ from kinema.cli.help import VerbCommand
 from kinema.cli.interrupt import Interrupted, Interrupts
 from kinema.cli.options import OutputOptions, ShotOptions, Variables, read_vars, with_options
 from kinema.cli.progress import Reporter
-from kinema.core.errors import ConfigError, KinemaError, MediaError, NumericError
+from kinema.core.errors import ConfigError, KinemaError, MediaError, NumericError, unknown_name
 
 if TYPE_CHECKING:
     from kinema.io.formats import Quality
@@ -113,13 +114,41 @@ def travel(
             rich_help_panel="Travel",
         ),
     ] = "linear",
+    engine: Annotated[
+        str,
+        typer.Option(
+            "--engine",
+            metavar="NAME",
+            help="video (default): one clip; image: frames of their own, which morph as the prompt does.",
+            show_default=False,
+            rich_help_panel="Travel",
+        ),
+    ] = "video",
+    seeds: Annotated[
+        str | None,
+        typer.Option(
+            "--seeds",
+            metavar="N,N,...",
+            help='With --engine image: seeds to travel between, evenly apart or by frame: "0:(7), 24:(9)".',
+            show_default=False,
+            rich_help_panel="Travel",
+        ),
+    ] = None,
 ) -> None:
-    """Travel from prompt to prompt inside one clip.
+    """Travel from prompt to prompt inside one clip, or through the space of an image model.
 
     \b
     kinema travel "0: a rooster" "8: a penguin" "100%: a snowman" --ease in_out -o travel.mp4
+    kinema travel "0: a rooster" "100%: a penguin" --engine image --seeds 7,9,12 -o morph.mp4
     """
-    _make({"prompt": {**_travel_keys(prompts), "ease": ease}, **shot.given()}, output)
+    said = shot.given()
+    if engine == "image":
+        said = {"blend": "slerp", **said, **latent_travel(seeds, said.get("redraw", {}))}
+    elif engine != "video":
+        raise unknown_name("engine", engine, ["video", "image"])
+    elif seeds is not None:
+        raise ConfigError("--seeds needs --engine image, whose frames have a noise of their own.")
+    _make({"prompt": {**_travel_keys(prompts), "ease": ease}, **said}, output)
 
 
 def restyle(
@@ -203,6 +232,27 @@ def render(
     written = file.suffix.lower() in SHOT_FILES
     request = read_request(file, changes=shot.given(), variables=read_vars(var))
     _finish(request, output, stem=file.stem if written else f"{file.stem}-again")
+
+
+def latent_travel(seeds: str | None, said: Mapping[str, Any]) -> dict[str, Any]:
+    """Shot fields of a clip whose frames do not see each other: the noise travels, and the prompt with it.
+
+    Args:
+        seeds: `7,9,12`, evenly apart, or a schedule by frame; None for one noise in all frames.
+        said: other settings of `redraw`.
+    """
+    redraw: dict[str, Any] = {"strength": 1, "colour": "off", "seed": "fixed", **said}
+    if seeds is not None:
+        redraw |= {"seed": "travel", "seeds": seeds if ":" in seeds else _evenly(seeds)}
+    return {"mode": "frame_by_frame", "redraw": redraw}
+
+
+def _evenly(seeds: str) -> dict[str, int]:
+    parts = seeds.split(",")
+    if len(parts) < 2 or not all(part.strip().isdecimal() for part in parts):
+        raise ConfigError(f"--seeds {seeds!r} is not two or more whole numbers; write for example 7,9,12.")
+    last = len(parts) - 1
+    return {f"{100 * i / last:.6g}%": int(part) for i, part in enumerate(parts)}
 
 
 def _travel_keys(prompts: list[str]) -> dict[str, str]:

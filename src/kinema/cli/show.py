@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 BARS = " ▁▂▃▄▅▆▇█"
 COLUMNS = 64
+MOST_SEEDS = 6
 MOST_WINDOWS = 12
 
 
@@ -74,11 +75,12 @@ def lines(plan: Plan, card: ModelCard) -> list[str]:
     g, s = plan.geometry, plan.sampling
     seconds = float(g.keep / Fraction(g.fps))
     return [
-        row("model", f"{card.id}: {legal(card)}"),
+        row("model", f"{card.id}: {legal(card) if plan.redraw is None else sizes(card)}"),
         row("picture", f"{g.width}x{g.height}, {g.keep} frames at {g.fps} fps: {seconds:.2f} s"),
         row("latents", f"{g.latent_frames} frames of {g.rows}x{g.columns}{_context(g.context)}"),
         *windows(plan),
         row("sampling", f"{s.steps} steps of {s.solver}, grid {s.grid}, shift {s.shift:g}, seed {s.seed}"),
+        *drawing(plan),
         *tracks(plan),
         *(row("note", note) for note in plan.notes),
     ]
@@ -104,6 +106,31 @@ def windows(plan: Plan) -> list[str]:
     found += [row("", bars(shares, 1, cell)) for shares in shown[:MOST_WINDOWS]]
     more = len(shown) - MOST_WINDOWS
     return found + ([row("", f"and {more} more")] if more > 0 else [])
+
+
+def drawing(plan: Plan) -> list[str]:
+    """What frame-by-frame mode draws, and how much of each frame may change."""
+    if plan.redraw is None:
+        return []
+    strokes, colour = plan.redraw.strokes, plan.redraw.colour
+    strengths = [stroke.strength for stroke in strokes[1:]] or [1.0]
+    low, high = min(strengths), max(strengths)
+    strength = f"{low:g}" if low == high else f"{low:.3g} to {high:.3g}"
+    alone = ", no frame sees the one before" if plan.redraw.independent else f", colours {colour}"
+    return [
+        row("drawn", f"{len(strokes)} of {plan.geometry.keep} frames, strength {strength}{alone}"),
+        row(
+            "",
+            "seeds "
+            + ", ".join(_seeds(stroke.seeds) for stroke in strokes[:MOST_SEEDS])
+            + ", ..." * (len(strokes) > MOST_SEEDS),
+        ),
+    ]
+
+
+def _seeds(seeds: tuple[int, int, float]) -> str:
+    first, second, share = seeds
+    return f"{first}" if not share else f"{first}>{second} {share:.0%}"
 
 
 def cell_of(plan: Plan) -> int:
@@ -132,10 +159,14 @@ def tracks(plan: Plan) -> list[str]:
 
 def costs(cost: Estimate, rate: float) -> list[str]:
     """Work, time and memory, about."""
+    seconds = cost.seconds(rate)
+    if cost.operations is None or cost.working_bytes is None or seconds is None:
+        work = f"{cost.tokens:,} latents, {cost.forwards} forwards of the image model's own network"
+        return [row("work", work), row("memory", f"weights {size(cost.weight_bytes)}")]
     work = f"{cost.tokens:,} tokens, {cost.forwards} forwards, {cost.operations / 1e12:.3g} TFLOP"
     return [
         row("work", work),
-        row("time", f"about {duration(cost.seconds(rate))} of sampling on this machine"),
+        row("time", f"about {duration(seconds)} of sampling on this machine"),
         row("memory", f"weights {size(cost.weight_bytes)}, work space about {size(cost.working_bytes)}"),
     ]
 
@@ -181,7 +212,12 @@ def legal(card: ModelCard) -> str:
     """The sizes and lengths that a model takes."""
     time = card.stride.time
     lengths = ", ".join(str(1 + time * n) for n in range(1, 5))
-    return f"sizes in multiples of {card.multiple}, lengths {lengths}, ... frames"
+    return f"{sizes(card)}, lengths {lengths}, ... frames"
+
+
+def sizes(card: ModelCard) -> str:
+    """The sizes that a model takes."""
+    return f"sizes in multiples of {card.multiple}"
 
 
 def row(name: str, text: str) -> str:

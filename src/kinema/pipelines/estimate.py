@@ -13,6 +13,7 @@ from pathlib import Path
 
 from kinema.diffusion.coverage import views
 from kinema.pipelines.cards import ModelCard
+from kinema.pipelines.frame_by_frame_cost import drawn_forwards
 from kinema.pipelines.plan import Plan, Prompts
 
 EFFICIENCY = 0.5  # share of a large product's rate that whole forwards reach; measured 0.4 to 0.8 on CPUs
@@ -26,33 +27,36 @@ class Estimate:
     Attributes:
         tokens: that the transformer sees in one forward.
         forwards: how many there will be.
-        operations: floating-point operations of all of them.
+        operations: floating-point operations of all of them; None for image models, whose networks are
+            their own.
         weight_bytes: of the checkpoint's files, as stored.
         working_bytes: activations of one forward, about.
     """
 
     tokens: int
     forwards: int
-    operations: float
+    operations: float | None
     weight_bytes: int
-    working_bytes: float
+    working_bytes: float | None
 
-    def seconds(self, rate: float) -> float:
+    def seconds(self, rate: float) -> float | None:
         """Sampling time, about, at `rate` operations a second (`measure_rate`); text and VAE come on top."""
-        return self.operations / (EFFICIENCY * rate)
+        return None if self.operations is None else self.operations / (EFFICIENCY * rate)
 
 
 def estimate(plan: Plan, card: ModelCard) -> Estimate:
     """The costs of a plan, from configuration and file sizes alone."""
-    config = card.transformer
+    config, g = card.transformer, plan.geometry
+    forwards = _forwards(plan) if plan.redraw is None else drawn_forwards(plan, card)
+    if card.family == "image":
+        return Estimate(g.rows * g.columns, forwards, None, _weight_bytes(card.folder), None)
     _, y, x = config.get("patch_size", (1, 2, 2))
-    g = plan.geometry
     seen = g.latent_frames + g.context if plan.windows is None else plan.windows.length
+    seen = seen if plan.redraw is None else 1
     tokens = seen * (g.rows // y) * (g.columns // x)
     width = config["num_attention_heads"] * config["attention_head_dim"]
     layers, hidden = config["num_layers"], config["ffn_dim"]
     one = layers * (12 * tokens * width**2 + 4 * tokens * width * hidden + 4 * tokens**2 * width)
-    forwards = _forwards(plan)
     working = tokens * (LIVE_TENSORS * width + hidden) * 4.0
     return Estimate(tokens, forwards, float(one) * forwards, _weight_bytes(card.folder), working)
 
