@@ -134,19 +134,22 @@ def models(
     ] = None,
 ) -> None:
     """Say what a model can do, and which solvers and grids there are."""
-    from kinema.cli.show import legal, row
+    from kinema.cli.show import legal, row, sizes
     from kinema.diffusion.flow import GRIDS
     from kinema.diffusion.solvers import SOLVERS
     from kinema.pipelines.cards import EMBEDDED, MODES, read_card
+    from kinema.pipelines.image_cards import kind_of_card
 
     card = read_card(model or EMBEDDED)
     d = card.defaults
     typer.echo(card.id)
-    typer.echo(row("takes", legal(card)))
+    image = card.family == "image"
+    typer.echo(row("takes", sizes(card) if image else legal(card)))
     typer.echo(row("default", f"{d.width}x{d.height}, {d.frames} frames at {d.fps} fps"))
-    sampling = f"{d.steps} steps of {d.solver}, grid {d.grid}, shift {d.shift:g}, guidance {d.guidance:g}"
-    typer.echo(row("", sampling))
+    grid = "" if image else f", grid {d.grid}, shift {d.shift:g}"
+    typer.echo(row("", f"{d.steps} steps of {d.solver}{grid}, guidance {d.guidance:g}"))
     for mode, words in MODES.items():
         typer.echo(row("can" if mode in card.modes else "cannot", words))
-    typer.echo(f"solvers      {', '.join(SOLVERS)}")
-    typer.echo(f"grids        {', '.join(GRIDS)}")
+    typer.echo(f"solvers      {', '.join(kind_of_card(card).solvers if image else SOLVERS)}")
+    if not image:
+        typer.echo(f"grids        {', '.join(GRIDS)}")

@@ -101,8 +101,13 @@ class ModelCard:
         if mode not in self.modes:
             able = "; ".join(MODES[m] for m in MODES if m in self.modes)
             raise ModelError(
-                f"model {self.id!r} cannot do {MODES[mode]}; it does: {able}. {ALTERNATIVES[mode]}"
+                f"model {self.id!r} cannot do {MODES[mode]}; it does: {able}. {self._instead(mode)}"
             )
+
+    def _instead(self, mode: Mode) -> str:
+        if self.family == "image":
+            return "It draws pictures: add --mode frame_by_frame, or --frames 1."
+        return ALTERNATIVES[mode]
 
 
 ALTERNATIVES: dict[Mode, str] = {

@@ -9,12 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kinema.core.contracts import Stride
 from kinema.core.errors import ConfigError
+from kinema.io.formats import STILLS
+from kinema.io.image import read_image
+from kinema.io.video_read import open_video
 from kinema.pipelines.cards import Mode, ModelCard
 from kinema.pipelines.geometry import Geometry
 from kinema.pipelines.given import Given, HeldImage
@@ -131,8 +135,10 @@ def plan_redraw(
 
     Raises:
         ConfigError: a schedule leaves its range, or settings contradict each other.
+        MediaError: a mask or a colour reference that cannot be read.
     """
     redraw = shot.redraw or Redraw.make()
+    _check_files(redraw)
     frames, fps = geometry.keep, Fraction(geometry.fps)
     tracks = {name: _values(redraw, name, frames, fps, seed) for name in RANGES if name not in ("seeds",)}
     drawn = drawn_frames(tracks["cadence"], [held.frame for held in given.held])
@@ -156,6 +162,15 @@ def plan_redraw(
     return RedrawPlan(
         strokes=tuple(strokes), **{name: getattr(redraw, name) for name in RedrawPlan.__slots__[1:]}
     )
+
+
+def _check_files(redraw: Redraw) -> None:
+    """What cannot be read is refused now, not after the model has loaded."""
+    for path in redraw.files:
+        if path == redraw.mask and Path(path).suffix.lower() not in STILLS:
+            open_video(path)
+        else:
+            read_image(path)
 
 
 _TOUCHES = ("noise", "noise_multiplier", "contrast", "sharpen", "blur", "colour_window", "mask_feather")
