@@ -1,4 +1,4 @@
-"""Frame-by-frame mode from the command line: what is asked arrives in the shot, and the plan says what is drawn."""
+"""Frame-by-frame mode from the command line: what is asked arrives, and the plan says what is drawn."""
 
 from __future__ import annotations
 
