@@ -10,7 +10,7 @@ from kinema.diffusion.coverage import Continued, Fused
 from kinema.diffusion.flow import sigmas, table
 from kinema.diffusion.sampler import sample
 from kinema.diffusion.solvers import solver
-from kinema.diffusion.state import load, save
+from kinema.diffusion.state import pack, unpack
 from kinema.diffusion.step import FrameNoise, Step
 from kinema.diffusion.windows import Windowed, staggered
 
@@ -134,8 +134,8 @@ def test_a_run_goes_on_from_any_step_with_the_same_bits(tmp_path, cover, name):
     states = []
     whole = run(cover, neighbours, name, on_state=states.append)
     for kept in (states[1], states[len(states) // 2], states[-2]):
-        save(tmp_path / "state.safetensors", kept, solver(name))
-        state = load(tmp_path / "state.safetensors", solver(name))
+        tensors, facts = pack(kept, solver(name))
+        state = unpack(tensors, facts, solver(name))
         x = noise(cover.total)
         levels = staggered(free(sigmas(6, 2.0), x), cover)
         again = sample(
