@@ -112,3 +112,11 @@ def test_a_verb_gets_its_groups_filled():
     assert got["strength"] == "1"
     assert got["shot"] == ShotOptions(steps="3")
     assert got["output"] == OutputOptions(quiet=True)
+
+
+def test_a_camera_is_words_or_tracks():
+    assert Shot(**ShotOptions(camera="pan left").given()).camera == Shot(camera="pan left").camera
+    tracks = Shot(**ShotOptions(camera="{zoom: {0: 1, -1: 2}, hold: -1}").given()).camera
+    assert tracks.sample(3, 24)["zoom"].tolist() == [1, 1.5, 2]
+    with pytest.raises(ConfigError, match="not YAML"):
+        ShotOptions(camera="{zoom: [").given()

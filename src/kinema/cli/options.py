@@ -16,6 +16,7 @@ from typing import Annotated, Any, get_type_hints
 import typer
 
 from kinema.core.errors import ConfigError
+from kinema.story.files import parse_yaml
 
 CLIP, FRAMES, SAMPLING, OUTPUT = "Clip", "Frame by frame", "Sampling", "Output"
 
@@ -69,6 +70,10 @@ class ShotOptions:
     ] = None
     fit: Annotated[
         Text, _clip("--fit", metavar="HOW", help="Pictures of another shape: crop, pad or stretch.")
+    ] = None
+    camera: Annotated[
+        Text,
+        _clip("--camera", metavar="MOVES", help="zoom in 1.2, pan left, ...; or tracks by name, as YAML."),
     ] = None
     length_fit: Annotated[
         bool, _clip("--fit-length", help="Make the next legal length and trim it to the one asked for.")
@@ -175,6 +180,8 @@ class ShotOptions:
             del said["loras"]
         if self.guidance_interval is not None:
             said["guidance_interval"] = _two_levels(self.guidance_interval)
+        if self.camera is not None and self.camera.lstrip().startswith("{"):
+            said["camera"] = parse_yaml(self.camera)
         if self.redraw:
             said |= {"mode": self.mode or "frame_by_frame", "redraw": _named_values(self.redraw)}
         return said
