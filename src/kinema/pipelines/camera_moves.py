@@ -20,6 +20,7 @@ from kinema.animation.steps import CameraStep, DeforumStep, SpaceStep
 from kinema.animation.warp import warp_frame
 from kinema.animation.warp2d import scaled
 from kinema.animation.warp3d import deforum_z
+from kinema.core.runtime import resolve_device
 from kinema.pipelines.camera_plan import CameraPlan
 from kinema.pipelines.depth import open_depth
 from kinema.pipelines.geometry import Geometry
@@ -48,7 +49,8 @@ class CameraMoves:
         path = camera.path(plan.geometry)
         if not path.wants_depth:
             return CameraMoves(path, FlatDepth())
-        return CameraMoves(path, open_depth(camera.depth_setting, Fraction(plan.geometry.fps)))
+        fps, device = Fraction(plan.geometry.fps), resolve_device(plan.device)
+        return CameraMoves(path, open_depth(camera.depth_setting, fps, device))
 
     @property
     def state(self) -> tuple[float, ...]:
