@@ -6,6 +6,7 @@ output any more, 1 a bug of ours with its traceback.
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Callable
@@ -53,6 +54,10 @@ def run(arguments: list[str] | None) -> int:
         return _nobody_reads()
     except SystemExit as left:  # the parser's own way out of a broken pipe
         return BROKEN_PIPE if left.code == 1 else int(left.code or 0)
+    except OSError as error:
+        if error.errno not in (errno.ENAMETOOLONG, errno.ELOOP):
+            raise
+        return _refuse(f"{str(error.filename)[:80]!r}: {str(error.strerror).lower()}; choose another name.")
     except Exception as error:
         # The parser's base class of wrong usage lies elsewhere in every few versions; its method does not.
         message: Callable[[], str] | None = getattr(error, "format_message", None)

@@ -97,6 +97,8 @@ class Grid:
     source: str
 
 
+LEAST_SHIFT = 1e-3  # far below, 1 + (shift - 1) s is lost in rounding
+
 GRIDS = {
     "wan": Grid(_wan, True, "Wan's FlowUniPCMultistepScheduler"),
     "wan-dpm++": Grid(_wan_euler, True, "Wan's get_sampling_sigmas with FlowDPMSolverMultistepScheduler"),
@@ -129,8 +131,10 @@ def sigmas(n: int, shift: float, grid: str = "wan") -> Tensor:
     chosen = _grid(grid)
     if n < 1:
         raise ConfigError(f"steps={n} is too few; use 1 or more.")
-    if not shift > 0:
-        raise ConfigError(f"shift={shift} is not positive; use 1 for no shift, 3 to 12 for Wan.")
+    if not shift >= LEAST_SHIFT:
+        raise ConfigError(
+            f"shift={shift} is not {LEAST_SHIFT:g} or more; use 1 for no shift, 3 to 12 for Wan."
+        )
     # diffusers' float32 ends may overshoot 1 by one rounding, where log(1 - s) no longer exists.
     levels = np.minimum(np.append(chosen.levels(n, shift), 0.0), 1.0)
     return torch.from_numpy(levels.astype(np.float32))

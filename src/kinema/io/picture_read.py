@@ -18,7 +18,7 @@ from PIL import Image, ImageSequence
 from kinema.core.errors import MediaError
 from kinema.io.image import FORMATS, check_pixels, decoding, flatten, read_image
 from kinema.io.reader import VideoReader
-from kinema.io.sniff import MAX_BYTES_IMAGE, Stamp, open_regular
+from kinema.io.sniff import MAX_BYTES_IMAGE, Stamp, is_folder, open_regular
 
 FRAME_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 ANIMATED = ("GIF", "WEBP", "PNG", "AVIF")
@@ -137,7 +137,7 @@ class StillsReader(VideoReader):
 
 def open_pictures(path: Path, still_fps: Fraction) -> VideoReader:
     """The reader of a picture file or a folder of stills."""
-    if path.is_dir():
+    if is_folder(path):
         return StillsReader.of_folder(path, still_fps)
     with (
         open_regular(path, limit=MAX_BYTES_IMAGE) as file,

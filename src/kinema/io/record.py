@@ -18,7 +18,7 @@ from typing import Any
 from kinema.core.contracts import Record
 from kinema.core.errors import MediaError
 from kinema.io import containers, ffmpeg
-from kinema.io.sniff import demuxers, open_regular, sniff
+from kinema.io.sniff import demuxers, is_folder, open_regular, sniff
 
 
 def read_record(path: str | Path) -> Record | None:
@@ -28,7 +28,7 @@ def read_record(path: str | Path) -> Record | None:
         MediaError: `path` is missing or no regular file (a folder of frames is read from its first frame).
     """
     path = Path(path)
-    if path.is_dir():
+    if is_folder(path):
         stills = sorted(path.glob("*.png"))
         return read_record(stills[0]) if stills else None
     with open_regular(path) as file:

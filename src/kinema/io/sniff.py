@@ -127,6 +127,14 @@ def open_regular(path: Path, *, limit: int | None = None) -> BinaryIO:
     return os.fdopen(handle, "rb")
 
 
+def is_folder(path: Path) -> bool:
+    """Whether a folder lies there; a name that the system cannot have is none."""
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):
+        return False
+
+
 @dataclass(frozen=True, slots=True)
 class Stamp:
     """Which file lay under a name, and in what state, when it was opened."""

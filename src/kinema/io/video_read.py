@@ -23,7 +23,7 @@ from kinema.io.image import flatten
 from kinema.io.picture_read import open_pictures
 from kinema.io.probe import FASTEST, SLOWEST, VideoFile
 from kinema.io.reader import MAX_FRAMES, VideoReader
-from kinema.io.sniff import PICTURES, Stamp, known_as, open_regular, sniff
+from kinema.io.sniff import PICTURES, Stamp, is_folder, known_as, open_regular, sniff
 
 _DECORD_KINDS = ("mov", "matroska")
 _NOT_DECORD = ("av1", "prores")  # its FFmpeg 4 lacks the one and drops the depth of the other
@@ -43,7 +43,7 @@ def open_video(path: str | Path, *, still_fps: Fraction = Fraction(24)) -> Video
             conversion, below 0.1 or above 1000 frames a second, or damaged.
     """
     path = Path(path)
-    if path.is_dir():
+    if is_folder(path):
         return open_pictures(path, still_fps)
     with open_regular(path) as file:
         head = file.read(4096)

@@ -136,8 +136,8 @@ def read_card(model: str, *, local_files_only: bool = False) -> ModelCard:
         from kinema.pipelines.original import original_card
 
         return original_card(model, local_files_only=local_files_only)
-    folder = Path(model).expanduser()
-    if not folder.is_dir():
+    folder = _local(model)
+    if folder is None:
         folder = _from_hub(
             model, local_files_only=local_files_only, patterns=["*.json", "*/*.json", "tokenizer/*"]
         )
@@ -164,13 +164,22 @@ def read_card(model: str, *, local_files_only: bool = False) -> ModelCard:
 def local_folder(card: ModelCard, *, local_files_only: bool = False) -> Path:
     """The folder with the weights; a hub id is downloaded (resumably) now."""
     name = card.parts or card.id
-    if name == EMBEDDED or Path(name).expanduser().is_dir():
+    if name == EMBEDDED or _local(name) is not None:
         return card.folder
     weights = ["*/*.safetensors"]
     if card.parts:  # its own transformer is not wanted
         weights = [f"{part}/*.safetensors" for part in ("vae", "text_encoder", "image_encoder")]
     patterns = ["*.json", "*/*.json", *weights, "*/*.model", "*/*.txt"]
     return _from_hub(name, local_files_only=local_files_only, patterns=patterns)
+
+
+def _local(model: str) -> Path | None:
+    """The folder that a model's name is; None when it is none, or no name that the system can have."""
+    try:
+        folder = Path(model).expanduser()
+        return folder if folder.is_dir() else None
+    except (OSError, ValueError, RuntimeError):  # RuntimeError: ~ of a user who does not exist
+        return None
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ def read_request(
         ConfigError: what it says is not a legal request.
     """
     path = Path(path)
-    if not path.exists():
+    if not os.path.lexists(path):  # which takes a name that the system cannot have for missing
         raise MediaError(
             f"{path} does not exist; give a shot file (.yaml, .json) or a clip that kinema made."
         )

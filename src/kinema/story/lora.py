@@ -7,29 +7,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from kinema.core.errors import ConfigError
+from kinema.story.media import MediaPath
 from kinema.story.settings import Settings
 from kinema.story.tracks import Schedule
 
 _WRITTEN = re.compile(r"(?P<path>.+?\.safetensors)(?::(?P<scale>.+))?", re.DOTALL)
 
 
-def _checked_path(path: str) -> str:
-    if "\0" in path:
-        raise ConfigError(f"{path[:40]!r} has a NUL character; no file has that in its name.")
-    return path
-
-
 class Lora(Settings):
     """A LoRA file with its scale."""
 
-    path: Annotated[str, Field(min_length=1, max_length=4096), AfterValidator(_checked_path)] = Field(
-        title="File", description="path of a .safetensors file"
-    )
+    path: MediaPath = Field(title="File", description="path of a .safetensors file")
     scale: Schedule = Field(
         Schedule(1.0),
         title="Scale",

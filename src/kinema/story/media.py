@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
 from kinema.core.errors import ConfigError
 
+MOST_BYTES = 255  # of one name in a path
+
 
 def _checked_path(path: str) -> str:
     if "\0" in path:
         raise ConfigError(f"{path[:40]!r} has a NUL character; no file has that in its name.")
+    if any(len(name.encode("utf-8", "surrogatepass")) > MOST_BYTES for name in re.split(r"[/\\]", path)):
+        raise ConfigError(f"{path[:40]!r}... is longer than the {MOST_BYTES} bytes that a file's name has.")
     return path
 
 

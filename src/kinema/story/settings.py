@@ -79,6 +79,19 @@ class Settings(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
+    def _refuse_nameless(cls, values: Any) -> Any:
+        """Settings inside settings are made with keywords, which `{0: 1}` cannot be."""
+        for name, value in values.items() if isinstance(values, Mapping) else ():
+            field = cls.model_fields.get(name)
+            inner = list(_models_in(field.annotation)) if field is not None else []
+            for part in value if isinstance(value, list | tuple) else (value,):
+                for key in part if inner and isinstance(part, Mapping) else ():
+                    if not isinstance(key, str):
+                        raise unknown_name(f"setting {name}.", key, inner[0].names())
+        return values
+
+    @model_validator(mode="before")
+    @classmethod
     def _refuse_booleans(cls, values: Any) -> Any:
         """Pydantic reads `True` as 1; a user who writes it has mistaken one setting for another."""
         if isinstance(values, Mapping):
