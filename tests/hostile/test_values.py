@@ -156,8 +156,8 @@ def test_yaml_and_json_files(place, tmp_path_factory, values):
 
 BROKEN = (
     "&a [*a]", "!!python/object/apply:os.system [touch x]", "? [a]\n: b", "a: b: c", "\t- a", "%YAML 9", "{",
-    "- " * 99, "a: " + "[" * 2000, "prompt: |\n a\n", "a: !!binary eA==", "<<: {a: 1}", "\ufeffprompt: a", "\x00",
-    "prompt: a\n---\nprompt: b",
+    "- " * 99, "a: " + "[" * 2000, "prompt: |\n a\n", "a: !!binary eA==", "<<: {a: 1}", "\ufeffprompt: a",
+    "\x00", "prompt: a\n---\nprompt: b",
 )  # fmt: skip
 
 
