@@ -1,4 +1,4 @@
-"""Write the golden frames of the embedded model anew; to be run when its weights, or its maths, change on purpose.
+"""Write the golden frames of the embedded model anew, when its weights or its maths change on purpose.
 
     python tests/golden/make.py
 

@@ -1,4 +1,4 @@
-"""The embedded model draws what it drew: to the bit on the machine that made the golden frames, near elsewhere."""
+"""The embedded model draws what it drew: to the bit where the golden frames were made, near elsewhere."""
 
 import json
 import os

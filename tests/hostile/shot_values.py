@@ -92,6 +92,8 @@ def _near(node: Mapping[str, Any], name: str, depth: int) -> st.SearchStrategy[A
     if "enum" in node:
         return st.sampled_from([*node["enum"], f"{node['enum'][0]}x"])
     kind = node.get("type", "string")
+    if isinstance(kind, list):
+        return st.one_of([_near({**node, "type": one}, name, depth) for one in kind])
     return {
         "null": lambda: st.none(),
         "boolean": lambda: st.booleans(),
@@ -130,6 +132,10 @@ def _lists(node: Mapping[str, Any], name: str, depth: int) -> st.SearchStrategy[
 
 def _objects(node: Mapping[str, Any], depth: int) -> st.SearchStrategy[Any]:
     known = node.get("properties", {})
+    if not known and "patternProperties" not in node:  # free names: texts with weights
+        return st.dictionaries(
+            st.sampled_from(WORDS), st.one_of(st.floats(-1, 3), st.sampled_from(WORDS)), max_size=3
+        )
     if depth > 3:
         return st.just({})
     inner = {key: _near(value, key, depth + 1) for key, value in known.items()}

@@ -14,8 +14,10 @@ from safetensors.torch import load_file, save_file
 
 from kinema.core.errors import KinemaError
 from kinema.models.config_values import check_values
+from kinema.models.lora_file import read_lora
 from kinema.models.pretrained import load_encoder
 from kinema.models.text import load_tokenizer
+from kinema.models.weights import require_finite
 from kinema.pipelines import sums
 from kinema.pipelines.cards import read_card
 from kinema.pipelines.job import make_job
@@ -343,3 +345,38 @@ def test_a_tokenizer_with_code(tmp_path):
 def test_real_configs_pass():
     umt5 = {"vocab_size": 256384, "num_layers": 24, "eos_token_id": 1, "d_ff": 10240, "pad_token_id": -1}
     check_values(umt5 | {"auto_map": None, "architectures": ["A"], "a": [{"b": 1.0}]}, "here")
+
+
+@pytest.mark.parametrize("kind", FILES)
+def test_loras_and_single_transformers(tmp_path, monkeypatch, kind):
+    monkeypatch.chdir(tmp_path)
+    content, reason = FILES[kind]
+    put(tmp_path / "a.safetensors", content)
+    reason = "" if reason == "missing" else reason
+    refused(lambda: read_lora(tmp_path / "a.safetensors"), "a.safetensors", reason)
+    refused(lambda: read_card("a.safetensors@b"), "a.safetensors", reason)
+    assert not (tmp_path / "canary").exists()
+
+
+def test_a_lora_with_numbers_that_are_none(tmp_path):
+    state = {f"blocks.0.attn1.to_q.lora_{side}.weight": torch.full((4, 4), float("nan")) for side in "AB"}
+    save_file(state, tmp_path / "a.safetensors")
+    refused(lambda: read_lora(tmp_path / "a.safetensors"), "not finite")
+
+
+def test_fp8_is_checked_too():
+    require_finite("a", torch.ones(3).to(torch.float8_e4m3fn), "here")
+    refused(
+        lambda: require_finite("a", torch.full((3,), float("nan")).to(torch.float8_e5m2), "here"),
+        "not finite",
+    )
+
+
+@pytest.mark.parametrize(
+    "name", ["~nobody-here/x", "a" * 300, "a" * 300 + "/b", "a\0b", "", "x@y", "@", ".safetensors@"]
+)
+def test_names_of_models_that_cannot_be(monkeypatch, name):
+    monkeypatch.setattr(
+        "huggingface_hub.snapshot_download", lambda *_, **__: (_ for _ in ()).throw(OSError("no"))
+    )
+    refused(lambda: read_card(name))

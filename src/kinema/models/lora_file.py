@@ -22,6 +22,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from kinema.core.errors import ModelError
+from kinema.models.weight_files import check_start
+from kinema.models.weights import require_finite
 
 Part = Literal["down", "up", "bias", "alpha", "diff", "diff_b"]
 Expert = Literal["high", "low"]
@@ -139,11 +141,16 @@ def _tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise ModelError(
             f"LoRA {path} is no .safetensors file; pickles can run code when opened and are refused."
         )
+    check_start(path)
     try:
         with safe_open(path, framework="pt") as file:
-            return {k: file.get_tensor(k) for k in file.keys()}, file.metadata() or {}  # noqa: SIM118
+            tensors = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118
+            metadata = file.metadata() or {}
     except (SafetensorError, OSError) as error:
         raise ModelError(f"LoRA {path} is damaged or not safetensors ({error}); fetch it again.") from None
+    for name, tensor in tensors.items():
+        require_finite(name, tensor, path)
+    return tensors, metadata
 
 
 def _parsed(key: str, path: Path) -> tuple[Expert | None, str, Part] | None:

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from kinema.core.errors import ModelError
 from kinema.models.wan_names import parameter_from_original
+from kinema.models.weight_files import check_start
 from kinema.models.weights import require_finite
 
 PREFIXES = ("model.diffusion_model.", "diffusion_model.")
@@ -123,6 +124,7 @@ def _plain(name: str) -> str:
 def _opened(path: Path, device: str = "cpu") -> Any:
     if not path.is_file():
         raise ModelError(f"{path} does not exist; check the path.")
+    check_start(path)
     try:
         return safe_open(path, framework="pt", device=device)
     except (SafetensorError, OSError) as error:

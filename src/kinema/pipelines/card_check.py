@@ -38,16 +38,25 @@ def check_index(index: Mapping[str, Any], path: Path) -> None:
 
 
 @contextmanager
-def reading(folder: Path) -> Iterator[None]:
+def reading(folder: object) -> Iterator[None]:
     """What goes wrong while a card is made from missing or mistyped entries becomes one line."""
     try:
         yield
     except KinemaError:
         raise
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError, ArithmeticError) as error:
+    except (
+        KeyError,
+        TypeError,
+        ValueError,
+        IndexError,
+        AttributeError,
+        ArithmeticError,
+        RuntimeError,
+        OSError,
+    ) as error:
         what = f"no entry {error}" if isinstance(error, KeyError) else " ".join(str(error).split())[:160]
         raise ModelError(
-            f"the configuration of {folder} is not that of its class: {what}; get it again."
+            f"the configuration of {str(folder)[:300]} is not that of its class: {what}; get it again."
         ) from None
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from kinema.core.errors import ModelError
+from kinema.pipelines.card_check import reading
 from kinema.pipelines.cards import STEM, ModelCard, read_card, read_json, wan_card
 
 EXAMPLES = {
@@ -33,8 +34,9 @@ def original_card(model: str, *, local_files_only: bool = False) -> ModelCard:
     from kinema.models.original import config_of, read_shapes
 
     written, _, parts = model.rpartition("@") if "@" in model else (model, "", "")
-    sources = [_files(Path(name.strip()).expanduser()) for name in written.split(",")]
-    configs = [config_of(read_shapes(files), files[0]) for files in sources]
+    with reading(written):
+        sources = [_files(Path(name.strip()).expanduser()) for name in written.split(",")]
+        configs = [config_of(read_shapes(files), files[0]) for files in sources]
     config = configs[0]
     if not parts:
         key = (config["num_attention_heads"] * 128, config["in_channels"], config["out_channels"])
