@@ -255,7 +255,7 @@ INDEX = {
     "another library": ({"transformer": ["os", "system"]}, "'os'.system for its transformer"),
     "own file": ({"vae": ["my_vae", "MyVae"]}, "'my_vae'.MyVae for its vae"),
     "own pipeline": ({"_class_name": ["pipeline", "Evil"]}, "'pipeline'.Evil"),
-    "another pipeline": ({"_class_name": "StableDiffusionPipeline"}, "StableDiffusionPipeline"),
+    "another pipeline": ({"_class_name": "SoundPipeline"}, "SoundPipeline"),
     "custom pipelines": ({"custom_pipelines": {"a": "b"}}, "code to be run"),
     "no defaults": ({"defaults": None}, "configuration of"),
     "odd defaults": ({"defaults": {"width": 64}}, "configuration of"),
