@@ -145,3 +145,8 @@ def test_any_text_gives_values_or_a_place(text):
         return
     assert found.shape == (7,)
     assert not np.isnan(found).any()
+
+
+def test_high_whole_powers_go_by_real_numbers():
+    assert values("0:((t*0+2)**50)", 2) == [2.0**50] * 2
+    assert values("0:((t*0+1)**100)", 2) == [1, 1]

@@ -22,6 +22,7 @@ DEFORUM = {
     },
     "positive_prompts": "oil painting", "negative_prompts": "text", "sd_model_name": "v1-5.safetensors",
     "hybrid_motion": "Optical Flow", "optical_flow_cadence": "None", "use_init": True, "init_image": "a.png",
+    "enable_sampler_scheduling": True, "sampler_schedule": '0: ("Euler a"), 30: ("Heun"), 40: ("Odd")',
     "soundtrack_path": "song.mp3", "add_soundtrack": "File",
 }  # fmt: skip
 
@@ -66,6 +67,7 @@ def test_deforum_redrawing(tmp_path):
     kept = np.where(t < 40, kept, 0.5 + 0.1 * np.sin(t))
     np.testing.assert_allclose(redraw.strength.sample(61, 15), 1 - kept, atol=1e-12)
     assert (redraw.cadence.constant, redraw.noise.constant, redraw.sharpen.constant) == (3, 0.04, 0.2)
+    assert redraw.solver.sample(61, 15) == ("euler-ancestral",) * 30 + ("heun",) * 31
     assert (redraw.noise_kind, redraw.sharpen_radius, redraw.sharpen_threshold) == ("perlin", 2.0, 0.2)
     assert (redraw.seed, redraw.seed_every, redraw.colour) == ("iter", 2, "histogram")
 

@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from kinema.core.errors import ConfigError
 from kinema.story.easing import EASINGS
 from kinema.story.tracks import PromptTrack, Schedule
+from kinema.story.window import sample_around
 
 EASES = st.sampled_from([*EASINGS, "cubic-bezier(0.3,-0.5,0.2,1.8)"])
 NUMBERS = st.floats(-1e6, 1e6)
@@ -323,3 +324,11 @@ def test_any_string_gives_finite_values_or_a_place(text):
     assert values.shape == (7,)
     assert values.dtype == np.float64
     assert np.isfinite(values).all()
+
+
+def test_a_loop_keeps_the_frames_that_a_prompt_holds():
+    texts, weights_FK = sample_around(PromptTrack({"0..3": "a", 6: "b"}), 12, 8)
+    assert texts == ("a", "b")
+    np.testing.assert_allclose(
+        weights_FK[:, 1], [0, 0, 0, 0, 1 / 3, 2 / 3, 1, 5 / 6, 2 / 3, 1 / 2, 1 / 3, 1 / 6]
+    )

@@ -61,7 +61,7 @@ def import_(
         typer.echo(yaml_text(story.to_mapping()), nl=False)
     else:
         dump(story, out)
-        typer.echo(f"{out}: from a {found.kind}")
+        typer.echo(f"{out}  from {found.kind}")
     if found.lost:
         typer.echo("not carried over, or to look at:", err=True)
     for line in found.lost:

@@ -98,7 +98,8 @@ def beats(onset_H: Array, per_minute: float) -> Array:
     found = np.array(path[::-1])
     strong = np.flatnonzero(strength[found] > 0.1 * np.median(strength[found]))
     found = found[strong[0] : strong[-1] + 1]
-    return np.array([_peak(strength, int(h)) for h in found]) * FINE_HOP / RATE + LATE
+    at = np.array([_peak(strength, int(h)) for h in found]) * FINE_HOP / RATE + LATE
+    return np.where(found == 0, 0.0, at)  # of the first frame, only a part has been heard
 
 
 def steady_tempo(beat_N: Array, guess: float) -> float:

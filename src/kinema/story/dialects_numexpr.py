@@ -25,6 +25,7 @@ Value = Any  # an int64, float64 or bool array over frames, or a plain number
 MAX_LENGTH = 2000
 MAX_DEPTH = 64
 MAX_BITS = 4096
+MAX_MULTIPLIED = 50  # higher whole powers go by way of real numbers
 
 _ONE = (
     "abs", "arccos", "arccosh", "arcsin", "arcsinh", "arctan", "arctanh", "ceil", "cos", "cosh", "exp",
@@ -78,7 +79,7 @@ def _power(base: Value, exponent: Value) -> Value:
     whole = all(np.asarray(value).dtype == np.int64 for value in (base, exponent))
     if not whole:
         return np.power(_as_float(base), _as_float(exponent))
-    if isinstance(exponent, np.ndarray):
+    if isinstance(exponent, np.ndarray) or exponent > MAX_MULTIPLIED:
         return np.power(_as_float(base), _as_float(exponent)).astype(np.int64)
     if exponent < 0:
         raise _Refused("a whole number to a negative power; write it with a point, such as 2.0**-1")

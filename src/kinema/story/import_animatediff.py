@@ -38,7 +38,7 @@ def read(config: Mapping[str, Any]) -> Imported:
     Raises:
         ConfigError: prompts that are no mapping of frames to texts.
     """
-    found = Imported("animatediff-cli configuration")
+    found = Imported("an animatediff-cli configuration")
     texts = _texts(found, config)
     last = max(texts)
     found.values["frames"] = max(USUAL_LENGTH, last + 1)

@@ -6,6 +6,7 @@ round here, and the sharpening threshold, which counts to 255 there, are rewritt
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -50,6 +51,7 @@ _SWITCHES = {
     "frame_interpolation_engine": "frame interpolation by that engine; see fps in docs/long-clips.md",
     "init_video": "a video as source of frames; use source:",
 }
+_NAMES = re.compile(r"(\d{1,9})\s*:\s*\(?\s*[\"']([^\"']*)[\"']")
 _OFF = (None, False, "", "None", "none", 0, "0", "Off")
 
 
@@ -173,13 +175,24 @@ def _redraw(found: Imported, settings: Mapping[str, Any]) -> Iterator[tuple[str,
     yield from _seeds(found, settings)
     if settings.get("enable_steps_scheduling") and "steps_schedule" in settings:
         yield "steps", _track(settings["steps_schedule"], "steps_schedule")
-    if settings.get("enable_sampler_scheduling"):
-        found.leave("sampler_schedule", "write redraw.solver: {0: euler, 24: heun}")
+    if settings.get("enable_sampler_scheduling") and (names := _solvers(found, settings)):
+        yield "solver", names
     if settings.get("use_mask") and settings.get("mask_file"):
         yield "mask", str(settings["mask_file"])
         yield "mask_invert", bool(settings.get("invert_mask"))
         if blur := _number(settings, "mask_overlay_blur", 0):
             yield "mask_feather", blur
+
+
+def _solvers(found: Imported, settings: Mapping[str, Any]) -> dict[int, str]:
+    """Solvers by frame from `0: ("Euler a"), 30: ("Heun")`; those that there are."""
+    frames = int(_number(settings, "max_frames", 120))
+    names: dict[int, str] = {}
+    for key, theirs in _NAMES.findall(str(settings.get("sampler_schedule", ""))):
+        ours = _solver(found, "sampler_schedule", theirs)
+        if ours is not None and int(key) < frames:
+            names[int(key)] = ours
+    return names
 
 
 def _sharpening(found: Imported, settings: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

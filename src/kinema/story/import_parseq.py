@@ -38,7 +38,7 @@ def read(export: Mapping[str, Any]) -> Imported:
     Raises:
         ConfigError: frames missing or without numbers.
     """
-    found = Imported("Parseq export")
+    found = Imported("a Parseq export")
     frames = _frames(export)
     written = export.get("options")
     options = written if isinstance(written, Mapping) else {}

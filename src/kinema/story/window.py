@@ -67,10 +67,18 @@ def sample_around(track: PromptTrack, frames: int, fps: float | Fraction) -> tup
     places = track.frames_of_keys(frames, fps)
     keys = sorted(zip(places, track.keys, strict=True), key=lambda pair: pair[0])
     first = keys[0][0]
-    written: Mapping[Any, Any] = {place: {"prompt": key.value, "ease": key.ease} for place, key in keys}
+    written: Mapping[Any, Any] = {
+        _place(*key.frames(frames, fps, beyond=False)): {"prompt": key.value, "ease": key.ease}
+        for _, key in keys
+    }
     closed = PromptTrack({**written, frames + first: {"prompt": keys[0][1].value}})
     texts, weights_FK = closed.sample(frames + first + 1, fps)
     return texts, np.roll(weights_FK[first : first + frames], first, axis=0)
+
+
+def _place(first: int, last: int) -> int | str:
+    """A frame, or the range that a key holds."""
+    return first if first == last else f"{first}..{last}"
 
 
 def turn_back(track: PromptTrack, frames: int, fps: float | Fraction) -> tuple[str, str, int] | None:
