@@ -217,7 +217,7 @@ def test_the_schema_describes_every_field_for_a_form():
         assert field.get("description"), name
     steps = schema["properties"]["steps"]["anyOf"][0]
     assert (steps["minimum"], steps["maximum"]) == (1, 1000)
-    assert schema["properties"]["blend"]["enum"] == ["attention", "embedding", "velocity"]
+    assert schema["properties"]["blend"]["enum"] == ["attention", "embedding", "slerp", "velocity"]
     assert schema["properties"]["prompt"]["default"] == ""
 
 
