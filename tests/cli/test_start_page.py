@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import kinema
 import kinema.cli
 from kinema.core.contracts import Record
 from kinema.io.clip import Clip
@@ -32,12 +33,24 @@ def workshop(tmp_path, monkeypatch):
     for name in ("penguin.png", "snowman.png"):
         shutil.copy(ROOT / "samples" / "inputs" / name, tmp_path / name)
     monkeypatch.chdir(tmp_path)
+    cut_off("fox.mp4")
 
     def stream(job, **_):
         frames = [np.full((job.height, job.width, 3), 90, dtype=np.uint8)] * job.frames
         return Clip(iter(frames), Fraction(job.fps), Record(job.shot), size=(job.width, job.height))
 
     monkeypatch.setattr("kinema.pipelines.run.stream", stream)
+
+
+def cut_off(out: str) -> None:
+    """A render that was stopped while it was decoded."""
+
+    def stop(event: kinema.Progress) -> None:
+        if event.phase == "decode":
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        kinema.render(kinema.Shot(prompt="a fox", seed=7, steps=1), out=out, on_progress=stop)
 
 
 def test_every_verb_is_shown_and_prints_what_the_page_says(workshop, capsys):
