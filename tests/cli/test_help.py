@@ -10,7 +10,7 @@ import pytest
 import kinema.cli
 
 MAKE = ("generate", "animate", "keyframes", "travel", "restyle", "extend", "render")
-LOOK = ("plan", "inspect", "schema", "models", "import", "doctor")
+LOOK = ("preview", "plan", "inspect", "schema", "models", "import", "doctor")
 HEAVY = ("torch", "diffusers", "transformers", "rich", "tqdm", "numpy", "PIL")
 
 
@@ -32,7 +32,7 @@ def test_the_program_lists_every_verb_with_a_whole_sentence(capsys):
     assert kinema.cli.run(["--help"]) == 0
     assert capsys.readouterr().out == bare
     made, looked = bare.split("Make a file:")[1].split("Look:")
-    assert [line.split()[0] for line in made.splitlines() if line[:3].strip()] == list(MAKE)
+    assert [line.split()[0] for line in made.splitlines() if line[:3].strip()] == [*MAKE, "resume"]
     assert all(f"\n  {verb} " in looked for verb in LOOK)
     assert "..." not in made + looked
 

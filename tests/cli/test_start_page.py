@@ -42,14 +42,18 @@ def workshop(tmp_path, monkeypatch):
     monkeypatch.setattr("kinema.pipelines.run.stream", stream)
 
 
+class Enough(Exception):
+    """Stops a render."""
+
+
 def cut_off(out: str) -> None:
     """A render that was stopped while it was decoded."""
 
     def stop(event: kinema.Progress) -> None:
         if event.phase == "decode":
-            raise InterruptedError
+            raise Enough
 
-    with pytest.raises(InterruptedError):
+    with pytest.raises(Enough):
         kinema.render(kinema.Shot(prompt="a fox", seed=7, steps=1), out=out, on_progress=stop)
 
 

@@ -8,6 +8,7 @@ held at a time.
 
 from __future__ import annotations
 
+import errno
 import itertools
 import logging
 import shutil
@@ -37,6 +38,7 @@ FrameRate = Fraction | int | float | str
 
 _MAX_FPS = 1000
 ATTEMPTS = 3
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 _MAX_FPS_GIF = 50
 _log = logging.getLogger("kinema.io")
 
@@ -130,7 +132,7 @@ def _encoded(
             note(f"{error} It is tried again.")
             shutil.rmtree(place, ignore_errors=True)
         except OSError as error:
-            if isinstance(error, KinemaError):
+            if isinstance(error, KinemaError) or error.errno not in _NO_ROOM:
                 raise
             raise MediaError(f"cannot write {str(writer.path)!r}: {error.strerror}.") from None
     raise AssertionError("the last attempt returns or raises")
