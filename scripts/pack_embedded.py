@@ -21,10 +21,13 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from kinema.evaluation.training_facts import TrainingFacts
 from kinema.models import minilm
 from kinema.models.codec import PatchCodec
 from kinema.models.dit import VideoDiTConfig
 from kinema.pipelines import sums
+from kinema.training.data import SpriteBank
+from kinema.training.grammar import Grammar
 from kinema.training.shards import load_shards
 
 
@@ -38,6 +41,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--fast", type=Path, help="low-rank additions of the few-step student")
     parser.add_argument("--codec", type=Path, required=True)
     parser.add_argument("--config", type=Path, default=Path("configs/embedded-v0.yaml"))
+    parser.add_argument("--data", type=Path, help="sprites it was trained on; writes training.json")
+    parser.add_argument("--grammar", type=Path, help="where the recipe has no grammar of its own")
     parser.add_argument("--out", type=Path, required=True)
     return parser.parse_args()
 
@@ -57,6 +62,9 @@ def pack(args: argparse.Namespace) -> None:
     shape = asdict(VideoDiTConfig.from_mapping(config["model"]))
     write_json(folder / "config.json", {"_class_name": "VideoDiT", **shape})
     PatchCodec.from_folder(args.codec).save(args.out / "vae")
+    if args.data:
+        grammar = Grammar.load(args.grammar or args.config)
+        TrainingFacts.of(SpriteBank.open(args.data), grammar).write(args.out)
     parts = {
         "transformer": ["kinema", "VideoDiT"],
         "vae": ["kinema", "PatchCodec"],

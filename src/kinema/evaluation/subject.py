@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from kinema.diffusion.solvers import solver
 from kinema.diffusion.step import Step, Velocity
 from kinema.evaluation.prompts import Prompt
 from kinema.models.codec import PatchCodec
-from kinema.models.dit import VideoDiT, VideoDiTConfig
+from kinema.models.dit import Conditioning, Context, VideoDiT, VideoDiTConfig
 from kinema.models.text import EmbeddedTextEncoder
 from kinema.pipelines.model import load
 from kinema.training.captions_cache import CaptionCache
@@ -38,6 +38,7 @@ class Sampling:
         held_guidance: the same where the first frame is given.
         shift: of the noise levels.
         batch: clips at a time.
+        solver: a name of `diffusion.solvers`.
         bf16: run the transformer in bfloat16, as it was trained; float32 otherwise.
     """
 
@@ -47,6 +48,7 @@ class Sampling:
     shift: float = 1.0
     batch: int = 8
     bf16: bool = True
+    solver: str = "euler"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +72,8 @@ class Subject:
         shape_FHW: tuple[int, int, int],
         sampling: Sampling,
         first_BCFHW: Tensor | None = None,
+        held: Mapping[int, Tensor] | None = None,
+        towards: Sequence[str] | None = None,
     ) -> Tensor:
         """One clip per prompt, `[B, 3, F, H, W]` in -1..1.
 
@@ -78,12 +82,16 @@ class Subject:
             shape_FHW: frames, height and width.
             sampling: how.
             first_BCFHW: frames `[B, 3, 1, H, W]` in -1..1 that are held as frame 0.
+            held: latent frames `[B, C, 1, Y, X]` by number that are held.
+            towards: prompts that take over evenly from the first latent frame to the last.
         """
+        held = dict(held or {}) | ({} if first_BCFHW is None else {0: self.codec.encode(first_BCFHW)})
         parts = []
         for start in range(0, len(prompts), sampling.batch):
             chosen = slice(start, start + sampling.batch)
-            first = None if first_BCFHW is None else self.codec.encode(first_BCFHW[chosen])
-            latents_BCTYX = self._latents(prompts[chosen], shape_FHW, sampling, first)
+            known = {number: latent[chosen] for number, latent in held.items()}
+            after = None if towards is None else towards[chosen]
+            latents_BCTYX = self._latents(prompts[chosen], shape_FHW, sampling, known, after)
             parts.append(self.codec.decode(latents_BCTYX))
         return torch.cat(parts)
 
@@ -92,7 +100,8 @@ class Subject:
         prompts: Sequence[Prompt],
         shape_FHW: tuple[int, int, int],
         sampling: Sampling,
-        first_BCTYX: Tensor | None,
+        held: Mapping[int, Tensor],
+        towards: Sequence[str] | None,
     ) -> Tensor:
         frames, height, width = shape_FHW
         stride = self.codec.stride
@@ -102,22 +111,46 @@ class Subject:
         latent_frames = 1 + (frames - 1) // stride.time
         x_BCTYX = torch.cat([frame_noise(prompt.seed, shape_CYX, latent_frames) for prompt in prompts])
         caps_BT = torch.ones(len(prompts), latent_frames)
-        if first_BCTYX is not None:
-            x_BCTYX[:, :, :1], caps_BT[:, 0] = first_BCTYX, 0
-        guidance = sampling.guidance if first_BCTYX is None else sampling.held_guidance
-        velocity = self._velocity([prompt.text for prompt in prompts], guidance, bf16=sampling.bf16)
+        for number, latent_BC1YX in held.items():
+            x_BCTYX[:, :, number : number + 1], caps_BT[:, number] = latent_BC1YX, 0
+        guidance = sampling.held_guidance if held else sampling.guidance
+        asked = self._asked([prompt.text for prompt in prompts], towards, latent_frames)
+        velocity = self._velocity(asked, len(prompts), guidance, bf16=sampling.bf16)
         levels_SBT = table(sigmas(sampling.steps, sampling.shift, "wan-euler"), caps_BT)
-        return sample(velocity, x_BCTYX, levels_SBT, solver("euler"))
+        return sample(velocity, x_BCTYX, levels_SBT, solver(sampling.solver))
 
-    def _velocity(self, captions: Sequence[str], guidance: float, *, bf16: bool) -> Velocity:
+    def _asked(self, captions: Sequence[str], towards: Sequence[str] | None, frames: int) -> Context:
+        """The prompts, or two for each clip whose shares change evenly over the latent frames."""
+        if towards is None:
+            return self.model.prepare(conditioning(self.text(captions)))
+        both = conditioning(self.text([*captions, *towards]))
+        share_T = torch.linspace(0, 1, frames)
+        weights_BTK = torch.stack([1 - share_T, share_T], dim=1).expand(len(captions), -1, -1)
+
+        def paired(value: Tensor | None) -> Tensor | None:
+            return None if value is None else torch.cat(value.chunk(2), dim=1)
+
+        states = paired(both.states_BKLD)
+        assert states is not None
+        return self.model.prepare(
+            Conditioning(
+                states_BKLD=states,
+                bias_BKL=paired(both.bias_BKL),
+                weights_BTK=weights_BTK,
+                pooled_BKD=paired(both.pooled_BKD),
+            )
+        )
+
+    def _velocity(self, asked: Context, count: int, guidance: float, *, bf16: bool) -> Velocity:
         """`u + guidance (v - u)`, where u has the empty prompt (https://arxiv.org/abs/2207.12598)."""
-        asked = self.model.prepare(conditioning(self.text(captions)))
-        empty = self.model.prepare(conditioning(self.text([""] * len(captions))))
+        empty = self.model.prepare(conditioning(self.text([""] * count)))
 
         def velocity(x_BCTYX: Tensor, step: Step) -> Tensor:
             timestep_BT = TIMESTEPS * step.sigma_BT
             with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
                 v_BCTYX = self.model(x_BCTYX, timestep_BT, asked).float()
+                if guidance == 1:
+                    return v_BCTYX
                 u_BCTYX = self.model(x_BCTYX, timestep_BT, empty).float()
             return u_BCTYX + guidance * (v_BCTYX - u_BCTYX)
 

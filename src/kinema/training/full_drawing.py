@@ -55,7 +55,7 @@ CROSSING_REACH = 0.95
 ALONE, PLACED, FILMED = 0.9, 0.5, 0.8  # scales of a sprite at rest, off the middle, and under a camera's
 SCALES: dict[Motion, float] = {"bounce": 0.6, "orbit-right": 0.5, "orbit-left": 0.5}
 MOVING_SCALE = 0.75
-COMPANY_SCALES = {2: 0.5, 3: 0.36}
+COMPANY_SCALES = {2: 0.46, 3: 0.3}
 PLACE_POINTS: dict[Place, Point] = {
     place: (
         (place.endswith("right") - place.endswith("left")) * 1.0,

@@ -1,0 +1,98 @@
+"""How well the modes beside text to video work: held frames are kept, ways are smooth, seams are unseen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from einops import repeat
+from torch import Tensor
+
+from kinema.evaluation.factors import Panel, fitted
+from kinema.evaluation.marks import psnr
+from kinema.evaluation.prompts import Prompt
+from kinema.evaluation.subject import Sampling, Subject
+
+
+def held_frames(
+    subject: Subject, prompts: Sequence[Prompt], real_BCFHW: Tensor, sampling: Sampling
+) -> dict[str, float]:
+    """PSNR in dB of a given first frame, and of given first and last frames; beside the codec's own.
+
+    Args:
+        subject: the model.
+        prompts: what the clips show.
+        real_BCFHW: real clips of them, which lend their frames.
+        sampling: how.
+    """
+    frames, height, width = real_BCFHW.shape[2:]
+    first, last = real_BCFHW[:, :, :1], real_BCFHW[:, :, -1:]
+    codec = subject.codec
+    start = codec.encode(first)
+    end = codec.encode(repeat(last, "B C 1 H W -> B C f H W", f=codec.stride.time), first=False)
+    made = subject.clips(prompts, (frames, height, width), sampling, held={0: start})
+    both = subject.clips(
+        prompts, (frames, height, width), sampling, held={0: start, (frames - 1) // codec.stride.time: end}
+    )
+    return {
+        "first frame held: psnr of it": psnr(made[:, :, :1], first),
+        "codec: psnr of a first frame": psnr(codec.decode(start), first),
+        "keyframes: psnr of the first": psnr(both[:, :, :1], first),
+        "keyframes: psnr of the last": psnr(both[:, :, -1:], last),
+        "codec: psnr of a last frame": psnr(codec.decode(end, first=False)[:, :, -1:], last),
+    }
+
+
+def travel_order(
+    subject: Subject,
+    prompts: Sequence[Prompt],
+    shape_FHW: tuple[int, int, int],
+    sampling: Sampling,
+    panel: Panel,
+) -> dict[str, float]:
+    """How steadily a clip goes from one prompt to the next one's: the mean rank correlation with time.
+
+    What is ranked is how much likelier the second identity is than the first, frame by frame; 1 is monotone.
+    """
+    after = [*prompts[1:], prompts[0]]
+    clips = subject.clips(prompts, shape_FHW, sampling, towards=[prompt.text for prompt in after])
+    small = fitted(clips, panel.net.net.config.size)
+    found = []
+    for clip, one, other in zip(small, prompts, after, strict=True):
+        log_FK = panel.net.log_probabilities(clip.transpose(0, 1).unsqueeze(2))
+        indices = [panel.net.index(p.scene.identity.name) for p in (one, other)]
+        found.append(rank_correlation(log_FK[:, indices[1]] - log_FK[:, indices[0]]))
+    return {"travel: rank correlation with time": sum(found) / len(found)}
+
+
+def rank_correlation(values_F: Tensor) -> float:
+    """Spearman's correlation of a sequence with its own order."""
+    rank = values_F.argsort().argsort().double()
+    time = torch.arange(len(rank), dtype=torch.float64)
+    return float(torch.corrcoef(torch.stack([rank, time]))[0, 1]) if len(rank) > 1 else 1.0
+
+
+def seam(
+    subject: Subject, prompts: Sequence[Prompt], real_BCFHW: Tensor, sampling: Sampling
+) -> dict[str, float]:
+    """The change where a continuation begins, over the clip's usual change; 1 is unseen.
+
+    The first half of a real clip is held as latents, and the model goes on from it.
+    """
+    frames, height, width = real_BCFHW.shape[2:]
+    latents = subject.codec.encode(real_BCFHW)
+    known = max(1, latents.shape[2] // 2)
+    held = {number: latents[:, :, number : number + 1] for number in range(known)}
+    made = subject.clips(prompts, (frames, height, width), sampling, held=held)
+    joint = subject.codec.stride.pixel_frames(known)
+    return {
+        "extension: change at the seam over the usual": seam_ratio(made, joint),
+        "real: the same": seam_ratio(subject.codec.decode(latents), joint),
+    }
+
+
+def seam_ratio(clips_BCFHW: Tensor, joint: int) -> float:
+    """The mean change into frame `joint` over the mean of all other changes."""
+    change_F = clips_BCFHW.diff(dim=2).abs().mean(dim=(0, 1, 3, 4))
+    others = torch.cat([change_F[: joint - 1], change_F[joint:]])
+    return float(change_F[joint - 1] / others.mean().clamp_min(1e-6))
