@@ -85,7 +85,7 @@ def warp_space(frame_BCHW: Tensor, step: SpaceStep, depth_B1HW: Tensor) -> tuple
 
 
 def _tinged(depth_BHW: Tensor, x: Tensor, y: Tensor) -> Tensor:
-    """Far pixels that were beside a near thing, whose colour their own may be mixed with, bool `[B, 1, H, W]`.
+    """Far pixels that were beside a near thing, whose colour may be in theirs, bool `[B, 1, H, W]`.
 
     Beside a hole, where that thing is gone, they would draw its outline and tint what fills the hole.
     """
