@@ -83,9 +83,15 @@ BOMBS = {
     "claim.png": (lambda: png(2**31 - 1, 2**31 - 1, 1, 0, b""), "100 megapixels"),
     "claim.webp": (lambda: webp(16383, 16383), "100 megapixels"),
     "claim.gif": (lambda: gif(1, 9, 9).replace(b"\x09\0\x09\0", b"\xff\xff\xff\xff", 1), "100 megapixels"),
-    "text.png": (lambda: pixel(chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(60_000_000)))), "too large"),
-    "texts.png": (lambda: pixel(*[chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(900_000)))] * 100), "memory"),
-    "icc.png": (lambda: pixel(chunk(b"iCCP", b"a\0\0" + zlib.compress(bytes(60_000_000)))), "too large"),
+    "text.png": (
+        lambda: pixel(chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(60_000_000)))),
+        "unpack to many",
+    ),
+    "texts.png": (
+        lambda: pixel(*[chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(900_000)))] * 100),
+        "unpack to many",
+    ),
+    "icc.png": (lambda: pixel(chunk(b"iCCP", b"a\0\0" + zlib.compress(bytes(60_000_000)))), "unpack to many"),
     "scans.jpg": (lambda: many_scans(250_000), "scans"),
     "nothing.png": (lambda: png(0, 0, 1, 0, b""), "no picture"),
 }

@@ -134,6 +134,14 @@ def test_fields_together(place, values):
         check_shot(values)
 
 
+@pytest.mark.slow
+@examples(3000)
+@given(values=shots(python=True, most=8))
+def test_many_fields_together(place, values):
+    with harmless(place):
+        check_shot(values)
+
+
 @examples(40)
 @given(
     values=st.one_of(

@@ -82,6 +82,8 @@ def decoding(path: Path) -> Iterator[None]:
             raise MediaError(f"cannot read {str(path)!r}: {error}; save it with 8 or 16 bits.") from None
         except Exception as error:
             reason = " ".join(str(error).split())[:200] or type(error).__name__
+            if "MAX_TEXT" in reason:  # Pillow's own limits on the texts and the profile of a PNG
+                reason = "its texts or its profile unpack to many megabytes"
             raise MediaError(f"cannot read {str(path)!r}: {reason}; it is damaged, get it again.") from None
 
 
