@@ -12,8 +12,9 @@ from fractions import Fraction
 from typing import Any
 
 from kinema.io.audio import listen
+from kinema.io.audio_loop import Looped
 from kinema.story.keyed import Keyed
-from kinema.story.music import Music
+from kinema.story.music import Music, Recording
 from kinema.story.positions import FramePosition
 from kinema.story.settings import Settings
 from kinema.story.shot import Shot
@@ -37,7 +38,7 @@ def settle(
         ConfigError: a function of the user's that gives no number.
     """
     start = begin + (shot.sound.start if shot.sound is not None else 0.0)
-    music = Music(shot.bpm, None if shot.audio is None else listen(shot.audio), start)
+    music = Music(shot.bpm, _recording(shot), start)
     settled: Shot = _settled(shot, music, (frames, fps, seed))
     notes = [
         f"{name}: {warning}."
@@ -48,6 +49,14 @@ def settle(
         beats = "no beat in it" if music.assumed else f"{music.tempo:.4g} beats per minute"
         notes.append(f"{shot.audio}: heard from second {start:g}, {beats}.")
     return settled, tuple(notes)
+
+
+def _recording(shot: Shot) -> Recording | None:
+    """The shot's sound as it plays."""
+    if shot.audio is None:
+        return None
+    recording = listen(shot.audio)
+    return Looped(recording) if shot.sound is not None and shot.sound.loop else recording
 
 
 def same_sound(shots: Sequence[Shot], index: int) -> int:
