@@ -371,6 +371,7 @@ def finish(
                 keep_record=not output.no_record,
                 live=output.live,
                 options=output.lasting(),
+                shots_dir=None if output.shots_dir is None else Path(output.shots_dir),
                 overwrite=output.overwrite,
                 sidecar=output.sidecar,
                 quality=cast("Quality", output.quality),  # the writer checks it

@@ -217,6 +217,10 @@ class OutputOptions:
     sidecar: Annotated[
         bool, _output("--sidecar", help="Also write how it was made beside the file, as JSON.")
     ] = False
+    shots_dir: Annotated[
+        Text,
+        _output("--shots-dir", metavar="DIR", help="Also write each shot of a storyboard by itself."),
+    ] = None
     state_dir: Annotated[
         Path | None,
         _output(

@@ -18,7 +18,7 @@ from kinema.core.errors import KinemaError, ResourceError
 from kinema.io.clip import Clip, SaveOptions
 from kinema.io.live import Live, live_path
 from kinema.pipelines.compose import compose
-from kinema.pipelines.durable import Keep
+from kinema.pipelines.durable import Facts, Keep, state_folder
 from kinema.pipelines.durable_key import identity, versions
 from kinema.pipelines.durable_open import StateOptions, earlier, opened, seeded
 from kinema.pipelines.durable_pace import Every, Pace
@@ -29,6 +29,7 @@ from kinema.pipelines.model import Model, VideoVAE, load_vae
 from kinema.pipelines.modes import AnyModel, load, render_plan
 from kinema.pipelines.plan import Plan
 from kinema.pipelines.render import LATENTS, Sampled, clip_of, decode_plan
+from kinema.pipelines.shot_files import OnShot, shot_files
 from kinema.pipelines.source import read_request
 from kinema.story.shot import Shot
 from kinema.story.storyboard import Storyboard
@@ -138,12 +139,13 @@ def stream(
     on_progress: OnProgress | None = None,
     keep_record: bool = True,
     keep: Keep | None = None,
+    on_shot: OnShot | None = None,
 ) -> Clip:
     """A clip whose frames are made as they are drawn: nothing is loaded before the first one is asked for.
 
     A writer can therefore check its target first, and memory does not grow with length. `model` is one that
     is loaded already, or several by name. With `keep` the frames can be drawn more than once: what was made
-    before is read, and the rest made.
+    before is read, and the rest made. Each shot's frames go through `on_shot`, with its index, if given.
     """
     models = {model.card.id: model} if isinstance(model, AnyModel) else dict(model or {})
     record = Record(job.shot, identity(job, models), versions()) if keep_record else None
@@ -152,8 +154,9 @@ def stream(
 
     def draw() -> Iterator[np.ndarray]:
         shots = Shots(job, clip, models, on_progress or (lambda _: None), keep)
+        made = map(shots.frames, range(len(job.plans)))
         return compose(
-            map(shots.frames, range(len(job.plans))),
+            made if on_shot is None else map(on_shot, range(len(job.plans)), made),
             job.joins,
             job.end,
             size=(job.width, job.height),
@@ -175,6 +178,7 @@ def write(
     keep_record: bool = True,
     live: bool = False,
     options: Mapping[str, Any] | None = None,
+    shots_dir: Path | None = None,
     **save: Unpack[SaveOptions],
 ) -> Pace | None:
     """Render a job into a file; cut off at any point, the same call goes on where that was.
@@ -189,6 +193,7 @@ def write(
         keep_record: whether the file tells how it was made.
         live: whether a draft beside the file shows the frames so far.
         options: JSON values that whoever resumes wants to know.
+        shots_dir: a folder for one more file of each shot, before transitions.
 
     Returns:
         What keeping the state has cost; None when none was kept.
@@ -199,13 +204,21 @@ def write(
     note = save.get("on_note") or _log.warning
     models = {} if model is None else {model.card.id: model}
     state = state or StateOptions()
+    begun = not state.off and Facts.read(state.folder or state_folder(out)) is not None
     with opened(
         job, out, request=request, state=state, options=options or {}, models=models, note=note
     ) as keep:
         if keep is not None and keep.finished:
             keep.discard()
             return keep.pace
-        clip = stream(job, model=model, on_progress=on_progress, keep_record=keep_record, keep=keep)
+        clip = stream(
+            job,
+            model=model,
+            on_progress=on_progress,
+            keep_record=keep_record,
+            keep=keep,
+            on_shot=None if shots_dir is None else _each_shot(job, shots_dir, out, save, begun),
+        )
         if live:
             clip.frames = Live(clip.frames, live_path(out), Fraction(job.fps), note)
             note(f"{live_path(out)} shows the frames so far.")
@@ -219,6 +232,12 @@ def write(
         if keep is not None:
             keep.discard()
         return None if keep is None else keep.pace
+
+
+def _each_shot(job: Job, folder: Path, out: Path, save: SaveOptions, begun: bool) -> OnShot:
+    """Files of shots; those of a render that was `begun` earlier are its own, and may be replaced."""
+    overwrite, quality = begun or save.get("overwrite", False), save.get("quality", "high")
+    return shot_files(job, folder, out.suffix, overwrite=overwrite, quality=quality)
 
 
 @contextmanager

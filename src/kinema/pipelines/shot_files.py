@@ -1,0 +1,76 @@
+"""A file for each shot of a storyboard beside the whole clip: its frames before transitions."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from kinema.core.contracts import Record
+from kinema.core.errors import MediaError
+from kinema.io.formats import CONTAINERS, Quality
+from kinema.io.tee import tee
+from kinema.io.video_write import check_output, write_video
+from kinema.pipelines.durable_key import versions
+from kinema.pipelines.job import Job
+from kinema.pipelines.plan import Plan
+from kinema.story.shot import PREVIOUS
+
+OnShot = Callable[[int, Iterator[np.ndarray]], Iterator[np.ndarray]]
+
+
+def shot_paths(job: Job, folder: Path, suffix: str) -> list[Path]:
+    """`02-flight.mp4`: number and name of each shot; the clip's own format where it holds several frames."""
+    suffix = suffix if suffix.lower() in CONTAINERS else ".mp4"
+    digits = max(2, len(str(len(job.plans))))
+    names = [re.sub(r"[^\w-]+", "-", plan.shot.get("name") or "").strip("-") for plan in job.plans]
+    stems = [f"{i:0{digits}}-{name}" if name else f"{i:0{digits}}" for i, name in enumerate(names, start=1)]
+    return [folder / f"{stem}{suffix}" for stem in stems]
+
+
+def shot_files(job: Job, folder: Path, suffix: str, *, overwrite: bool, quality: Quality = "high") -> OnShot:
+    """What each shot's frames go through so that they are written too.
+
+    Args:
+        job: whose shots.
+        folder: made when it is missing.
+        suffix: of the whole clip.
+        overwrite: whether files may be replaced.
+        quality: of the files.
+
+    Raises:
+        MediaError: a file that exists, or a folder that cannot be.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise MediaError(f"cannot make the folder {str(folder)!r}: {error.strerror}.") from None
+    paths = shot_paths(job, folder, suffix)
+    for path in paths:
+        check_output(path, fps=job.fps, overwrite=overwrite, quality=quality)
+    written: set[int] = set()
+
+    def each(index: int, frames: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+        again = overwrite or index in written  # a clip whose writing failed is drawn once more
+        written.add(index)
+        save = partial(
+            write_video,
+            paths[index],
+            fps=job.fps,
+            record=_record(job.plans[index]),
+            overwrite=again,
+            quality=quality,
+        )
+        return tee(frames, save)
+
+    return each
+
+
+def _record(plan: Plan) -> Record | None:
+    """What makes the shot again by itself; None for one that begins from the shot before it."""
+    leans = plan.given.extend == PREVIOUS or any(held.image == PREVIOUS for held in plan.given.held)
+    alone = {name: value for name, value in plan.shot.items() if name != "transition"}
+    return None if leans else Record(alone, {"id": plan.model}, versions())

@@ -1,0 +1,46 @@
+"""A file for each shot: its own frames before transitions, its own record where it can be made alone."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import kinema
+from kinema.core.errors import MediaError
+from kinema.io.record import read_record
+from kinema.io.video_read import open_video
+from kinema.pipelines.job import make_job
+from kinema.pipelines.run import write
+from kinema.story.shot import Shot
+from kinema.story.storyboard import Storyboard
+
+
+def test_each_shot_is_written_as_it_was_made(small, tmp_path):
+    model = kinema.load(str(small), device="cpu")
+    board = Storyboard(
+        model=model.card.id,
+        frames=9,
+        seed=2,
+        shots=["a fox", {"name": "the/one".replace("/", " "), "prompt": "a wolf", "transition": "dissolve 4"},
+               {"prompt": "a bear", "transition": "match"}],
+    )  # fmt: skip
+    job, out = make_job(board), tmp_path / "story.mkv"
+    write(job, out, request=board, model=model, shots_dir=tmp_path / "shots")
+    files = sorted((tmp_path / "shots").iterdir())
+    assert [path.name for path in files] == ["01.mkv", "02-the-one.mkv", "03.mkv"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["shots", "story.mkv"]
+    whole = np.stack(list(open_video(out)))
+    fox, wolf, bear = (np.stack(list(open_video(path))) for path in files)
+    assert len(whole) == 9 + 9 + 9 - 4 - 1
+    assert np.array_equal(whole[:5], fox[:5])
+    assert np.array_equal(whole[14:], bear[1:])
+    alone = kinema.render(board.shots[1].with_(transition="cut"), model=model).array()
+    assert np.array_equal(wolf, alone)
+    record = read_record(files[1])
+    assert record is not None
+    assert Shot.from_mapping(record.shot).prompt.source == "a wolf"
+    assert Shot.from_mapping(record.shot).transition is None
+    assert read_record(files[2]) is None
+    with pytest.raises(MediaError, match=r"01\.mkv' exists"):
+        write(job, tmp_path / "again.mkv", request=board, model=model, shots_dir=tmp_path / "shots")
+    assert not (tmp_path / "again.mkv").exists()
