@@ -124,6 +124,28 @@ def test_values_that_stop_being_finite_keep_no_state(model, here, monkeypatch):
     assert OUT not in names(here)
 
 
+def test_an_encoder_that_fails_costs_neither_sampling_nor_decoding(model, here, whole, tmp_path, monkeypatch):
+    from kinema.io.ffmpeg import executable
+
+    program, calls = tmp_path / "ffmpeg", tmp_path / "calls"
+    lines = [
+        "#!/bin/sh",
+        f'C="{calls}"',
+        'case "$*" in *video.mp4) echo x >> "$C"; [ $(wc -l < "$C") -lt 3 ] && kill -9 $$;; esac',
+        f'exec "{executable()}" "$@"',
+    ]
+    program.write_text("\n".join(lines))
+    program.chmod(0o755)
+    monkeypatch.setattr("kinema.io.ffmpeg.executable", lambda: str(program))
+    seen: Counter = Counter()
+    notes: list[str] = []
+    kinema.render(shot(model), model=model, out=OUT, on_progress=count(seen), on_note=notes.append)
+    assert (here / OUT).read_bytes() == whole
+    assert len(notes) == 2
+    assert seen["denoise", 1] == 4
+    assert names(here) == {OUT}
+
+
 # Drafts
 
 
