@@ -15,6 +15,7 @@ from kinema.core.errors import ConfigError, MediaError
 from kinema.io.atomic import staging, write_whole
 from kinema.io.journal import FrameJournal
 from kinema.io.locks import Lock
+from kinema.pipelines.durable import Facts, Keep
 from kinema.pipelines.durable_pace import SHARE, YOUNG, Every, Pace
 from kinema.pipelines.durable_store import read_facts, read_snapshot, write_facts, write_snapshot
 from kinema.pipelines.memory import Snapshot
@@ -171,6 +172,20 @@ def test_every_write_is_on_the_disk_before_its_name_and_its_folder_after(tmp_pat
     monkeypatch.setattr(Path, "replace", renamed)
     write_whole(tmp_path / "a", b"12", point="job")
     assert done == ["file", "name", "folder"]
+
+
+def test_a_full_disk_is_told_once_and_sampling_goes_on(tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("kinema.pipelines.durable_plan.write_snapshot", full)
+    notes: list[str] = []
+    keep = Keep(tmp_path / "kept", every=Every(steps=1), note=notes.append)
+    facts = {"asked": {}, "seeds": (1,), "out": None, "cwd": "/", "options": {}, "models": ("m",), "fps": "8"}
+    keep.start(Facts(**facts, keys=("k" * 64,), frames=(5,), made_with={}))
+    for _ in range(3):
+        keep.place(0).offer("sampler", snapshot)
+    assert notes == ["the state cannot be kept (No space left on device); the render goes on without."]
 
 
 # Pace

@@ -130,6 +130,18 @@ def state_folder(out: Path) -> Path:
     return out.parent / _hidden(out.name)
 
 
+def _once(note: Callable[[str], None]) -> Callable[[str], None]:
+    """Tell the same thing once; a disk that is full stays full at the next step."""
+    told: set[str] = set()
+
+    def tell(text: str) -> None:
+        if text not in told:
+            told.add(text)
+            note(text)
+
+    return tell
+
+
 def shot_folder(folder: Path, key: str) -> Path:
     """Where the shot with this key keeps its state."""
     return folder / key[:_KEY_LETTERS]
@@ -156,7 +168,7 @@ class Keep:
     def __init__(self, folder: Path, *, every: Every | None = None, note: Callable[[str], None]) -> None:
         self.folder = folder
         self.pace = Pace(every)
-        self._note = note
+        self._note = _once(note)
         self._facts: Facts | None = None
         self._places: list[Place] = []
 
