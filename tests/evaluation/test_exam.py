@@ -276,3 +276,44 @@ def test_seams_and_orders():
     assert rank_correlation(torch.tensor([0.0, 1.0, 5.0, 9.0])) == pytest.approx(1.0)
     assert rank_correlation(torch.tensor([9.0, 5.0, 1.0, 0.0])) == pytest.approx(-1.0)
     assert abs(rank_correlation(torch.tensor([0.0, 3.0, 3.5, 1.0]))) < 0.5
+
+
+def test_the_card_is_written_from_the_report(exam, large_bank, tmp_path, monkeypatch):
+    import importlib.util
+    import sys
+    from dataclasses import asdict
+    from pathlib import Path
+
+    from kinema.evaluation.examine import save_report
+
+    report = exam(lambda clips: torch.full_like(clips, 0.31), bank=None).run()
+    facts = {
+        "files": {"vae/model.safetensors": "ab" * 32},
+        "data_sha256": "cd" * 32,
+        "judge_sha256": None,
+        "clip": {"frames": FRAMES, "height": SIZE, "width": SIZE, "fps": "12"},
+        "sampling": asdict(Sampling()),
+    }
+    save_report(report, facts, tmp_path / "report.json")
+    TrainingFacts.of(large_bank, SIMPLE).write(tmp_path)
+    path = Path(__file__).parents[2] / "scripts/model_card.py"
+    spec = importlib.util.spec_from_file_location("scripts_model_card", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    words = [
+        "card",
+        "--report",
+        tmp_path / "report.json",
+        "--model",
+        tmp_path,
+        "--out",
+        tmp_path / "c/card.md",
+    ]
+    monkeypatch.setattr(sys, "argv", [str(word) for word in words])
+    module.main()
+    text = (tmp_path / "c/card.md").read_text()
+    assert "on 6 of Microsoft's Fluent emoji, 0 of them\nanimated" in text
+    assert "| direction | 0 (0 to 0) |" in text
+    assert f"- direction: {report.failures[-1].caption}" in text
+    assert "`vae/model.safetensors` `abababababab`" in text
+    assert (tmp_path / "c/card-failures.png").exists()
