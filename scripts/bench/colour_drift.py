@@ -20,7 +20,7 @@ from einops import rearrange
 
 import kinema
 from kinema.animation.oklab import to_oklab
-from kinema.pipelines.figure import FAINT, INK, PALETTE, Figure
+from kinema.pipelines.figure import FAINT, PALETTE, Figure
 
 PROMPT = "a rooster on a blue background"
 WAYS: dict[str, dict[str, Any]] = {
@@ -34,6 +34,9 @@ MEASURES = {"shift": "shift of the mean colour (Oklab)", "contrast": "contrast",
 
 def main() -> None:
     args = parse()
+    if args.curves:
+        plot(json.loads(args.curves.read_text())["curves"], args.plot)
+        return
     model = kinema.load("embedded", device="cpu")
     curves, sheets = {}, {}
     for name, redraw in WAYS.items():
@@ -77,25 +80,25 @@ def measured(frames: np.ndarray) -> dict[str, list[float]]:
 
 def plot(curves: dict[str, dict[str, list[float]]], path: Path) -> None:
     """One panel for each measure."""
-    width, height, left, gap = 960, 260, 16, 24
+    width, height, left, gap, top, bottom = 960, 262, 16, 24, 46, 220
     panel = (width - 2 * left - 2 * gap) / 3
     figure = Figure(width, height)
     for p, (measure, title) in enumerate(MEASURES.items()):
         x = left + p * (panel + gap)
         every = [curve[measure] for curve in curves.values()]
         low, high = min(min(v) for v in every), max(max(v) for v in every)
-        figure.text(x, 22, title, INK, 12)
-        figure.text(x, 38, f"{low:.3g} to {high:.3g}", FAINT, 11)
-        figure.line([(x, 220), (x + panel, 220)], FAINT, 1)
+        figure.words(x, 8, title, size=12)
+        figure.words(x, 26, f"{low:.3g} to {high:.3g} over {len(every[0])} frames", size=10)
+        figure.line([(x, bottom), (x + panel, bottom)], FAINT)
         for color, values in zip(PALETTE, every, strict=False):
-            places = [
-                (x + panel * f / (len(values) - 1), 220 - 170 * (v - low) / max(high - low, 1e-9))
-                for f, v in enumerate(values)
-            ]
-            figure.line(places, color, 1.5)
+            across = [x + panel * f / (len(values) - 1) for f in range(len(values))]
+            up = [bottom - (bottom - top) * (v - low) / max(high - low, 1e-9) for v in values]
+            figure.line(list(zip(across, up, strict=True)), color, 1.5)
     for i, (color, name) in enumerate(zip(PALETTE, curves, strict=False)):
-        figure.text(left + 200 * i, 246, f"— {name}", color, 12)
-    figure.save(path)
+        x = left + 200 * i
+        figure.line([(x, 246), (x + 18, 246)], color, 2)
+        figure.words(x + 24, 238, name, size=12)
+    figure.save(path, overwrite=True)
 
 
 def sheet(sheets: dict[str, np.ndarray], path: Path) -> None:
@@ -117,6 +120,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--noise", type=float, default=0.0)
     parser.add_argument("--out", type=Path, help="JSON with every curve")
     parser.add_argument("--plot", type=Path, help="picture of the curves, .svg or .png")
+    parser.add_argument("--curves", type=Path, help="JSON of an earlier run, to plot again")
     parser.add_argument("--sheet", type=Path, help="picture of frames")
     return parser.parse_args()
 

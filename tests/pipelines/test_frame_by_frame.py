@@ -65,6 +65,8 @@ class Copy:
 class Right:
     """A camera that moves the picture right by 4 pixels a frame; what comes in from the side is a hole."""
 
+    state = ()
+
     def warp(self, picture_BCHW, start, end):
         by = 4 * (end - start)
         holes = torch.zeros(1, 1, SIDE, SIDE)
@@ -73,6 +75,19 @@ class Right:
         elif by < 0:
             holes[..., by:] = 1
         return picture_BCHW.roll(by, dims=3), holes
+
+
+class Counting(Right):
+    """The same, which remembers how often it was asked, and shows it in the first pixel."""
+
+    def __init__(self) -> None:
+        self.state = (0.0,)
+
+    def warp(self, picture_BCHW, start, end):
+        self.state = (self.state[0] + 1,)
+        marked = picture_BCHW.clone()
+        marked[..., 0, 0] = self.state[0] % 7 / 7
+        return super().warp(marked, start, end)
 
 
 @pytest.fixture(scope="module")
@@ -129,6 +144,14 @@ def test_drawn_frames_have_the_seeds_of_their_behaviour(card):
     assert travelled[1:4] == [(7, 70, s / 4) for s in (1, 2, 3)]
     assert [travelled[0][0], travelled[4][0]] == [7, 70]
     assert [travelled[0][2], travelled[4][2]] == [0, 0]
+
+
+def test_a_clip_may_be_as_long_as_it_likes(card):
+    """Only one frame's latents are in memory at a time."""
+    shot = Shot(prompt="a fox", mode="frame_by_frame", frames=3000, size="512x512")
+    assert len(make_plan(shot, card).redraw.strokes) == 3000
+    with pytest.raises(kinema.KinemaError, match="latents, above"):
+        make_plan(Shot(prompt="a fox", frames=8001, size="512x512"), card)
 
 
 # What the loop does
@@ -263,15 +286,15 @@ def test_a_render_that_goes_on_is_the_one_that_was_not_interrupted(card, tmp_pat
         card, 12, keyframes=f"{path}@7:0.6", cadence=2, approach=3, noise=0.1, noise_kind="perlin",
         sharpen=0.3, strength="0.5 + 0.2 * sin(t)",
     )  # fmt: skip
-    whole = frames_of(loop_of(plan, Copy(0.03), Right()))
+    whole = frames_of(loop_of(plan, Copy(0.03), Counting()))
     for taken in (1, 3, 8, 10):
         states = []
-        clip = loop_of(plan, Copy(0.03), Right()).clip(on_progress=quiet, on_state=states.append)
+        clip = loop_of(plan, Copy(0.03), Counting()).clip(on_progress=quiet, on_state=states.append)
         first = list(islice(clip, taken))
         if not states:
             continue
         state = LoopState.from_tensors(safetensors.torch.load(safetensors.torch.save(states[-1].tensors())))
-        rest = loop_of(plan, Copy(0.03), Right()).clip(on_progress=quiet, state=state)
+        rest = loop_of(plan, Copy(0.03), Counting()).clip(on_progress=quiet, state=state)
         given = 12 - len(rest)
         assert given <= taken  # nothing is skipped
         assert np.array_equal(np.stack([*first[:given], *rest]), whole)

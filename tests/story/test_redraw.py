@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from kinema.core.errors import ConfigError
+from kinema.story.files import parse_yaml
 from kinema.story.redraw import RANGES, NameTrack, Redraw, check_range
 from kinema.story.shot import Shot
-from kinema.story.storyboard import load
+from kinema.story.storyboard import from_mapping, load
 from kinema.story.tracks import Schedule
 
 
@@ -91,3 +94,19 @@ def test_paths_are_relative_to_the_shot_file(tmp_path):
     assert (shots[0].redraw.mask, shots[0].redraw.colour_from) == (mask, reference)
     assert (shots[1].redraw.mask, shots[1].redraw.colour_from) == (mask, "first")
     assert set(shots[0].redraw.files) == {mask, reference}
+
+
+PAGE = (Path(__file__).parents[2] / "docs" / "frame-by-frame.md").read_text(encoding="utf-8")
+
+
+def test_every_setting_is_on_its_page():
+    for name in Redraw.model_fields:
+        assert f"`{name}`" in PAGE, name
+
+
+def test_the_examples_on_the_page_are_shots():
+    blocks = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
+    shots = [from_mapping(parse_yaml(block)) for block in blocks]
+    assert [shot.redraw.cadence.constant for shot in shots] == [2]
+    for line in re.findall(r"`(seed: travel)`, `(seeds: [^`]*)`", PAGE):
+        assert Redraw.from_mapping(parse_yaml("\n".join(line))).seed == "travel"

@@ -131,9 +131,11 @@ def plan_geometry(shot: Shot, card: ModelCard, after: Geometry | None = None) ->
         loop=shot.loop,
         notes=notes,
     )
-    if geometry.latents > MOST_LATENTS:
+    # frames with latents of their own are drawn one by one: memory does not grow with their number
+    together = geometry.latents if geometry.time > 1 else geometry.rows * geometry.columns
+    if together > MOST_LATENTS:
         raise GeometryError(
-            f"{width}x{height} with {frames} frames is {geometry.latents:,} latents, above {MOST_LATENTS:,}; "
+            f"{width}x{height} with {frames} frames is {together:,} latents, above {MOST_LATENTS:,}; "
             "ask for a smaller size or a shorter clip."
         )
     return geometry
