@@ -82,3 +82,16 @@ def test_pooled_states_mix_as_the_model_mixes_them(states):
     found, _ = mixed(states, torch.tensor([[0.25, 0.75]]))
     assert states.pooled_KD is not None
     torch.testing.assert_close(found.pooled_KD, 0.25 * states.pooled_KD[:1] + 0.75 * states.pooled_KD[1:])
+
+
+def test_along_arcs_tokens_keep_their_length_and_ends_stay(states):
+    found, onehot_TR = mixed(states, torch.tensor([[1.0, 0.0], [0.5, 0.5], [0.0, 1.0]]), arcs=True)
+    straight, _ = mixed(states, torch.tensor([[1.0, 0.0], [0.5, 0.5], [0.0, 1.0]]))
+    row = onehot_TR.argmax(dim=1)
+    for t in (0, 2):
+        assert torch.equal(found.states_KLD[row[t]], straight.states_KLD[row[t]])
+    both = states.mask_KL.all(dim=0)
+    lengths = [values.states_KLD[row[1]][both].norm(dim=-1) for values in (found, straight)]
+    ends = states.states_KLD[:, both].norm(dim=-1).mean(dim=0)
+    assert torch.allclose(lengths[0], ends, rtol=1e-3)
+    assert bool((lengths[1] < ends * 0.999).all())
