@@ -264,6 +264,13 @@ def test_drift_of_colours_is_taken_back(card):
     assert rise(colour="histogram") < 0.01
 
 
+def test_noise_that_is_put_in_does_not_add_to_the_contrast(card):
+    """Colours are matched to those before the noise, which the model was to remove."""
+    frames = frames_of(loop_of(plan_of(card, 40, noise=0.25, noise_kind="perlin"))).astype(float)
+    spread = frames.std(axis=(1, 2, 3))
+    assert abs(spread[-1] / spread[0] - 1) < 0.1
+
+
 def test_a_frame_drawn_from_nothing_begins_its_own_colours(card, tmp_path):
     loop = loop_of(plan_of(card, 4, strength="0:(1), 2:(1), 3:(0.5)"))
     states = []

@@ -1,15 +1,15 @@
 """The frame-by-frame loop (after Deforum): move the last frame, prepare it, redraw it, keep its colours.
 
-    canvas   = touches(guides(warp(last)))            where the camera goes; pictures that are near; noise
+    canvas   = touches(contrast(guides(warp(last))))  where the camera goes; pictures that are near; noise
     drawn    = redraw(canvas, strength, prompts)      an image model, or a video model with one frame
     frame    = colours(drawn, reference)              drift is taken away before it is seen or fed back
     shown    = frame where the mask is open, the moved last frame elsewhere
 
 The order has reasons. Guides come before the touches, so that a picture that is mixed in gets the same noise
 as the rest. Noise comes last, so that sharpening does not act on it. Colours are matched once, after
-drawing: the next canvas is made from a matched frame, and matching it again would only undo what guides
-bring in. What a mask keeps is taken from the moved frame itself, not through the model's codec, which would
-wear it out.
+drawing, to those before the noise: the next canvas is made from a matched frame, and matching it again would
+only undo what guides bring in. What a mask keeps is taken from the moved frame itself, not through the
+model's codec, which would wear it out.
 
 With a cadence, a frame between two drawn ones is both of them, moved to where it is, and blended.
 """
@@ -168,12 +168,14 @@ class Loop:
             picture = self.pictures.held(stroke.exact)
             return LoopState(index + 1, picture, self._reference(stroke, picture, state))
         moved, holes = (None, None) if state is None else self._moved(index, state.picture)
-        drawing = self._drawing(stroke, moved, holes)
+        toned = self._toned(stroke, self._guided(stroke, moved))
+        drawing = self._drawing(stroke, toned, holes)
         picture = self._drawn(drawing)
-        if state is not None and state.reference is not None:
-            picture = self._coloured(stroke, drawing, picture, state.reference)
-        if drawing.open is not None and moved is not None:
-            picture = moved + opened(drawing) * (picture - moved)
+        if state is not None:
+            picture = self._coloured(drawing, picture, toned, state, stroke.colour_window)
+        kept = toned if moved is None else moved
+        if drawing.open is not None and kept is not None:
+            picture = kept + opened(drawing) * (picture - kept)
         picture = retouch.clamped(picture)
         return LoopState(index + 1, picture, self._reference(stroke, picture, state))
 
@@ -184,29 +186,34 @@ class Loop:
         before, stroke = self.redraw.strokes[index - 1], self.redraw.strokes[index]
         return self.moves.warp(picture_BCHW, before.frame, stroke.frame)
 
-    def _coloured(self, stroke: Stroke, drawing: Drawing, picture_BCHW: Tensor, reference: Colours) -> Tensor:
-        """The colours that the picture was drawn from, on their way back to the reference.
+    def _coloured(
+        self,
+        drawing: Drawing,
+        picture_BCHW: Tensor,
+        before_BCHW: Tensor | None,
+        state: LoopState,
+        window: float,
+    ) -> Tensor:
+        """The picture in the colours that it was drawn from, on their way back to the reference.
 
-        A picture drawn from nothing has no colours to keep but those of a reference picture.
+        Those before the noise: it was to be removed, and would add to the contrast frame by frame. A picture
+        drawn from nothing has no colours to keep but those of a reference picture.
         """
+        if state.reference is None:
+            return picture_BCHW
         method: Method = "histogram" if self.redraw.colour == "histogram" else "transport"
-        if drawing.canvas is None:
+        if drawing.canvas is None or before_BCHW is None:
             fixed = self.pictures.reference
             return picture_BCHW if fixed is None else recolour(picture_BCHW, fixed, method=method)
         seen = None if drawing.holes is None else 1 - drawing.holes
         return keep_colours(
-            picture_BCHW,
-            drawing.canvas,
-            reference,
-            window=stroke.colour_window,
-            weight_B1HW=seen,
-            method=method,
+            picture_BCHW, before_BCHW, state.reference, window=window, weight_B1HW=seen, method=method
         )
 
-    def _drawing(self, stroke: Stroke, moved: Tensor | None, holes: Tensor | None) -> Drawing:
+    def _drawing(self, stroke: Stroke, toned: Tensor | None, holes: Tensor | None) -> Drawing:
         """What the engine is asked for."""
-        canvas = self._touched(stroke, self._guided(stroke, moved))
-        mask = None if moved is None else self.pictures.mask(stroke.frame, stroke.mask_feather)
+        canvas = self._touched(stroke, toned)
+        mask = None if toned is None else self.pictures.mask(stroke.frame, stroke.mask_feather)
         if stroke.strength == 1.0 and mask is None:
             canvas = None  # nothing of it would be left
         return Drawing(
@@ -233,11 +240,13 @@ class Loop:
             canvas = picture if canvas is None else torch.lerp(canvas, picture, share)
         return canvas
 
+    def _toned(self, stroke: Stroke, canvas: Tensor | None) -> Tensor | None:
+        return None if canvas is None else retouch.clamped(retouch.contrast(canvas, stroke.contrast))
+
     def _touched(self, stroke: Stroke, canvas: Tensor | None) -> Tensor | None:
         if canvas is None:
             return None
         fresh = generator(self.plan.sampling.seed, f"canvas/frame {stroke.frame}")
-        canvas = retouch.contrast(canvas, stroke.contrast)
         canvas = retouch.sharpen(
             canvas, stroke.sharpen, self.redraw.sharpen_radius, self.redraw.sharpen_threshold
         )

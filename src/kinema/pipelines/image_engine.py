@@ -12,7 +12,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-import torch
 from torch import Tensor
 
 from kinema.core.runtime import frame_noise
@@ -69,16 +68,5 @@ class ImageEngine(Protocol):
     """Draws the pictures of one plan, whose prompts it has read."""
 
     def draw(self, drawing: Drawing) -> Tensor:
-        """The picture `[1, 3, H, W]`, 0..1, float32 on the CPU; where `open` is 0 it is the canvas."""
+        """The picture `[1, 3, H, W]`, 0..1, float32 on the CPU; where `open` is 0, close to the canvas."""
         ...
-
-
-def composite(drawn_BCHW: Tensor, drawing: Drawing) -> Tensor:
-    """The drawn picture where it is open (or the canvas has a hole), the canvas elsewhere.
-
-    A model's codec changes what it only passes on; what a mask keeps must not fade over a hundred frames.
-    """
-    if drawing.canvas is None or drawing.open is None:
-        return drawn_BCHW
-    open_B1HW = drawing.open if drawing.holes is None else torch.maximum(drawing.open, drawing.holes)
-    return drawing.canvas + open_B1HW * (drawn_BCHW - drawing.canvas)

@@ -28,7 +28,7 @@ from kinema.diffusion.solvers import solver
 from kinema.diffusion.step import FrameNoise, Step, Velocity
 from kinema.models.text import TextStates
 from kinema.pipelines.conditioning import Conditions
-from kinema.pipelines.image_engine import Drawing, composite
+from kinema.pipelines.image_engine import Drawing
 from kinema.pipelines.model import Model
 from kinema.pipelines.network import Network
 from kinema.pipelines.plan import Plan, Prompts
@@ -73,7 +73,7 @@ class KinemaImages:
         self._texts = [_Texts(side, plan, model) for side in (plan.prompts, plan.negatives)]
 
     def draw(self, drawing: Drawing) -> Tensor:
-        """The picture `[1, 3, H, W]`, 0..1, float32 on the CPU; where `open` is 0 it is the canvas."""
+        """The picture `[1, 3, H, W]`, 0..1, float32 on the CPU; where `open` is 0, close to the canvas."""
         with torch.inference_mode():
             known, caps = self._canvas(drawing)
             top = drawing.strength if caps is None else float(caps.max())
@@ -82,7 +82,7 @@ class KinemaImages:
                 return drawing.canvas
             levels_S11 = levels(self.plan, drawing, top)[:, None, None]
             latents = self._sample(drawing, known, caps, levels_S11)
-            return composite(self._decode(latents), drawing)
+            return self._decode(latents)
 
     def _canvas(self, drawing: Drawing) -> tuple[Tensor, Tensor | None]:
         """The canvas as latents, and each position's level; None where one level is for all."""
