@@ -233,16 +233,6 @@ def test_near_things_hide_far_ones_and_leave_holes_behind_them():
     )
 
 
-def test_soft_edges_leave_no_outline_of_what_has_gone():
-    """Pictures are soft at edges and their depth is not: some far pixels have the near thing's colour."""
-    picture, depth, _ = two_layers()
-    picture[..., 8:22, 15] = picture[..., 8:22, 28] = 0.6
-    step = space(move=(4 * 0.5 / lens(50, SIZE)[0, 0], 0, 0))
-    warped, holes = warp_frame(picture, step, depth)
-    assert warped[..., 9:21, 14:20].max() < 0.21
-    assert holes[0, 0, 12].nonzero().flatten().tolist() == [0, 17, 18, 19]
-
-
 def test_holes_take_the_borders_colour_when_asked():
     picture, depth, _ = two_layers()
     step = replace(space(move=(0.05, 0, 0)), edge=Edge("colour", (0, 1, 0)))

@@ -32,7 +32,9 @@ def test_the_program_lists_every_verb_with_a_whole_sentence(capsys):
     assert kinema.cli.run(["--help"]) == 0
     assert capsys.readouterr().out == bare
     made, looked = bare.split("Make a file:")[1].split("Look:")
-    assert [line.split()[0] for line in made.splitlines() if line[:3].strip()] == [*MAKE, "resume"]
+    verbs = [line.split()[0] for line in made.splitlines() if line[:3].strip()]
+    assert verbs[: len(MAKE)] == list(MAKE)
+    assert {"interpolate", "resume"} <= set(verbs)
     assert all(f"\n  {verb} " in looked for verb in LOOK)
     assert "..." not in made + looked
 

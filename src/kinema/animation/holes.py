@@ -29,7 +29,7 @@ def fill(picture_BCHW: Tensor, holes_B1HW: Tensor, distance_B1HW: Tensor | None 
     if distance_B1HW is not None:
         known = torch.where(holes_B1HW, torch.zeros_like(distance_B1HW), distance_B1HW)
         far = known.amax(dim=(1, 2, 3), keepdim=True).clamp_min(_LEAST)
-        weight = weight * ((known / far) ** 8).clamp(1e-6, 1).to(weight)
+        weight = weight * (known / far).clamp(1e-2, 1).to(weight) ** 4
     picture = torch.where(holes_B1HW, torch.zeros_like(picture_BCHW), picture_BCHW)
     return torch.where(holes_B1HW, _pulled(picture, weight), picture_BCHW)
 

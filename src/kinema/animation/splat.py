@@ -30,7 +30,6 @@ MOST_CUTS = 4  # along each side of a pixel
 _NEWTON = 6
 _CLOSE = 0.5  # pixels that a solved position may be off by before it counts as another surface
 _JUMP = 1.1  # neighbouring distances further apart than this factor are two surfaces
-_TINGE = 5  # pixels across, within which edges mix their colours
 _BEHIND = 1e-4
 
 
@@ -79,20 +78,7 @@ def warp_space(frame_BCHW: Tensor, step: SpaceStep, depth_B1HW: Tensor) -> tuple
         colour = step.edge.colour if channels == 3 else (0.0,) * channels
         blank = torch.tensor(colour, dtype=warped.dtype, device=warped.device)[None, :, None, None]
         return torch.where(mask, blank, warped), mask
-    beside = F.max_pool2d(mask.float(), _TINGE, 1, _TINGE // 2) > 0
-    unsure = mask | (_tinged(depth_BHW, x, y) & beside)
-    return fill(warped, unsure, rearrange(z, "B H W -> B 1 H W").to(warped.dtype)), mask
-
-
-def _tinged(depth_BHW: Tensor, x: Tensor, y: Tensor) -> Tensor:
-    """Far pixels that were beside a near thing, whose colour may be in theirs, bool `[B, 1, H, W]`.
-
-    Beside a hole, where that thing is gone, they would draw its outline and tint what fills the hole.
-    """
-    depth = rearrange(depth_BHW, "B H W -> B 1 H W")
-    nearest = -F.max_pool2d(-depth, _TINGE, 1, _TINGE // 2)
-    tinged = (depth > _JUMP * nearest).to(depth)
-    return read_at(tinged, x, y, Edge(sampling="nearest")) > 0.5
+    return fill(warped, mask, rearrange(z, "B H W -> B 1 H W").to(warped.dtype)), mask
 
 
 def _checked(depth_B1HW: Tensor, frame_BCHW: Tensor) -> Tensor:

@@ -64,6 +64,10 @@ class ShotOptions:
         _clip("--seed", "-s", metavar="N", help="Same seed, same clip; drawn and printed when absent."),
     ] = None
     loop: Annotated[bool, _clip("--loop", help="Let the last frame go on into the first.")] = False
+    interpolate: Annotated[
+        Text,
+        _clip("--interpolate", metavar="RATE", help="Frames per second of the file: 24, or 24:blend."),
+    ] = None
     windows: Annotated[
         Text,
         _clip("--windows", metavar="KIND", help="Clips longer than the model: fuse, continue or whole."),

@@ -21,6 +21,7 @@ WORDS: dict[Phase, str] = {
     "denoise": "denoising",
     "draw": "drawing",
     "decode": "decoding",
+    "interpolate": "interpolating",
     "write": "writing",
 }
 BAR = "{desc:<18} {percentage:3.0f}%|{bar:24}| {n_fmt}/{total_fmt}, {remaining} left"

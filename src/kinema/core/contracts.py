@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 RECORD_SCHEMA = 1
 
-Phase = Literal["load", "text", "encode", "denoise", "draw", "decode", "write"]
+Phase = Literal["load", "text", "encode", "denoise", "draw", "decode", "interpolate", "write"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,17 +50,20 @@ class Record:
         shot: the resolved shot (seed drawn, defaults filled), JSON values only.
         model: identity of the weights: `id`, `revision`, `files` (name -> sha256).
         versions: kinema, torch and python versions, and the schema of this record.
+        post: what was done to a finished clip afterwards; `shot` is empty when kinema did not make the clip.
     """
 
     shot: Mapping[str, Any]
     model: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, Any] = field(default_factory=dict)
+    post: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """One compact line of JSON."""
-        return json.dumps(
-            {"kinema": RECORD_SCHEMA, **asdict(self)}, ensure_ascii=False, separators=(",", ":")
-        )
+        data = {"kinema": RECORD_SCHEMA, **asdict(self)}
+        if not self.post:
+            del data["post"]
+        return json.dumps(data, ensure_ascii=False, separators=(",", ":"))
 
     @staticmethod
     def from_json(text: str) -> Record:
@@ -68,7 +71,8 @@ class Record:
         data = json.loads(text)
         if not isinstance(data, dict) or "kinema" not in data or not isinstance(data.get("shot"), dict):
             raise ValueError("not a kinema record")
-        return Record(data["shot"], data.get("model") or {}, data.get("versions") or {})
+        model, versions, post = (data.get(name) or {} for name in ("model", "versions", "post"))
+        return Record(data["shot"], model, versions, post)
 
 
 @dataclass(frozen=True, slots=True)

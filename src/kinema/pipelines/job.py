@@ -15,6 +15,7 @@ from kinema.pipelines.cards import ModelCard, read_card
 from kinema.pipelines.compose import CUT, Join, join
 from kinema.pipelines.listening import same_sound
 from kinema.pipelines.plan import Plan, make_plan
+from kinema.pipelines.post import Post, plan_post
 from kinema.pipelines.soundtrack import Place, soundtrack
 from kinema.story.shot import Shot
 from kinema.story.storyboard import Storyboard
@@ -32,6 +33,7 @@ class Job:
         end: how the last one ends.
         canvas: (width, height) that every shot is brought to; None where all shots have one size.
         audio: what is heard.
+        post: what is done to the frames once they are composed.
     """
 
     plans: tuple[Plan, ...]
@@ -41,6 +43,7 @@ class Job:
     end: Join = CUT
     canvas: tuple[int, int] | None = None
     audio: tuple[AudioPart, ...] = ()
+    post: Post | None = None
 
     @property
     def is_image(self) -> bool:
@@ -50,11 +53,17 @@ class Job:
     @property
     def frames(self) -> int:
         """Pixel frames of the file that are made; a clip that is extended adds its own in front."""
-        return sum(plan.geometry.keep for plan in self.plans) - self.overlaps
+        made = sum(plan.geometry.keep for plan in self.plans) - self.overlaps
+        return made if self.post is None else self.post.count(made)
 
     @property
     def length(self) -> int:
         """Pixel frames of the file, with those of a clip that is extended."""
+        return self.composed if self.post is None else self.post.count(self.composed)
+
+    @property
+    def composed(self) -> int:
+        """Pixel frames of all shots together, at the rate at which they are made."""
         return sum(map(shot_frames, self.plans)) - self.overlaps
 
     @property
@@ -64,7 +73,7 @@ class Job:
 
     @property
     def starts(self) -> tuple[int, ...]:
-        """The frame of the file in which each shot begins."""
+        """The frame in which each shot begins, at the rate at which they are made."""
         return tuple(place.begin for place in places(self.plans, self.joins))
 
     @property
@@ -79,8 +88,8 @@ class Job:
 
     @property
     def fps(self) -> str:
-        """Frames per second, as a fraction's text."""
-        return self.plans[0].geometry.fps
+        """Frames per second of the file, as a fraction's text."""
+        return self.plans[0].geometry.fps if self.post is None else self.post.new_fps
 
     @property
     def seed(self) -> int:
@@ -116,7 +125,9 @@ def make_job(request: Shot | Storyboard, *, local_files_only: bool = False) -> J
     for path in {shot.audio: None for shot in shots if shot.audio is not None}:
         open_audio(path)
     audio = soundtrack(shots, places(plans, joins), fps)
-    return Job(tuple(plans), cards, whole, joins, end, board.canvas, audio)
+    loop = len(plans) == 1 and plans[0].geometry.loop and joins[0] == end == CUT
+    post = plan_post(shots, plans[0].geometry.fps, loop=loop)
+    return Job(tuple(plans), cards, whole, joins, end, board.canvas, audio, post)
 
 
 def _sound_begins(shots: Sequence[Shot], plans: Sequence[Plan]) -> float:

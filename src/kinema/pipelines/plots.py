@@ -109,7 +109,7 @@ def heading(figure: Figure, job: Job, index: int) -> None:
     name = plan.shot.get("name")
     title = f"{number}: {name}" if name else number
     how = job.joins[index].kind
-    detail = f"frames {begin} to {begin + shot_frames(plan) - 1} at {job.fps} fps"
+    detail = f"frames {begin} to {begin + shot_frames(plan) - 1} at {plan.geometry.fps} fps"
     detail += "" if index == 0 and how == "cut" else f", begins with a {how}"
     figure.height += GAP
     figure.words(LEFT, figure.height, title, size=13)

@@ -28,6 +28,7 @@ from kinema.pipelines.memory import FORGETFUL
 from kinema.pipelines.model import Model, VideoVAE, load_vae
 from kinema.pipelines.modes import AnyModel, load, render_plan
 from kinema.pipelines.plan import Plan
+from kinema.pipelines.post import finished
 from kinema.pipelines.render import LATENTS, Sampled, clip_of, decode_plan
 from kinema.pipelines.shot_files import OnShot, shot_files
 from kinema.pipelines.source import read_request
@@ -155,13 +156,14 @@ def stream(
     def draw() -> Iterator[np.ndarray]:
         shots = Shots(job, clip, models, on_progress or (lambda _: None), keep)
         made = map(shots.frames, range(len(job.plans)))
-        return compose(
+        composed = compose(
             made if on_shot is None else map(on_shot, range(len(job.plans)), made),
             job.joins,
             job.end,
             size=(job.width, job.height),
             fits=tuple(plan.given.fit for plan in job.plans) if job.canvas else None,
         )
+        return finished(composed, job.post, job.composed, job.plans[0].device)
 
     clip.frames = draw() if keep is None else keep.frames(draw)
     return clip

@@ -62,6 +62,11 @@ def _from_record(path: Path) -> Shot | Storyboard:
         raise MediaError(
             f"{path} carries no record of kinema's; only files made without --no-record can be made again."
         )
+    if not record.shot:
+        raise MediaError(
+            f"{path} was not made by kinema, only interpolated; run kinema interpolate on "
+            f"{record.post.get('of', 'its source')} again."
+        )
     try:
         return from_mapping(dict(record.shot))
     except ConfigError as error:

@@ -25,6 +25,7 @@ from kinema.story.camera import AnyCamera, Camera
 from kinema.story.lora import Lora, as_loras
 from kinema.story.media import MediaPath
 from kinema.story.positions import FramePosition
+from kinema.story.post import Interpolate
 from kinema.story.redraw import Mode, Redraw
 from kinema.story.settings import Settings
 from kinema.story.sound import Sound
@@ -253,6 +254,9 @@ class Shot(Settings):
         "native",
         title="Dialect",
         description="how texts such as 0:(1), 30:(2) are read; deforum gives Deforum's values",
+    )
+    interpolate: Interpolate | None = Field(
+        None, title="Interpolate", description="another rate for the file, frames in between by flow"
     )
     fit: Literal["crop", "pad", "stretch"] = Field(
         "crop", title="Fit", description="how a picture of another shape fills the frame"

@@ -1,0 +1,92 @@
+"""The verb that changes a clip's rate: interpolate."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, cast
+
+import typer
+
+from kinema.cli.help import VerbCommand
+from kinema.cli.make import free_name
+from kinema.cli.options import with_options
+from kinema.cli.progress import Reporter
+from kinema.core.errors import MediaError
+
+
+def _option(*names: str, help: str, metavar: str | None = None, panel: str = "Output") -> Any:
+    return typer.Option(*names, help=help, metavar=metavar, rich_help_panel=panel, show_default=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileOptions:
+    """Where the new clip goes."""
+
+    out: Annotated[
+        Path | None, _option("--out", "-o", metavar="FILE", help="File to write; the suffix is the format.")
+    ] = None
+    overwrite: Annotated[bool, _option("--overwrite", help="Replace an existing file.")] = False
+    quality: Annotated[
+        str, _option("--quality", metavar="NAME", help="small, medium, high (default) or lossless.")
+    ] = "high"
+    no_record: Annotated[bool, _option("--no-record", help="Leave out of the file how it was made.")] = False
+    sidecar: Annotated[
+        bool, _option("--sidecar", help="Also write how it was made beside the file, as JSON.")
+    ] = False
+    dry_run: Annotated[bool, _option("--dry-run", help="Say what would be made and stop.")] = False
+    format: Annotated[
+        str, _option("--format", metavar="NAME", help="text (default), or json: one event a line.")
+    ] = "text"
+    quiet: Annotated[bool, _option("--quiet", "-q", help="Say nothing but errors.")] = False
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb."""
+    app.command(cls=VerbCommand, rich_help_panel="Make a file")(with_options(interpolate))
+
+
+def interpolate(
+    clip: Annotated[Path, typer.Argument(metavar="CLIP", help="The clip.", show_default=False)],
+    file: FileOptions,
+    fps: Annotated[
+        str,
+        _option("--fps", metavar="RATE", help="The new rate: 24, 30000/1001.", panel="Interpolate"),
+    ] = "24",
+    method: Annotated[
+        str,
+        _option("--method", metavar="NAME", help="flow, minterpolate or blend.", panel="Interpolate"),
+    ] = "flow",
+    loop: Annotated[
+        bool, _option("--loop", help="Let the last frame go on into the first.", panel="Interpolate")
+    ] = False,
+    device: Annotated[
+        str, _option("--device", metavar="NAME", help="auto, cpu, cuda, cuda:1 or mps.", panel="Interpolate")
+    ] = "auto",
+) -> None:
+    """Give a clip more frames a second, drawn in between along the motion.
+
+    \b
+    kinema interpolate rooster.mp4 --fps 24 -o smooth.mp4
+    """
+    from kinema.io.video_write import check_output
+    from kinema.pipelines.post import interpolate_clip
+    from kinema.story.post import Interpolate
+
+    wanted = Interpolate.make(fps=fps, method=method)
+    out = file.out or free_name(f"{clip.stem}-{str(wanted.fps).replace('/', '-')}fps", clip.suffix or ".mp4")
+    if out.is_file() and not file.overwrite:
+        raise MediaError(f"{out} exists; choose another name, or add --overwrite.")
+    quality = cast("Any", file.quality)  # the writer checks it
+    with Reporter(file.format, quiet=file.quiet) as report:
+        made = interpolate_clip(clip, wanted, loop=loop, device=device, on_progress=report)
+        check_output(out, fps=made.fps, overwrite=file.overwrite, quality=quality)
+        width, height = made.size or (0, 0)
+        text = f"{out}  {len(made)} frames at {made.fps} fps, {width}x{height}"
+        facts = {"frames": len(made), "fps": str(made.fps), "width": width, "height": height}
+        if file.dry_run:
+            report.done(text, path=str(out), **facts)
+            return
+        made.record = None if file.no_record else made.record
+        made.save(out, overwrite=file.overwrite, sidecar=file.sidecar, quality=quality, on_note=report.note)
+        report.done(text, path=str(out), **facts)

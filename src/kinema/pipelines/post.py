@@ -1,0 +1,167 @@
+"""The last step before a file: a clip's frames brought to another rate.
+
+frames <- interpolate <- compose <- the shots
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kinema.core.contracts import OnProgress, Progress, Record
+from kinema.core.errors import ConfigError
+from kinema.io.clip import Clip
+from kinema.story.post import Interpolate, Method
+from kinema.story.shot import Shot
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Post:
+    """What is done to the frames of a clip.
+
+    Attributes:
+        old_fps, new_fps: frames per second, as fractions' texts.
+        method: how frames in between are drawn.
+        loop: the last frame goes on into the first.
+    """
+
+    old_fps: str
+    new_fps: str
+    method: Method
+    loop: bool
+
+    @property
+    def ratio(self) -> Fraction:
+        """New frames for an old one."""
+        return Fraction(self.new_fps) / Fraction(self.old_fps)
+
+    def count(self, frames: int) -> int:
+        """Frames of the file; a clip keeps its first and last times, a loop its duration."""
+        from kinema.animation.interpolate import count
+
+        return count(frames, self.ratio, loop=self.loop)
+
+
+def plan_post(shots: Sequence[Shot], fps: str, *, loop: bool) -> Post | None:
+    """What the shots of one file ask for, None where it is nothing.
+
+    Args:
+        shots: of the file; all ask for the same.
+        fps: at which their frames are made.
+        loop: the file is one loop.
+
+    Raises:
+        ConfigError: shots that ask for different things.
+    """
+    asked = {shot.interpolate for shot in shots}
+    if len(asked) > 1:
+        raise ConfigError("one clip has one rate: write interpolate beside the shots, for all of them.")
+    (wanted,) = asked
+    return None if wanted is None else _post(wanted, fps, loop=loop)
+
+
+def _post(wanted: Interpolate, fps: str, *, loop: bool) -> Post:
+    return Post(old_fps=fps, new_fps=str(Fraction(str(wanted.fps))), method=wanted.method, loop=loop)
+
+
+def finished(
+    frames: Iterator[np.ndarray], post: Post | None, length: int, device: str
+) -> Iterator[np.ndarray]:
+    """The frames of the file.
+
+    Args:
+        frames: uint8 `[H, W, 3 or 4]` as they are made; drawn two at a time.
+        post: what is done to them.
+        length: how many there are.
+        device: as the shot asks for it.
+    """
+    if post is None or post.ratio == 1:
+        return frames
+    if post.method == "minterpolate":
+        from kinema.io.minterpolate import minterpolated
+
+        around = _around(frames) if post.loop else frames
+        old, new = Fraction(post.old_fps), Fraction(post.new_fps)
+        return minterpolated(around, old, new, post.count(length))
+    from kinema.animation.interpolate import interpolated
+    from kinema.core.runtime import resolve_device
+
+    where = resolve_device(device)
+    return interpolated(frames, post.ratio, post.method, loop=post.loop, device=where)
+
+
+def _around(frames: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+    """A loop's frames, then its first ones again, for a filter that looks ahead."""
+    first = list(islice(frames, 3))
+    return chain(first, frames, first)
+
+
+def interpolate_clip(
+    path: str | Path,
+    wanted: Interpolate,
+    *,
+    loop: bool = False,
+    device: str = "auto",
+    on_progress: OnProgress | None = None,
+) -> Clip:
+    """A clip on disk at another rate, as a stream; its record says what was done.
+
+    Args:
+        path: the clip.
+        wanted: rate and method.
+        loop: the last frame goes on into the first; a clip that was made as a loop stays one.
+        device: where flow is computed.
+        on_progress: called with events; raise from it to stop.
+    """
+    clip = Clip.open(path)
+    loop = loop or (clip.record is not None and bool(clip.record.shot.get("loop")))
+    post = _post(wanted, str(clip.fps), loop=loop)
+    total = post.count(len(clip))
+    record = _with_post(clip.record, post, wanted, Path(path))
+    frames = finished(iter(clip), post, len(clip), device)
+    told = _told(frames, total, on_progress or (lambda _: None))
+    return replace(clip, frames=told, fps=Fraction(post.new_fps), record=record, count=total)
+
+
+def _told(frames: Iterator[np.ndarray], total: int, on_progress: OnProgress) -> Iterator[np.ndarray]:
+    for done, frame in enumerate(frames, start=1):
+        on_progress(Progress("interpolate", done, total))
+        yield frame
+
+
+def _with_post(record: Record | None, post: Post, wanted: Interpolate, path: Path) -> Record:
+    """The clip's own record with the file's rate, and what was done; alone for a stranger's clip."""
+    setting = wanted.model_dump(mode="json")
+    done = {
+        "of": path.name,
+        "sha256": _hash(path),
+        "fps": post.old_fps,
+        "interpolate": setting,
+        "loop": post.loop,
+    }
+    if record is None:
+        return Record({}, post=done)
+    whole: dict[str, Any] = dict(record.shot)
+    if "shots" in whole:
+        whole["shots"] = [_changed(shot, setting) for shot in whole["shots"]]
+    else:
+        whole = _changed(whole, setting)
+    return replace(record, shot=whole, post=done)
+
+
+def _changed(shot: Mapping[str, Any], setting: Mapping[str, Any]) -> dict[str, Any]:
+    return {**shot, "interpolate": dict(setting)}
+
+
+def _hash(path: Path) -> str:
+    if not path.is_file():  # a folder of pictures, or a pattern of numbered ones
+        return ""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
