@@ -89,7 +89,12 @@ class Job:
     @property
     def fps(self) -> str:
         """Frames per second of the file, as a fraction's text."""
-        return self.plans[0].geometry.fps if self.post is None else self.post.new_fps
+        return self.made_fps if self.post is None else self.post.new_fps
+
+    @property
+    def made_fps(self) -> str:
+        """Frames per second at which the shots are made."""
+        return self.plans[0].geometry.fps
 
     @property
     def seed(self) -> int:

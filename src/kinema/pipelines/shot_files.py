@@ -50,7 +50,7 @@ def shot_files(job: Job, folder: Path, suffix: str, *, overwrite: bool, quality:
         raise MediaError(f"cannot make the folder {str(folder)!r}: {error.strerror}.") from None
     paths = shot_paths(job, folder, suffix)
     for path in paths:
-        check_output(path, fps=job.fps, overwrite=overwrite, quality=quality)
+        check_output(path, fps=job.made_fps, overwrite=overwrite, quality=quality)
     written: set[int] = set()
 
     def each(index: int, frames: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
@@ -59,7 +59,7 @@ def shot_files(job: Job, folder: Path, suffix: str, *, overwrite: bool, quality:
         save = partial(
             write_video,
             paths[index],
-            fps=job.fps,
+            fps=job.made_fps,
             record=_record(job.plans[index]),
             overwrite=again,
             quality=quality,
@@ -72,5 +72,5 @@ def shot_files(job: Job, folder: Path, suffix: str, *, overwrite: bool, quality:
 def _record(plan: Plan) -> Record | None:
     """What makes the shot again by itself; None for one that begins from the shot before it."""
     leans = plan.given.extend == PREVIOUS or any(held.image == PREVIOUS for held in plan.given.held)
-    alone = {name: value for name, value in plan.shot.items() if name != "transition"}
+    alone = {name: value for name, value in plan.shot.items() if name not in ("transition", "interpolate")}
     return None if leans else Record(alone, {"id": plan.model}, versions())
