@@ -47,6 +47,7 @@ POINTS: Mapping[str, str] = MappingProxyType(
         "publish.done": "every file has its final name",
         "clean.begun": "nothing of the kept state is removed yet",
         "clean.shots": "the shots' states are removed, the job's file is there",
+        "clean.job": "the job's file is removed, its folder is there",
         "clean.done": "the state folder is removed",
     }
 )

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from kinema.core.errors import MediaError
 from kinema.core.failpoints import reach
-from kinema.io.locks import LOCK_END, try_claim
+from kinema.io.locks import LOCK_END, STATE_END, Lock, try_claim
 
 _NEW, _WORK, _END = ".kinema-new-", ".kinema-", ".partial"
 
@@ -59,7 +59,7 @@ def staging(folder: Path) -> Iterator[Path]:
 
 
 def sweep(folder: Path) -> None:
-    """Remove the working folders and locks in `folder` that no living process has claimed."""
+    """Remove what the dead left in `folder`: working folders and locks without a claim, empty state folders."""
     with os.scandir(folder) as entries:
         hidden = [entry for entry in entries if entry.name.startswith(".")]
     for entry in hidden:
@@ -67,6 +67,12 @@ def sweep(folder: Path) -> None:
         if working or entry.name.endswith(LOCK_END):
             with contextlib.suppress(OSError):
                 _remove_unclaimed(Path(entry.path))
+        elif entry.name.endswith(STATE_END):
+            path = Path(entry.path)
+            with contextlib.suppress(OSError), os.scandir(path) as inside:
+                if next(inside, None) is None:
+                    with Lock(path.with_name(path.name.removesuffix(STATE_END) + LOCK_END), str(path)):
+                        path.rmdir()
 
 
 def _remove_unclaimed(path: Path) -> None:

@@ -17,7 +17,7 @@ from types import TracebackType
 from kinema.core.errors import MediaError
 from kinema.core.failpoints import reach
 
-LOCK_END = ".kinema.lock"
+STATE_END, LOCK_END = ".kinema", ".kinema.lock"
 # A network file system may know no locks; then there is no claim, rather than no render.
 _UNKNOWN = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 

@@ -27,7 +27,7 @@ import numpy as np
 from kinema.core.errors import ConfigError, MediaError, NumericError
 from kinema.core.failpoints import reach
 from kinema.io.atomic import sync
-from kinema.io.locks import LOCK_END, Lock
+from kinema.io.locks import LOCK_END, STATE_END, Lock
 from kinema.io.picture_write import numbered
 from kinema.io.record import sidecar_path
 from kinema.pipelines.durable_pace import Every, Pace
@@ -150,7 +150,7 @@ def shot_folder(folder: Path, key: str) -> Path:
 def _hidden(name: str) -> str:
     if len(os.fsencode(name)) > _LONGEST:
         name = hashlib.sha256(os.fsencode(name)).hexdigest()[:32]
-    return f".{name}.kinema"
+    return f".{name}{STATE_END}"
 
 
 class Keep:
@@ -287,6 +287,7 @@ class Keep:
             reach("clean.shots")
             for name in (f"{JOB}.new", JOB):
                 (self.folder / name).unlink(missing_ok=True)
+            reach("clean.job")
             with contextlib.suppress(OSError):  # not empty: someone else's files are in it
                 self.folder.rmdir()
         reach("clean.done")
@@ -310,4 +311,4 @@ def _digest(path: Path) -> str:
 def lock_of(out: Path) -> Lock:
     """The claim on an output."""
     folder = state_folder(out)
-    return Lock(folder.with_name(folder.name.removesuffix(".kinema") + LOCK_END), str(out))
+    return Lock(folder.with_name(folder.name.removesuffix(STATE_END) + LOCK_END), str(out))
