@@ -59,7 +59,7 @@ def staging(folder: Path) -> Iterator[Path]:
 
 
 def sweep(folder: Path) -> None:
-    """Remove what the dead left in `folder`: working folders and locks without a claim, empty state folders."""
+    """Remove what the dead left in `folder`: unclaimed working folders and locks, empty state folders."""
     with os.scandir(folder) as entries:
         hidden = [entry for entry in entries if entry.name.startswith(".")]
     for entry in hidden:
