@@ -21,13 +21,20 @@ ELSEWHERE = {
     "extend": "extend",
     "transition": "a shot file; only there is a shot before",
     "sound": "a shot file",
+    "loras": "--lora, --lora-high, --lora-low",
 }
+LORAS = {"lora", "lora_high", "lora_low"}
 
 
 def test_every_field_of_a_shot_is_reachable():
     options = {f.name for f in fields(ShotOptions)}
-    assert options - {"size"} == set(Shot.model_fields) - set(ELSEWHERE)
-    assert options <= set(Shot.names())
+    assert options - {"size"} - LORAS == set(Shot.model_fields) - set(ELSEWHERE)
+    assert options - LORAS <= set(Shot.names())
+    found = ShotOptions(lora=["a.safetensors:0.5"], lora_low=["b.safetensors"]).given()["loras"]
+    assert [(lora["path"], lora.get("expert")) for lora in found] == [
+        ("a.safetensors", None),
+        ("b.safetensors", "low"),
+    ]
 
 
 def test_nothing_said_is_nothing_given():
