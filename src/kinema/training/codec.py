@@ -62,6 +62,7 @@ class _Moments:
 
     def add(self, rows: Tensor) -> None:
         self.count += rows.shape[0]
+        rows = rows.double() if rows.is_cuda else rows  # a GPU's fast float32 products have 10 bits
         self.total += rows.double().sum(dim=0).cpu()
         self.outer += (rows.T @ rows).double().cpu()
 

@@ -57,6 +57,7 @@ class Frames:
     def draw(self, index: int) -> Tensor:
         """Frames `[B, 3, F, H, W]` in -1..1 of batch `index`."""
         if index != self.next:
+            self.coming.close()
             self.coming = batches(self.drawer, index, workers=self.workers)
         self.next = index + 1
         batch = next(self.coming)
@@ -64,6 +65,10 @@ class Frames:
         if index % 2 == 0:
             return frames_BCFHW
         return vary(frames_BCFHW, generator(self.seed, f"vary/{index}"))
+
+    def close(self) -> None:
+        """Let the processes go."""
+        self.coming.close()
 
 
 def codec_stage(
@@ -96,6 +101,7 @@ def codec_stage(
         section = config["linear"]
         source = Frames(bank, gather, config, section, "linear", device, workers)
         fit_linear(fitted, (source.draw(i) for i in range(section["batches"])))
+        source.close()
         fitted.save(linear)
     codec = PatchCodec.from_folder(linear).to(device)
     section = dict(config["decoder"])
@@ -103,6 +109,7 @@ def codec_stage(
     shape = {"frames": settings.frames, "batch": settings.batch}
     source = Frames(bank, gather, config, shape, "decoder", device, workers)
     train_decoder(codec, source.draw, settings, folder, seed=config["seed"], pace=pace)
+    source.close()
     codec.save(folder / "codec")
     check = Frames(bank, gather, config, shape, "check", device)
     for kind, is_linear in (("linear", True), ("decoder", False)):

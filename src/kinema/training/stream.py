@@ -9,7 +9,7 @@ from __future__ import annotations
 import multiprocessing
 import pickle
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
 from random import Random
@@ -109,7 +109,7 @@ class Drawer:
         return Batch(step, number, held, captions, values)
 
 
-def batches(drawer: Drawer, first: int, *, workers: int = 0) -> Iterator[Batch]:
+def batches(drawer: Drawer, first: int, *, workers: int = 0) -> Generator[Batch, None, None]:
     """Batches `first`, `first + 1`, ... without end; drawn ahead by processes when `workers` is above 0."""
     if workers == 0:
         step = first
