@@ -125,7 +125,7 @@ def opened(
                 keys=tuple(plan_keys(job, models)),
                 frames=tuple(shot_frames(plan) for plan in job.plans),
                 models=tuple(plan.model for plan in job.plans),
-                fps=str(job.fps),
+                fps=job.made_fps,
                 made_with=json.loads(json.dumps(made_with(job, models))),
             )
             keep = Keep(folder, every=state.every, note=note)
