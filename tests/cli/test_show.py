@@ -165,3 +165,10 @@ def test_a_preview_needs_no_weights(no_weights, here, files, capsys):
     assert "s-preview.png' exists" in capsys.readouterr().err
     assert kinema.cli.run(["plan", "s.yaml", "--plot", "x.jpg"]) == 2
     assert "end it in .png or .svg" in capsys.readouterr().err
+
+
+def test_a_storyboard_has_a_schema(capsys):
+    assert kinema.cli.run(["schema", "storyboard"]) == 0
+    assert json.loads(capsys.readouterr().out)["title"] == "Storyboard"
+    assert kinema.cli.run(["schema", "story"]) == 2
+    assert "Did you mean 'storyboard'?" in capsys.readouterr().err

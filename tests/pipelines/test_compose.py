@@ -213,3 +213,10 @@ def test_a_match_leaves_frame_0_to_the_shot_before(model, tmp_path):
     twice = {"prompt": "b", "transition": "match", "keyframes": [str(tmp_path / "a.png")]}
     with pytest.raises(ConfigError, match="transition match holds frame 0 already"):
         make_job(board(model, "a", twice))
+
+
+def test_what_is_wrong_in_a_plan_names_its_shot(model):
+    with pytest.raises(GeometryError, match=r"shots\[1\]: frames=10 is not 1 \+ a multiple of 4"):
+        make_job(board(model, "a", {"prompt": "b", "frames": 10}))
+    with pytest.raises(GeometryError, match=r"^frames=10 is not"):
+        make_job(Storyboard.from_mapping({"model": model.card.id, "shots": [{"prompt": "b", "frames": 10}]}))

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+import kinema
+from kinema.pipelines import cards
 from kinema.pipelines.job import make_job
 from kinema.story.files import parse_yaml
 from kinema.story.storyboard import Storyboard, from_mapping
@@ -26,3 +28,11 @@ def test_the_first_one_is_planned():
     job = make_job(from_mapping(parse_yaml(BOARDS[0])))
     assert [join.kind for join in job.joins] == ["fade", "dissolve", "match", "cut"]
     assert job.length == 17 + 17 + 17 + 16 - 8 - 1
+
+
+def test_the_python_on_it_runs(small, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cards, "EMBEDDED_FOLDER", small)
+    (block,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    exec(compile(block, "docs/storyboards.md", "exec"), {"kinema": kinema})
+    assert kinema.Clip.open("story.mp4").array().shape[0] == 2 * 9 - 8

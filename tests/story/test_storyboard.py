@@ -1,6 +1,8 @@
 """Shot files: read strictly, written so that they are read back, paths taken from the file's folder."""
 
+import json
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -208,3 +210,16 @@ def test_text_is_quoted_where_yaml_would_read_something_else(tmp_path, text):
     except UnicodeEncodeError:  # half a surrogate pair: no shot holds one
         return
     assert parse_yaml(path.read_text(encoding="utf-8")) == {"a": text}
+
+
+def test_the_schema_of_a_storyboard_knows_what_stands_beside_its_shots():
+    schema = Storyboard.file_schema()
+    assert schema["required"] == ["shots"]
+    beside = set(schema["properties"])
+    assert {"shots", "end", "canvas", "vars", "size", "fps", "prompt"} <= beside
+    assert not {"name", "keyframes", "extend"} & beside
+    text, shot = schema["properties"]["shots"]["items"]["anyOf"]
+    assert text == {"type": "string"}
+    assert set(shot["properties"]) == {*Shot.names(), "vars"}
+    named = set(re.findall(r"#/\$defs/(\w+)", json.dumps(schema)))
+    assert named <= set(schema["$defs"])

@@ -118,11 +118,21 @@ def inspect(
     typer.echo(json.dumps(json.loads(record.to_json()), indent=2, ensure_ascii=False))
 
 
-def schema() -> None:
-    """Print the JSON schema of a shot, for editors and programs."""
+def schema(
+    what: Annotated[
+        str,
+        typer.Argument(metavar="[WHAT]", help="shot (default), or storyboard.", show_default=False),
+    ] = "shot",
+) -> None:
+    """Print the JSON schema of a shot or a storyboard, for editors and programs."""
+    from kinema.core.errors import unknown_name
     from kinema.story.shot import Shot
+    from kinema.story.storyboard import Storyboard
 
-    typer.echo(json.dumps(Shot.model_json_schema(), indent=2, ensure_ascii=False))
+    found = {"shot": Shot.model_json_schema, "storyboard": Storyboard.file_schema}
+    if what not in found:
+        raise unknown_name("schema", what, found)
+    typer.echo(json.dumps(found[what](), indent=2, ensure_ascii=False))
 
 
 def models(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
 from typing import Any
 
-from kinema.core.errors import ConfigError, GeometryError
+from kinema.core.errors import ConfigError, GeometryError, MediaError, ModelError
 from kinema.io.audio_source import open_audio
 from kinema.io.mux import AudioPart
 from kinema.pipelines.cards import ModelCard, read_card
@@ -119,7 +120,8 @@ def make_job(request: Shot | Storyboard, *, local_files_only: bool = False) -> J
     for i, shot in enumerate(shots):
         _check_same_model(i + 1, shot, plans)
         after = plans[-1].geometry if plans else None
-        plans.append(make_plan(shot, cards[shot.model], after, _sound_begins(shots, plans)))
+        with _told_which(i, len(shots)):
+            plans.append(make_plan(shot, cards[shot.model], after, _sound_begins(shots, plans)))
     _check_one_clip(plans, sized=board.canvas is not None)
     fps = Fraction(plans[0].geometry.fps)
     joins = tuple(join(shot.transition, fps, first=i == 0) for i, shot in enumerate(shots))
@@ -133,6 +135,17 @@ def make_job(request: Shot | Storyboard, *, local_files_only: bool = False) -> J
     loop = len(plans) == 1 and plans[0].geometry.loop and joins[0] == end == CUT
     post = plan_post(shots, plans[0].geometry.fps, loop=loop)
     return Job(tuple(plans), cards, whole, joins, end, board.canvas, audio, post)
+
+
+@contextmanager
+def _told_which(index: int, shots: int) -> Iterator[None]:
+    """Put the shot in front of what is wrong with it, where there are several."""
+    try:
+        yield
+    except (ConfigError, GeometryError, MediaError, ModelError) as error:
+        if shots == 1 or type(error) not in (ConfigError, GeometryError, MediaError, ModelError):
+            raise
+        raise type(error)(f"shots[{index}]: {error}") from None
 
 
 def _sound_begins(shots: Sequence[Shot], plans: Sequence[Plan]) -> float:

@@ -70,6 +70,27 @@ class Storyboard(Settings):
         own = whole if variables is None else substituted(whole, variables)
         return {**own, "shots": tuple(_shot(i, shot, defaults, variables) for i, shot in enumerate(shots))}
 
+    @classmethod
+    def file_schema(cls) -> dict[str, Any]:
+        """The JSON schema of a storyboard file, with defaults beside `shots` and variables."""
+        own, shot = cls.model_json_schema(), Shot.model_json_schema()
+        scalar = {"type": ["string", "number", "boolean"]}
+        names = {"vars": {"title": "Variables", "type": "object", "additionalProperties": scalar}}
+        size = {"title": "Size", "description": "WIDTHxHEIGHT", "type": ["string", "array"]}
+        fields = {**shot["properties"], "size": size}
+        defaults = {name: field for name, field in fields.items() if name not in _PER_SHOT}
+        one = {"type": "object", "properties": {**fields, **names}, "additionalProperties": False}
+        shots = {**own["properties"]["shots"], "items": {"anyOf": [{"type": "string"}, one]}}
+        definitions = {**own.get("$defs", {}), **shot.get("$defs", {})}
+        return {
+            "$defs": {name: value for name, value in definitions.items() if name != "Shot"},
+            "title": "Storyboard",
+            "type": "object",
+            "properties": {**defaults, **names, **own["properties"], "shots": shots},
+            "required": ["shots"],
+            "additionalProperties": False,
+        }
+
     @model_validator(mode="after")
     def _one_clip(self) -> Storyboard:
         first = self.shots[0]
