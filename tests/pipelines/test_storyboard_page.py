@@ -35,4 +35,4 @@ def test_the_python_on_it_runs(small, tmp_path, monkeypatch):
     monkeypatch.setattr(cards, "EMBEDDED_FOLDER", small)
     (block,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
     exec(compile(block, "docs/storyboards.md", "exec"), {"kinema": kinema})
-    assert kinema.Clip.open("story.mp4").array().shape[0] == 2 * 9 - 8
+    assert kinema.Clip.open("story.mp4").array().shape[0] == 2 * 9 - 4
