@@ -91,6 +91,7 @@ def modules(*layers: str) -> list[str]:
         f"import {', '.join(modules('story'))}",
         "import kinema.cli",
         "import kinema; kinema.Shot(prompt='a'); kinema.Storyboard; kinema.Schedule('t'); kinema.KinemaError",
+        "import kinema; kinema.Schedule.parse('0:(1)').values(10); kinema.animation.camera.matrix_2d",
         "import kinema.pipelines.cards as c; c.read_card('embedded')",
     ],
 )

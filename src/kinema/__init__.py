@@ -47,6 +47,8 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
+    if name == "animation":  # kinema.animation.camera.matrix_2d
+        return import_module("kinema.animation")
     if name not in _HOMES:
         raise AttributeError(f"module 'kinema' has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)

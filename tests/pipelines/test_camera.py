@@ -17,6 +17,7 @@ from kinema.animation.depth import FlatDepth, GivenDepth
 from kinema.animation.warp import warp_frame
 from kinema.core.errors import ConfigError, ModelError
 from kinema.core.runtime import frame_noise
+from kinema.pipelines.camera_known import moved_latents
 from kinema.pipelines.camera_moves import CameraMoves
 from kinema.pipelines.cards import read_card
 from kinema.pipelines.conditioning import condition
@@ -186,3 +187,20 @@ def test_a_clip_with_a_camera_is_made_again_from_its_file(model, picture, tmp_pa
     saved = clip.save(tmp_path / "clip.mp4")
     again = kinema.render(Path(saved), model=model)
     assert np.array_equal(again.array(), clip.array())
+
+
+def test_a_camera_that_follows_goes_around_a_loop(model, picture):
+    shot = Shot(
+        model=model.card.id,
+        seed=3,
+        frames=8,
+        steps=3,
+        loop=True,
+        keyframes=[f"{picture}@0"],
+        camera={"roll": "90 * t", "follow": 1},
+    )
+    plan = make_plan(shot, model.card)
+    assert condition(plan, model).start_BCTYX.shape[2] == plan.geometry.latent_frames == 2
+    seen = moved_latents(plan, plan.camera, model, None)
+    # four quarter turns are a whole one: both groups show the same, and so does what goes before each
+    torch.testing.assert_close(seen[:, :, 1], seen[:, :, 0], atol=1e-3, rtol=1e-3)

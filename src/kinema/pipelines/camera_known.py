@@ -17,7 +17,7 @@ from kinema.io.clip import Clip
 from kinema.pipelines.camera_moves import CameraMoves, NoiseCarry
 from kinema.pipelines.camera_plan import CameraPlan
 from kinema.pipelines.given import HeldImage
-from kinema.pipelines.known import picture, to_pixels
+from kinema.pipelines.known import encoded, picture, to_pixels
 from kinema.pipelines.model import Model
 from kinema.pipelines.plan import Plan
 
@@ -32,7 +32,7 @@ def moved_latents(plan: Plan, camera: CameraPlan, model: Model, previous: Clip |
     for f in range(plan.geometry.frames):
         held = _last_before(plan.given.held, f)
         frames.append(moves.warp(shown(held), held.frame, f)[0].clamp(0, 1))
-    return model.vae.encode((torch.stack(frames, dim=2) * 2 - 1).to(model.device))
+    return encoded((torch.stack(frames, dim=2) * 2 - 1).to(model.device), plan, model)
 
 
 def camera_noise(

@@ -80,12 +80,18 @@ def source_latents(plan: Plan, model: Model) -> Tensor:
         raise MediaError(f"{plan.given.source} has no frames; give a clip with one at least.")
     frames += frames[-1:] * (g.frames - len(frames))
     fitted = [fit_image(frame, g.width, g.height, plan.given.fit) for frame in frames]
+    return encoded(to_pixels(fitted, model.device), plan, model)
+
+
+def encoded(pixels_BCFHW: Tensor, plan: Plan, model: Model) -> Tensor:
+    """`[1, C, T, Y, X]` of the pixels of every frame of the plan, -1..1."""
+    g = plan.geometry
     if not g.loop:
-        return model.vae.encode(to_pixels(fitted, model.device))
+        return model.vae.encode(pixels_BCFHW)
     # the encoder, too, comes to a loop's first frame from its end
     before = model.card.stride.pixel_frames(1 + model.vae.memory)
-    around = [fitted[f % g.frames] for f in range(-before, g.frames)]
-    return model.vae.encode(to_pixels(around, model.device))[:, :, -g.latent_frames :]
+    places = torch.arange(-before, g.frames, device=pixels_BCFHW.device) % g.frames
+    return model.vae.encode(pixels_BCFHW[:, :, places])[:, :, -g.latent_frames :]
 
 
 def tail_of(plan: Plan, model: Model, previous: Clip | None) -> Tail | None:
