@@ -137,3 +137,19 @@ def test_every_model_of_a_storyboard_has_its_own(wan):
     job = make_job(board)
     assert preview_clip(job).array().shape == (18, 64, 64, 3)
     assert len({replace(card, id="").family for card in job.cards.values()}) == 2
+
+
+def test_windows_and_loops_have_previews():
+    """Every window agrees on what a frame shows, so a long clip is as sharp as a short one."""
+    prompts = {0: "a fox", 32: "a wolf"}
+    long = frames(frames=33, prompt=prompts)
+    assert background(long)[0] == pytest.approx(background(frames(prompt="a fox"))[0], abs=6)
+    assert background(long)[-1] == pytest.approx(background(frames(prompt="a wolf"))[-1], abs=6)
+    rows = [clip[k, 24:40].mean(axis=(0, 2)) for clip, k in ((long, 0), (long, 16), (long, 32))]
+    disc = [np.abs(row - np.median(row)).argmax() for row in rows]
+    assert disc[0] < 32 < disc[1] and disc[2] < 32
+    loop = frames(frames=32, loop=True, prompt="a fox")
+    steps = np.abs(np.diff(loop, axis=0, append=loop[:1])).mean(axis=(1, 2, 3))
+    assert steps[-1] <= 1.5 * steps.max(initial=0, where=np.arange(32) < 31)
+    assert frames(frames=33, windows="continue").shape == (33, 64, 64, 3)
+    assert frames(frames=33, blend="velocity", prompt=prompts).shape == (33, 64, 64, 3)

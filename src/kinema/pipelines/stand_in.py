@@ -2,8 +2,9 @@
 
     p(x_0) = N(a m, t^2)        E[x_0 | x_s] = a m + t^2 (1 - s) / ((1 - s)^2 t^2 + s^2) (x_s - (1 - s) a m)
 
-The mean m is a picture for each prompt: a colour, and a disc that crosses the frame from left to right, mixed
-with the weights that the conditioning carries. A seed shows as grain; guidance as strength of colour; a clip
+The mean m is a picture for each prompt: a colour, and a disc that crosses the frame from left to right (under
+windows there and back, once in the length that the model learned), mixed with the weights that the conditioning
+carries. A seed shows as grain; guidance as strength of colour; a clip
 that is made over, or a canvas that is redrawn, keeps as much of itself as its strength leaves. Prompts, held
 pictures, strengths, windows, cameras and transitions thus go through the code that a render goes through, and
 show where they act; what the checkpoint itself would make of the words is not known.
@@ -44,7 +45,12 @@ def stand_in(card: ModelCard, columns: int) -> Model:
     """
     detail = next(n for n in DETAILS if card.stride.space % n == 0 and (n * columns <= CELLS or n == 1))
     codec = StandInCodec(card.stride, detail)
-    dit = StandInFlow(detail, strength=1 / max(1.0, card.defaults.guidance), masks=card.stride.time)
+    dit = StandInFlow(
+        detail,
+        strength=1 / max(1.0, card.defaults.guidance),
+        masks=card.stride.time,
+        learned=card.stride.latent_frames(card.defaults.frames),
+    )
     return Model(
         card=replace(card, latent_channels=3 * detail**2, family="embedded"),
         dit=cast("VideoDiT", dit),  # all of it that a render calls
@@ -73,10 +79,16 @@ class StandInWords:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Palette:
-    """Colours of K prompts and their shares: what the flow reads of a conditioning."""
+    """Colours of K prompts and their shares, and of a window its places in the clip."""
 
     color_KC: Tensor
     weights_TK: Tensor | None
+    places: tuple[int, ...] | None = None
+
+    def at(self, frames: list[int]) -> Palette:
+        """The same prompts over these latent frames."""
+        weights = None if self.weights_TK is None else self.weights_TK[frames]
+        return Palette(self.color_KC, weights, tuple(frames))
 
     def over(self, latent_frames: int) -> Tensor:
         """The mixed colour of each latent frame `[T, 3]`."""
@@ -99,12 +111,13 @@ class StandInFlow:
         detail: picture cells along a latent position's side.
         strength: factor on the colours, so that guidance has room.
         masks: mask channels of a latent frame, for models that read masks.
+        learned: latent frames of a window in which the disc crosses the picture.
     """
 
     config = _Config()
 
-    def __init__(self, detail: int, strength: float, masks: int) -> None:
-        self.detail, self.strength, self.masks = detail, strength, masks
+    def __init__(self, detail: int, strength: float, masks: int, learned: int = 2) -> None:
+        self.detail, self.strength, self.masks, self.learned = detail, strength, masks, learned
 
     def prepare(self, given: Conditioning) -> Palette:
         """Read the colours and weights of a clip's prompts."""
@@ -132,14 +145,20 @@ class StandInFlow:
         height, width = rows * self.detail, columns * self.detail
         down = (torch.arange(height) + 0.5) / height
         across = (torch.arange(width) + 0.5) / height
-        share_T = torch.arange(frames) / (frames - 1) if frames > 1 else torch.tensor([0.5])
-        place_T = width / height * (0.25 + 0.5 * share_T)
+        place_T = width / height * (0.25 + 0.5 * self._way(frames, palette))
         far = (across[None, None] - place_T[:, None, None]) ** 2 + (down[None, :, None] - 0.5) ** 2
         disc_THW = (far < RADIUS**2).to(x_BCTYX)
         faint_TC = color_TC * 0.55
         picture = einsum(faint_TC, 1 - disc_THW, "T C, T H W -> C T H W")
         picture = picture + einsum(color_TC * 1.2, disc_THW, "T C, T H W -> C T H W")
         return packed(picture[None], self.detail)
+
+    def _way(self, frames: int, palette: Palette) -> Tensor:
+        """How far across the disc is `[T]`, 0..1: the same in every window that sees a latent frame."""
+        if palette.places is not None:
+            crossings_T = torch.tensor(palette.places) / max(1, self.learned - 1)
+            return 1 - (crossings_T % 2 - 1).abs()
+        return torch.arange(frames) / (frames - 1) if frames > 1 else torch.tensor([0.5])
 
 
 def packed(picture_BCTHW: Tensor, detail: int) -> Tensor:
