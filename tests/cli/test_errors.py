@@ -52,6 +52,13 @@ MISTAKES: dict[tuple[str, ...], tuple[str, ...]] = {
     (*G, "--quality", "best"): ("unknown quality 'best'", "high, lossless, medium, small"),
     (*G, "--format", "xml"): ("unknown format 'xml'", "json, text"),
     ("travel", "0: a", "8: b", "--ease", "inn_out"): ("unknown easing 'inn_out'", "Did you mean 'in_out'?"),
+    # settings that are mappings, and where the state is kept
+    (*G, "--redraw", "seed=banana"): ("unknown redraw.seed 'banana'", "schedule, travel."),
+    (*G, "--redraw", "stength=1"): ("unknown redraw setting 'stength'", "Did you mean 'strength'?"),
+    (*G, "--windows", "{length: 18}"): ("windows.length=18", "17 and 21"),
+    (*G, "--windows", "{lenght: 17}"): ("unknown windows setting 'lenght'", "Did you mean 'length'?"),
+    (*G, "--state-dir", "a.png"): ("state_dir='a.png' is a file", "folder"),
+    (*G, "--no-state", "--state-dir", "b"): ("--no-state and --state-dir exclude each other",),
     # schedules, prompts and places
     (*G, "--guidance", "0:(1"): ("guidance", "'(' is never closed", "(at '(1')"),
     (*G, "--guidance", "nan"): ("unknown name 'nan'", "Available: "),

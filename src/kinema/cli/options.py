@@ -70,7 +70,11 @@ class ShotOptions:
     ] = None
     windows: Annotated[
         Text,
-        _clip("--windows", metavar="KIND", help="Clips longer than the model: fuse, continue or whole."),
+        _clip(
+            "--windows",
+            metavar="KIND",
+            help="Clips longer than the model: fuse, continue or whole; or settings by name, as YAML.",
+        ),
     ] = None
     fit: Annotated[
         Text, _clip("--fit", metavar="HOW", help="Pictures of another shape: crop, pad or stretch.")
@@ -184,8 +188,9 @@ class ShotOptions:
             del said["loras"]
         if self.guidance_interval is not None:
             said["guidance_interval"] = _two_levels(self.guidance_interval)
-        if self.camera is not None and self.camera.lstrip().startswith("{"):
-            said["camera"] = parse_yaml(self.camera)
+        for name in ("camera", "windows"):
+            if said.get(name, "").lstrip().startswith("{"):
+                said[name] = parse_yaml(said[name])
         if self.redraw:
             said |= {"mode": self.mode or "frame_by_frame", "redraw": _named_values(self.redraw)}
         return said
@@ -252,6 +257,10 @@ class OutputOptions:
         str, _output("--format", metavar="NAME", help="text (default), or json: one event a line.")
     ] = "text"
     quiet: Annotated[bool, _output("--quiet", "-q", help="Say nothing but errors.")] = False
+
+    def __post_init__(self) -> None:
+        if self.no_state and self.state_dir is not None:
+            raise ConfigError("--no-state and --state-dir exclude each other; leave one of them out.")
 
     def lasting(self) -> dict[str, Any]:
         """What belongs to the output rather than to this call, as JSON values for a later `resume`."""

@@ -64,7 +64,13 @@ def seeded(request: Request, seeds: tuple[int, ...]) -> Request:
 
 
 def earlier(request: Request, folder: Path, note: Note) -> Facts | None:
-    """What a folder keeps of this request; None, with a word where there is something else in it."""
+    """What a folder keeps of this request; None, with a word where there is something else in it.
+
+    Raises:
+        ConfigError: a file is there.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"state_dir={str(folder)!r} is a file; write a folder that may be new.")
     try:
         facts = Facts.read(folder)
     except ConfigError as error:

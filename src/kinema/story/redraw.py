@@ -29,7 +29,7 @@ from kinema.story.tracks import Schedule
 Mode = Literal["joint", "frame_by_frame"]
 NoiseKind = Literal["uniform", "gaussian", "perlin"]
 ColourMatch = Literal["off", "transport", "histogram"]
-SeedRule = SeedBehaviour | Literal["travel"]
+SeedRule = Literal[SeedBehaviour, "travel"]
 
 MAX_CADENCE = 64
 MAX_SEED = 2**53  # whole numbers that a float holds exactly

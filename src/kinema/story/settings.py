@@ -87,7 +87,7 @@ class Settings(BaseModel):
             for part in value if isinstance(value, list | tuple) else (value,):
                 for key in part if inner and isinstance(part, Mapping) else ():
                     if not isinstance(key, str):
-                        raise unknown_name(f"setting {name}.", key, inner[0].names())
+                        raise unknown_name(f"{name} setting", key, inner[0].names())
         return values
 
     @model_validator(mode="before")
@@ -184,7 +184,7 @@ def _choices(expected: str) -> list[str]:
 def _unknown(location: tuple[str | int, ...], model: type[Settings]) -> ConfigError:
     *parents, name = location
     owner = _owner(tuple(parents), model)
-    kind = f"setting {_path(tuple(parents))}." if parents else "setting"
+    kind = f"{_path(tuple(parents))} setting" if parents else "setting"
     if name in owner.spoken:
         return ConfigError(f"unknown {kind} {name!r}. Here it is called {owner.spoken[str(name)]!r}.")
     return unknown_name(kind, name, owner.names())

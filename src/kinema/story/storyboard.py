@@ -189,6 +189,8 @@ def _with_values(values: Any, variables: Variables) -> Any:
     known = read_variables(values.get("vars", {}))
     for name in variables:
         if name not in known:
+            if not known:
+                raise ConfigError(f"{name} is no variable: there are none; add vars: {{{name}: ...}}.")
             raise unknown_name("variable", name, known)
     return {**values, "vars": {**known, **variables}}
 
