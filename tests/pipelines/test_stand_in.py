@@ -147,7 +147,8 @@ def test_windows_and_loops_have_previews():
     assert background(long)[-1] == pytest.approx(background(frames(prompt="a wolf"))[-1], abs=6)
     rows = [clip[k, 24:40].mean(axis=(0, 2)) for clip, k in ((long, 0), (long, 16), (long, 32))]
     disc = [np.abs(row - np.median(row)).argmax() for row in rows]
-    assert disc[0] < 32 < disc[1] and disc[2] < 32
+    assert disc[0] < 32 < disc[1]
+    assert disc[2] < 32
     loop = frames(frames=32, loop=True, prompt="a fox")
     steps = np.abs(np.diff(loop, axis=0, append=loop[:1])).mean(axis=(1, 2, 3))
     assert steps[-1] <= 1.5 * steps.max(initial=0, where=np.arange(32) < 31)

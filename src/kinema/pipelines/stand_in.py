@@ -2,12 +2,12 @@
 
     p(x_0) = N(a m, t^2)        E[x_0 | x_s] = a m + t^2 (1 - s) / ((1 - s)^2 t^2 + s^2) (x_s - (1 - s) a m)
 
-The mean m is a picture for each prompt: a colour, and a disc that crosses the frame from left to right (under
-windows there and back, once in the length that the model learned), mixed with the weights that the conditioning
-carries. A seed shows as grain; guidance as strength of colour; a clip
-that is made over, or a canvas that is redrawn, keeps as much of itself as its strength leaves. Prompts, held
-pictures, strengths, windows, cameras and transitions thus go through the code that a render goes through, and
-show where they act; what the checkpoint itself would make of the words is not known.
+The mean m is a picture for each prompt: a colour, and a disc that crosses the frame from left to right
+(under windows there and back, once in the length that the model learned), mixed with the weights that the
+conditioning carries. A seed shows as grain; guidance as strength of colour; a clip that is made over, or a
+canvas that is redrawn, keeps as much of itself as its strength leaves. Prompts, held pictures, strengths,
+windows, cameras and transitions thus go through the code that a render goes through, and show where they
+act; what the checkpoint itself would make of the words is not known.
 """
 
 from __future__ import annotations
