@@ -213,6 +213,9 @@ def test_doctor_reports_a_kernel_that_computes_wrong(monkeypatch, capsys):
     assert all(row.startswith("BAD") for row in rows)
 
 
+SIZES = {"num_attention_heads": 12, "attention_head_dim": 128, "num_layers": 30, "ffn_dim": 8960}
+
+
 def test_models_says_what_one_can_do(here, no_weights, capsys):
     from kinema.diffusion.solvers import SOLVERS
     from kinema.pipelines.cards import MODES
@@ -220,7 +223,7 @@ def test_models_says_what_one_can_do(here, no_weights, capsys):
     folder = here / "wan"
     for part, text in {
         "model_index.json": {"_class_name": "WanPipeline"},
-        "transformer/config.json": {"in_channels": 16, "patch_size": [1, 2, 2]},
+        "transformer/config.json": SIZES | {"in_channels": 16, "patch_size": [1, 2, 2]},
         "vae/config.json": {"z_dim": 16},
     }.items():
         (folder / part).parent.mkdir(parents=True, exist_ok=True)

@@ -49,7 +49,8 @@ def test_every_track_hears(song):
     np.testing.assert_array_equal(shot.redraw.strength.sample(17, 8), beats / 2)
     assert shot.prompt.frames_of_keys(17, 8) == (0, 8)
     assert shot.keyframes[0].frame.resolve(17, 8) == 16
-    assert any(re.search(r"60(\.0\d)? beats per minute", note) for note in notes)
+    tempi = [float(m[1]) for note in notes if (m := re.search(r"([\d.]+) beats per minute", note))]
+    assert tempi == [pytest.approx(60, abs=0.1)]
 
 
 def test_what_was_written_stays_written(song):

@@ -18,7 +18,7 @@ from kinema.core.errors import KinemaError, ResourceError
 from kinema.io.clip import Clip, SaveOptions
 from kinema.io.live import Live, live_path
 from kinema.pipelines.compose import compose
-from kinema.pipelines.durable import Facts, Keep, state_folder
+from kinema.pipelines.durable import Keep, state_folder
 from kinema.pipelines.durable_key import identity, versions
 from kinema.pipelines.durable_open import StateOptions, earlier, opened, seeded
 from kinema.pipelines.durable_pace import Every, Pace
@@ -206,7 +206,7 @@ def write(
     note = save.get("on_note") or _log.warning
     models = {} if model is None else {model.card.id: model}
     state = state or StateOptions()
-    begun = not state.off and Facts.read(state.folder or state_folder(out)) is not None
+    begun = not state.off and (state.folder or state_folder(out)).is_dir()
     with opened(
         job, out, request=request, state=state, options=options or {}, models=models, note=note
     ) as keep:
