@@ -59,6 +59,7 @@ MISTAKES: dict[tuple[str, ...], tuple[str, ...]] = {
     (*G, "--windows", "{lenght: 17}"): ("unknown windows setting 'lenght'", "Did you mean 'length'?"),
     (*G, "--state-dir", "a.png"): ("state_dir='a.png' is a file", "folder"),
     (*G, "--no-state", "--state-dir", "b"): ("--no-state and --state-dir exclude each other",),
+    (*G, "--camera", "{depth: no.png, speed: {x: 0.1}}"): ("cannot read 'no.png'", "check the path"),
     # schedules, prompts and places
     (*G, "--guidance", "0:(1"): ("guidance", "'(' is never closed", "(at '(1')"),
     (*G, "--guidance", "nan"): ("unknown name 'nan'", "Available: "),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import wave
 from dataclasses import replace
 
 import numpy as np
@@ -13,7 +14,7 @@ from kinema.pipelines.cards import read_card
 from kinema.pipelines.figure import color_of
 from kinema.pipelines.job import make_job
 from kinema.pipelines.plan import make_plan
-from kinema.pipelines.preview import preview_clip
+from kinema.pipelines.preview import camera_path, preview, preview_clip
 from kinema.pipelines.stand_in import SCALE, SPREAD, Palette, StandInCodec, StandInFlow, stand_in
 from kinema.story.shot import Shot
 from kinema.story.storyboard import Storyboard
@@ -154,3 +155,19 @@ def test_windows_and_loops_have_previews():
     assert steps[-1] <= 1.5 * steps.max(initial=0, where=np.arange(32) < 31)
     assert frames(frames=33, windows="continue").shape == (33, 64, 64, 3)
     assert frames(frames=33, blend="velocity", prompt=prompts).shape == (33, 64, 64, 3)
+
+
+def test_a_camera_that_follows_the_sound_has_a_preview(tmp_path):
+    samples = (np.sin(np.arange(16000) / 8) * np.linspace(0, 30000, 16000)).astype("<i2")
+    with wave.open(str(tmp_path / "a.wav"), "wb") as sound:
+        sound.setparams((1, 2, 8000, 0, "NONE", ""))
+        sound.writeframes(samples.tobytes())
+    camera = {"zoom": "1 + audio.rms"}
+    shot = Shot(
+        size="64x64", frames=6, seed=1, audio=str(tmp_path / "a.wav"), mode="frame_by_frame", camera=camera
+    )
+    job = make_job(shot)
+    seen = camera_path(job.plans[0])
+    assert seen.moves
+    assert len(seen.poses) == 6
+    assert preview(job).width > 0

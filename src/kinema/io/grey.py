@@ -51,9 +51,15 @@ class GreyClip:
     """
 
     def __init__(self, path: str | Path, fps: Fraction) -> None:
-        """Open it; `fps` is the rate at which a folder's pictures follow one another."""
+        """Open it; `fps` is the rate at which a folder's pictures follow one another.
+
+        Raises:
+            MediaError: nothing is there, or it cannot be read.
+        """
         self._path, self._fps = Path(path), fps
         self._files = _pictures(self._path)
+        for file in self._files[:1]:
+            read_grey(file)
         self._clip = None if self._files else open_video(self._path, still_fps=fps)
         self._count = len(self._files) or (len(self._clip) if self._clip is not None else 0)
         self.still = self._count == 1

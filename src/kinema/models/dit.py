@@ -191,6 +191,11 @@ def gated(x_BND: Tensor, update_BND: Tensor, gate_BTD: Tensor) -> Tensor:
     return (x_BND.float() + rearrange(update, "B T P D -> B (T P) D")).type_as(x_BND)
 
 
+def _drawn(rows: int, width: int) -> nn.Parameter:
+    """`[1, rows, width]` of variance 1 / width, by an initialiser: those are skipped on the meta device."""
+    return nn.Parameter(nn.init.normal_(torch.empty(1, rows, width), std=width**-0.5))
+
+
 class Block(nn.Module):
     """Self-attention, cross-attention, feed-forward."""
 
@@ -202,7 +207,7 @@ class Block(nn.Module):
         self.attn2 = Attention(width, heads, eps=eps, image_width=config.added_kv_proj_dim)
         self.norm2 = nn.LayerNorm(width, eps=eps) if config.cross_attn_norm else nn.Identity()
         self.ffn = FeedForward(width, config.ffn_dim, width)
-        self.scale_shift_table = nn.Parameter(torch.randn(1, 6, width) / width**0.5)
+        self.scale_shift_table = _drawn(6, width)
 
     def forward(self, x_BND: Tensor, tokens: Tokens, context: Context) -> Tensor:
         """One residual pass; `context` holds this block's keys and values only."""
@@ -284,7 +289,7 @@ class VideoDiT(nn.Module):
         self.condition_embedder = ConditionEmbedder(config)
         self.blocks = nn.ModuleList([Block(config) for _ in range(config.num_layers)])
         self.proj_out = nn.Linear(config.width, config.out_channels * math.prod(config.patch_size))
-        self.scale_shift_table = nn.Parameter(torch.randn(1, 2, config.width) / config.width**0.5)
+        self.scale_shift_table = _drawn(2, config.width)
 
     @property
     def dtype(self) -> torch.dtype:

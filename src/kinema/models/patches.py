@@ -80,10 +80,11 @@ class PatchProjection(nn.Module):
         super().__init__()
         self.config = config
         self.register_buffer("centre", torch.zeros(config.pixels))
-        self.register_buffer("mean_basis", torch.eye(config.pixels, config.mean_channels))
+        self.register_buffer("mean_basis", torch.zeros(config.pixels, config.mean_channels).fill_diagonal_(1))
         self.register_buffer("mean_scale", torch.ones(config.mean_channels))
         self.register_buffer(
-            "deviation_basis", torch.eye(config.time * config.pixels, config.deviation_channels)
+            "deviation_basis",
+            torch.zeros(config.time * config.pixels, config.deviation_channels).fill_diagonal_(1),
         )
         self.register_buffer("deviation_scale", torch.ones(config.deviation_channels))
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from kinema.animation.camera import CameraPath, Look, path_of
 from kinema.core.errors import ConfigError
+from kinema.io.grey import GreyClip
 from kinema.pipelines.cards import ModelCard
 from kinema.pipelines.geometry import Geometry
 from kinema.pipelines.given import Given
@@ -69,10 +70,13 @@ def plan_camera(
         ConfigError: a track that cannot be sampled, a path that cannot be flown, or settings that do not go
             with the mode.
         ModelError: frames are held that this model cannot hold.
+        MediaError: a depth picture or clip that cannot be opened.
     """
     camera = shot.camera
     if camera is None:
         return None, ()
+    if camera.depth.path is not None:
+        GreyClip(camera.depth.path, Fraction(geometry.fps))  # what cannot be opened is refused now
     values = camera.sample(geometry.keep, Fraction(geometry.fps), seed)
     native = camera if isinstance(camera, Camera) else None
     look = Look.of(camera)

@@ -12,7 +12,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from kinema.animation.camera import CameraPath, path
+from kinema.animation.camera import CameraPath
 from kinema.core.contracts import OnProgress
 from kinema.io.clip import Clip
 from kinema.pipelines.camera_plot import draw_camera
@@ -23,7 +23,6 @@ from kinema.pipelines.plots import GAP, LEFT, RIGHT, WIDTH, draw_tracks, heading
 from kinema.pipelines.run import stream
 from kinema.pipelines.sound_plot import draw_sound
 from kinema.pipelines.stand_in import stand_in
-from kinema.story.shot import Shot
 
 STEPS = 6
 """Sampling steps of a preview: the stand-in's flow is smooth, and more would look the same."""
@@ -57,10 +56,9 @@ def preview(job: Job, *, on_progress: OnProgress | None = None) -> Figure:
 
 def camera_path(plan: Plan) -> CameraPath | None:
     """Where the shot's camera goes; None for a shot without one."""
-    shot, g = Shot.from_mapping(plan.shot), plan.geometry
-    if shot.camera is None:
+    if plan.camera is None:
         return None
-    return path(shot.camera, g.keep, Fraction(g.fps), (g.width, g.height), seed=plan.sampling.seed)
+    return plan.camera.path(replace(plan.geometry, frames=plan.geometry.keep))
 
 
 def _quick(plan: Plan) -> Plan:
