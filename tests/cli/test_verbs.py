@@ -218,7 +218,7 @@ SIZES = {"num_attention_heads": 12, "attention_head_dim": 128, "num_layers": 30,
 
 def test_models_says_what_one_can_do(here, no_weights, capsys):
     from kinema.diffusion.solvers import SOLVERS
-    from kinema.pipelines.cards import MODES
+    from kinema.pipelines.card import MODES
 
     folder = here / "wan"
     for part, text in {

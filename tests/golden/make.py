@@ -24,7 +24,7 @@ from einops import rearrange
 from PIL import Image
 
 import kinema
-from kinema.pipelines.cards import EMBEDDED_FOLDER
+from kinema.pipelines.card import EMBEDDED_FOLDER
 from kinema.pipelines.hashes import cached_hashes
 
 HERE = Path(__file__).parent

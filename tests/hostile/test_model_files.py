@@ -310,7 +310,7 @@ def test_a_flipped_bit_is_found_where_the_sums_are_known(folder):
 
 
 def test_the_embedded_model_is_the_one_that_was_packed():
-    from kinema.pipelines.cards import EMBEDDED_FOLDER
+    from kinema.pipelines.card import EMBEDDED_FOLDER
 
     assert (EMBEDDED_FOLDER / sums.NAME).is_file()
     sums.verify(EMBEDDED_FOLDER)

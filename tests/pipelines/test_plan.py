@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from kinema.core.errors import ConfigError, GeometryError, MediaError
-from kinema.pipelines.cards import EMBEDDED, ModelCard, read_card
+from kinema.pipelines.card import EMBEDDED, ModelCard
+from kinema.pipelines.cards import read_card
 from kinema.pipelines.plan import Plan, make_plan
 from kinema.story.shot import Shot
 from kinema.story.tracks import PromptTrack

@@ -147,7 +147,8 @@ def models(
     from kinema.cli.show import legal, row, sizes
     from kinema.diffusion.flow import GRIDS
     from kinema.diffusion.solvers import SOLVERS
-    from kinema.pipelines.cards import EMBEDDED, MODES, read_card
+    from kinema.pipelines.card import EMBEDDED, MODES
+    from kinema.pipelines.cards import read_card
     from kinema.pipelines.image_cards import kind_of_card
 
     card = read_card(model or EMBEDDED)

@@ -10,7 +10,7 @@ import typer
 
 if TYPE_CHECKING:
     from kinema.cli.progress import Reporter
-    from kinema.pipelines.cards import ModelCard
+    from kinema.pipelines.card import ModelCard
     from kinema.pipelines.estimate import Estimate
     from kinema.pipelines.job import Job
     from kinema.pipelines.plan import Plan, Prompts, Spans

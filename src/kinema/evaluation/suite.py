@@ -37,7 +37,8 @@ class Result:
     """What an evaluation found.
 
     Attributes:
-        table: subject, then factor, then mean and interval; "seen" and "held out" are parts of "model".
+        table: subject, then factor, then mean and interval; "seen" and "held out", "flat" and "gradient" are
+            parts of "model".
         bands: what counted as a natural amount of motion and of flicker.
         extra: numbers of other kinds, such as decibels.
         columns: clips `[B, 3, F, H, W]` by name, for a contact sheet.
@@ -119,10 +120,12 @@ def _cell(found: Mapping[str, float] | None) -> str:
 
 
 def _parts(prompts: Sequence[Prompt], marks: Marks, band: Mapping[str, Band]) -> Table:
-    """The model's summary on trained and on held-out combinations, when both were asked for."""
+    """The model's summary on trained and on held-out combinations, and on either kind of background."""
     rows = {
         "model, seen": [i for i, prompt in enumerate(prompts) if not prompt.unseen],
         "model, held out": [i for i, prompt in enumerate(prompts) if prompt.unseen],
+        "model, flat": [i for i, p in enumerate(prompts) if p.scene.background.layout == "flat"],
+        "model, gradient": [i for i, p in enumerate(prompts) if p.scene.background.layout != "flat"],
     }
     return {name: summary(marks.select(chosen), band) for name, chosen in rows.items() if chosen}
 

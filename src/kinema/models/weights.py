@@ -138,8 +138,13 @@ def file_hashes(folder: str | Path) -> dict[str, str]:
     that 28 GB need not be read to say which model made a clip.
     """
     folder = _existing(folder)
-    paths = sorted(p for p in folder.rglob("*") if p.suffix in {".safetensors", ".json"} and p.is_file())
+    paths = sorted(p for p in folder.rglob("*") if tells(p) and p.is_file())
     return {path.relative_to(folder).as_posix(): _sha256(path) for path in paths}
+
+
+def tells(path: Path) -> bool:
+    """Whether a file's content can change a clip: weights and configurations, not what judges want to know."""
+    return path.suffix in {".safetensors", ".json"} and path.name != "training.json"
 
 
 def _existing(folder: str | Path) -> Path:

@@ -14,7 +14,7 @@ import numpy as np
 from kinema.animation.camera import CameraPath, Look, path_of
 from kinema.core.errors import ConfigError
 from kinema.io.grey import GreyClip
-from kinema.pipelines.cards import ModelCard
+from kinema.pipelines.card import ModelCard
 from kinema.pipelines.geometry import Geometry
 from kinema.pipelines.given import Given
 from kinema.story.camera import Camera

@@ -15,7 +15,7 @@ from kinema.core.errors import KinemaError, ModelError
 from kinema.models.config_values import check_code, check_values
 
 if TYPE_CHECKING:
-    from kinema.pipelines.cards import ModelCard
+    from kinema.pipelines.card import ModelCard
 
 # "stable_diffusion" is how diffusers writes its own safety checker.
 _LIBRARIES = ("kinema", "diffusers", "transformers", "tokenizers", "stable_diffusion", None)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kinema.diffusion.coverage import views
-from kinema.pipelines.cards import ModelCard
+from kinema.pipelines.card import ModelCard
 from kinema.pipelines.frame_by_frame_cost import drawn_forwards
 from kinema.pipelines.plan import Plan, Prompts
 

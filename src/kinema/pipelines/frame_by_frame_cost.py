@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kinema.pipelines.cards import ModelCard
+from kinema.pipelines.card import ModelCard
 from kinema.pipelines.frame_by_frame_plan import Stroke
 from kinema.pipelines.plan import Plan, Prompts
 

@@ -19,7 +19,7 @@ from kinema.core.errors import ConfigError
 from kinema.io.formats import STILLS
 from kinema.io.image import read_image
 from kinema.io.video_read import open_video
-from kinema.pipelines.cards import Mode, ModelCard
+from kinema.pipelines.card import Mode, ModelCard
 from kinema.pipelines.geometry import Geometry
 from kinema.pipelines.given import Given, HeldImage
 from kinema.story.redraw import RANGES, Redraw, check_range

@@ -18,7 +18,7 @@ from kinema.core.errors import GeometryError
 from kinema.io.image import read_image
 from kinema.io.reader import VideoReader
 from kinema.io.video_read import open_video
-from kinema.pipelines.cards import ModelCard
+from kinema.pipelines.card import ModelCard
 from kinema.story.shot import Shot
 
 MOST_LATENTS = 8_000_000

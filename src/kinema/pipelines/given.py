@@ -9,7 +9,7 @@ from pathlib import Path
 
 from kinema.core.errors import ConfigError, GeometryError
 from kinema.io.image import How, read_image
-from kinema.pipelines.cards import ModelCard
+from kinema.pipelines.card import ModelCard
 from kinema.pipelines.geometry import Geometry
 from kinema.story.shot import PREVIOUS, Shot
 

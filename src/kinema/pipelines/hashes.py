@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 
 from kinema.io.atomic import publish, staging
-from kinema.models.weights import file_hashes
+from kinema.models.weights import file_hashes, tells
 
 
 def cache_folder() -> Path:
@@ -73,7 +73,7 @@ def _stamps(folder: Path) -> dict[str, list[int]]:
     """Size and time of change (ns) of every file that is hashed."""
     found = {}
     for path in sorted(folder.rglob("*")):
-        if path.suffix in {".safetensors", ".json"} and path.is_file():
+        if tells(path) and path.is_file():
             stat = path.stat()
             found[path.relative_to(folder).as_posix()] = [stat.st_size, stat.st_mtime_ns]
     return found

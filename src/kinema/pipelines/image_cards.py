@@ -13,7 +13,7 @@ from typing import Any
 
 from kinema.core.contracts import Stride
 from kinema.core.errors import ConfigError, ModelError, unknown_name
-from kinema.pipelines.cards import Defaults, Mode, ModelCard, read_json
+from kinema.pipelines.card import Defaults, Mode, ModelCard, read_json
 from kinema.story.shot import Shot
 
 OWN_SOLVER = "checkpoint"

@@ -13,7 +13,8 @@ from torch import Tensor
 from kinema.core.errors import ModelError
 from kinema.core.runtime import resolve_device, resolve_dtype
 from kinema.models.pretrained import require_safetensors
-from kinema.pipelines.cards import ModelCard, local_folder
+from kinema.pipelines.card import ModelCard
+from kinema.pipelines.cards import local_folder
 from kinema.pipelines.image_cards import OWN_SOLVER, ImageKind, kind_of_card
 
 Task = Literal["text", "image", "inpaint"]

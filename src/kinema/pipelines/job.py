@@ -12,7 +12,8 @@ from typing import Any
 from kinema.core.errors import ConfigError, GeometryError, MediaError, ModelError
 from kinema.io.audio_source import open_audio
 from kinema.io.mux import AudioPart
-from kinema.pipelines.cards import ModelCard, read_card
+from kinema.pipelines.card import ModelCard
+from kinema.pipelines.cards import read_card
 from kinema.pipelines.compose import CUT, Join, join
 from kinema.pipelines.listening import same_sound
 from kinema.pipelines.plan import Plan, make_plan

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kinema.core.errors import ConfigError
-from kinema.pipelines.cards import ModelCard
+from kinema.pipelines.card import ModelCard
 from kinema.pipelines.geometry import Geometry, per_latent
 from kinema.story.lora import Lora
 from kinema.story.shot import Shot

@@ -21,7 +21,8 @@ from kinema.models.text import CheckpointTextEncoder, EmbeddedTextEncoder, Promp
 from kinema.models.vae import CausalVideoVAE
 from kinema.models.vision import CheckpointImageEncoder
 from kinema.models.weights import bare, load_into, load_state, read_config
-from kinema.pipelines.cards import ModelCard, local_folder, read_card
+from kinema.pipelines.card import ModelCard
+from kinema.pipelines.cards import local_folder, read_card
 from kinema.pipelines.sums import verify
 
 # Tables and the time embedding stay in fp32 beside half-precision matrices: small changes add up there.

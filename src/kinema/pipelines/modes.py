@@ -10,7 +10,8 @@ from kinema.core.contracts import OnProgress, Progress
 from kinema.io.clip import Clip
 from kinema.pipelines import render
 from kinema.pipelines.camera_moves import CameraMoves
-from kinema.pipelines.cards import ModelCard, read_card
+from kinema.pipelines.card import ModelCard
+from kinema.pipelines.cards import read_card
 from kinema.pipelines.frame_by_frame import Loop, LoopState, Moves, Still
 from kinema.pipelines.frame_by_frame_pictures import Pictures
 from kinema.pipelines.image_engine import ImageEngine

@@ -9,13 +9,15 @@ PARTS everything is used but its transformers, which are not even fetched.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from kinema.core.errors import ModelError
+from kinema.pipelines.card import STEM, ModelCard, read_json
 from kinema.pipelines.card_check import reading
-from kinema.pipelines.cards import STEM, ModelCard, read_card, read_json, wan_card
+from kinema.pipelines.wan_card import wan_card
 
 EXAMPLES = {
     (1536, 16, 16): "Wan-AI/Wan2.1-T2V-1.3B-Diffusers",
@@ -25,33 +27,62 @@ EXAMPLES = {
 }
 
 
-def original_card(model: str, *, local_files_only: bool = False) -> ModelCard:
-    """The card of a transformer in original names with the other parts of another checkpoint.
+@dataclass(frozen=True, slots=True)
+class Transformers:
+    """One transformer in files of its own, or a pair of them.
+
+    Attributes:
+        files: of each.
+        configs: of each, as its shapes say.
+        parts: the checkpoint that brings everything else.
+    """
+
+    files: tuple[tuple[Path, ...], ...]
+    configs: tuple[dict[str, Any], ...]
+    parts: str
+
+
+def read_transformers(model: str) -> Transformers:
+    """What `FILE@PARTS` names, from the files' headers.
 
     Raises:
-        ModelError: a file is missing or no Wan transformer, or the parts are not for it.
+        ModelError: a file is missing or no Wan transformer, or no parts are named.
     """
     from kinema.models.original import config_of, read_shapes
 
     written, _, parts = model.rpartition("@") if "@" in model else (model, "", "")
     with reading(written):
-        sources = [_files(Path(name.strip()).expanduser()) for name in written.split(",")]
-        configs = [config_of(read_shapes(files), files[0]) for files in sources]
-    config = configs[0]
+        files = tuple(_files(Path(name.strip()).expanduser()) for name in written.split(","))
+        configs = tuple(config_of(read_shapes(shards), shards[0]) for shards in files)
     if not parts:
-        key = (config["num_attention_heads"] * 128, config["in_channels"], config["out_channels"])
+        c = configs[0]
+        key = (c["num_attention_heads"] * c["attention_head_dim"], c["in_channels"], c["out_channels"])
         raise ModelError(
             f"{written} is a transformer alone; name a checkpoint that brings its VAE and text encoder: "
             f"{written}@{EXAMPLES.get(key, 'FOLDER_OR_HUB_ID')}."
         )
-    base = read_card(parts, local_files_only=local_files_only)
-    _check(model, config, configs, base)
+    return Transformers(files, configs, parts)
+
+
+def original_card(model: str, alone: Transformers, base: ModelCard) -> ModelCard:
+    """The card of transformers in original names with the other parts of another checkpoint.
+
+    Args:
+        model: as the user called it.
+        alone: from `read_transformers`.
+        base: the card of its parts.
+
+    Raises:
+        ModelError: the parts are not for it.
+    """
+    config = alone.configs[0]
+    _check(model, config, alone.configs, base)
     index = read_json(base.folder / "model_index.json")
     card = wan_card(model, base.folder, index, config)
-    return replace(card, parts=parts, files=tuple(map(tuple, sources)))
+    return replace(card, parts=alone.parts, files=alone.files)
 
 
-def _check(model: str, config: dict[str, Any], configs: list[dict[str, Any]], base: ModelCard) -> None:
+def _check(model: str, config: dict[str, Any], configs: Sequence[dict[str, Any]], base: ModelCard) -> None:
     """The transformers belong together, and with the parts."""
     if base.family != "wan" or base.parts:
         raise ModelError(f"model {model!r}: {base.id!r} is no Wan checkpoint in diffusers layout.")

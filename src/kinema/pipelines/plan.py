@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from kinema.core.errors import ConfigError
 from kinema.pipelines.camera_plan import CameraPlan, plan_camera
-from kinema.pipelines.cards import ModelCard
+from kinema.pipelines.card import ModelCard
 from kinema.pipelines.frame_by_frame_plan import (
     RedrawPlan,
     is_frame_by_frame,

@@ -24,7 +24,7 @@ from torch import Tensor
 from kinema.core.contracts import Stride
 from kinema.models.dit import Conditioning, VideoDiT
 from kinema.models.text import Prompt, TextStates
-from kinema.pipelines.cards import ModelCard
+from kinema.pipelines.card import ModelCard
 from kinema.pipelines.figure import color_of
 from kinema.pipelines.model import Model
 

@@ -14,7 +14,7 @@ from itertools import groupby
 
 from kinema.core.errors import ConfigError, GeometryError, ModelError
 from kinema.diffusion.coverage import Continued, Fused
-from kinema.pipelines.cards import ModelCard
+from kinema.pipelines.card import ModelCard
 from kinema.pipelines.geometry import Geometry
 from kinema.story.shot import Shot
 from kinema.story.window import Windows
