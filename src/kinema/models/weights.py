@@ -143,7 +143,7 @@ def file_hashes(folder: str | Path) -> dict[str, str]:
 
 
 def tells(path: Path) -> bool:
-    """Whether a file's content can change a clip: weights and configurations, not what judges want to know."""
+    """Whether a file can change a clip: weights and configurations, not what judges want to know."""
     return path.suffix in {".safetensors", ".json"} and path.name != "training.json"
 
 
