@@ -204,3 +204,18 @@ def test_a_camera_that_follows_goes_around_a_loop(model, picture):
     seen = moved_latents(plan, plan.camera, model, None)
     # four quarter turns are a whole one: both groups show the same, and so does what goes before each
     torch.testing.assert_close(seen[:, :, 1], seen[:, :, 0], atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("camera", "jumps"),
+    [
+        ({"pan_x": {0: 0, -1: 0.5}}, True),
+        ({"zoom": {0: 1, 8: 1.4, -1: 1.02}}, False),
+        ({"roll": {0: 0, -1: 348.75}}, False),  # 32 frames of 11.25 degrees: the last step closes the circle
+        ({"roll": {0: 0, -1: 180}}, True),
+    ],
+)
+def test_a_camera_that_does_not_come_back_in_a_loop_is_told(camera, jumps):
+    shot = Shot(prompt="a fox", loop=True, frames=32, camera={**camera, "noise": 1.0})
+    notes = make_plan(shot, read_card("embedded")).notes
+    assert any("does not come back" in note for note in notes) == jumps

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import pairwise
 
 import numpy as np
 
@@ -135,6 +136,16 @@ def _check_follow(follow: tuple[float, ...], shot: Shot, card: ModelCard, given:
         card.require("strength")
 
 
+def _jumps(path: CameraPath) -> bool:
+    """Whether the way from the last frame back to the first is longer than any step before it."""
+    placed = [
+        np.concatenate([pose.view_33.ravel(), pose.rotation_33.ravel(), pose.position_3, [pose.fov]])
+        for pose in path.poses
+    ]
+    steps = [float(np.abs(b - a).max()) for a, b in pairwise(placed)]
+    return len(placed) > 1 and float(np.abs(placed[0] - placed[-1]).max()) > 1.5 * max(steps) + 1e-9
+
+
 def _notes(shot: Shot, plan: CameraPlan, found: CameraPath, *, joint: bool) -> Iterator[str]:
     if isinstance(shot.camera, DeforumCamera) and shot.camera.idle:
         yield f"camera: {', '.join(shot.camera.idle)} do nothing in mode {shot.camera.mode}, as in Deforum."
@@ -144,5 +155,7 @@ def _notes(shot: Shot, plan: CameraPlan, found: CameraPath, *, joint: bool) -> I
         yield "the camera moves nothing: camera.noise is 0 and no frame is held to a moved keyframe."
     elif any(plan.follow) and isinstance(shot.camera, Camera) and not shot.camera.says_what_is_held:
         yield f"every frame is held to the moved keyframe by {FOLLOW:g}; camera.follow sets how firmly."
+    if shot.loop and _jumps(found):
+        yield "the camera does not come back, and the loop jumps there; let its tracks end near their start."
     if found.moves and not plan.look.flat and not found.wants_depth:
         yield "camera.depth is not used: the camera turns and zooms but does not change its place."
