@@ -32,9 +32,8 @@ def save(path, prefix="transformer.", width=48, layers=LAYERS):
 
 
 def clip(folder, **fields) -> np.ndarray:
-    return kinema.generate(
-        "a red fox", model=str(folder), size="32x32", frames=5, steps=4, seed=1, **fields
-    ).array()
+    shot = {"prompt": "a red fox", "size": "32x32", "frames": 5, "steps": 4, "seed": 1, **fields}
+    return kinema.generate(model=str(folder), **shot).array()
 
 
 @pytest.fixture
@@ -103,9 +102,15 @@ def test_two_transformers_have_their_own(wan, tmp_path):
     assert np.array_equal(clip(folder, loras=str(tmp_path / "pair.safetensors")), one["both"])
 
 
-def test_frame_by_frame_mode_has_none(lora):
-    with pytest.raises(ConfigError, match="loras work in joint mode"):
-        make_plan(Shot(mode="frame_by_frame", prompt="a fox", loras=str(lora)), read_card("embedded"))
+def test_frame_by_frame_every_frame_has_its_own_scale(wan, lora):
+    """Drawn from nothing, frames do not know each other: each is as with its own scale in all."""
+    redraw = {"strength": 1, "colour": "off", "seed": "fixed"}
+    given = {"mode": "frame_by_frame", "frames": 3, "redraw": redraw, "prompt": "a fox"}
+    off, on = (clip(wan("t2v"), loras=f"{lora}:{scale}", **given) for scale in (0, 1))
+    over = clip(wan("t2v"), loras=f"{lora}:0:(0), 1:(0), 2:(1)", **given)
+    assert not np.array_equal(off, on)
+    assert np.array_equal(over[:2], off[:2])
+    assert np.array_equal(over[2], on[2])
 
 
 def test_a_scale_over_frames_cannot_be_merged(wan, lora):

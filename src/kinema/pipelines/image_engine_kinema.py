@@ -26,6 +26,7 @@ from kinema.diffusion.guidance import Guided
 from kinema.diffusion.sampler import sample
 from kinema.diffusion.solvers import solver
 from kinema.diffusion.step import FrameNoise, Step, Velocity
+from kinema.models.lora_file import LoraFile
 from kinema.models.text import TextStates
 from kinema.pipelines.conditioning import Conditions
 from kinema.pipelines.image_engine import Drawing
@@ -34,6 +35,7 @@ from kinema.pipelines.network import Network
 from kinema.pipelines.plan import Plan, Prompts
 from kinema.pipelines.render import guidance
 from kinema.pipelines.texts import Branch, branch_of
+from kinema.pipelines.worn import at_frame, worn
 
 CACHED_TEXTS = 8
 
@@ -70,11 +72,13 @@ class KinemaImages:
 
     def __init__(self, plan: Plan, model: Model) -> None:
         self.plan, self.model = plan, model
+        self._files: dict[str, LoraFile] = {}
         self._texts = [_Texts(side, plan, model) for side in (plan.prompts, plan.negatives)]
 
     def draw(self, drawing: Drawing) -> Tensor:
         """The picture `[1, 3, H, W]`, 0..1, float32 on the CPU; where `open` is 0, close to the canvas."""
-        with torch.inference_mode():
+        loras = at_frame(self.plan.loras, drawing.frame)
+        with torch.inference_mode(), worn(self.model.dit, loras, files=self._files):
             known, caps = self._canvas(drawing)
             top = drawing.strength if caps is None else float(caps.max())
             if top == 0.0:
@@ -152,8 +156,10 @@ class _Texts:
 
     def at(self, frame: int) -> Branch:
         """What the network reads at a pixel frame."""
-        return self.mixed(self.prompts.weights[frame])
+        scales = tuple(lora.scale[0] for lora in at_frame(self.plan.loras, frame))
+        return self.mixed(self.prompts.weights[frame], scales)
 
-    def _mixed(self, weights_K: tuple[float, ...]) -> Branch:
+    def _mixed(self, weights_K: tuple[float, ...], scales: tuple[float, ...]) -> Branch:
+        """Texts' keys and values, which are those of the transformer as it is dressed now."""
         weights_TK = torch.tensor([weights_K], dtype=torch.float32, device=self.model.device)
         return branch_of(self.states, weights_TK, self.model, blend=self.plan.sampling.blend)

@@ -48,8 +48,10 @@ def plan_loras(
     """
     if not shot.loras:
         return (), ()
-    if shot.mode == "frame_by_frame":
-        raise ConfigError("loras work in joint mode, and mode is frame_by_frame; leave one of them out.")
+    if card.family == "image":
+        raise ConfigError(
+            f"loras change transformers of video models, and {card.id!r} is an image model; leave them out."
+        )
     from kinema.models.lora_file import read_lora
 
     planned, notes = [], []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
 
@@ -12,7 +12,7 @@ from kinema.diffusion.step import Step, Velocity
 from kinema.models.dit import VideoDiT
 from kinema.models.experts import Experts
 from kinema.models.lora import Worn, fit, shapes_of, wearing
-from kinema.models.lora_file import Expert, read_lora
+from kinema.models.lora_file import Expert, LoraFile, read_lora
 from kinema.pipelines.loras import PlannedLora
 
 
@@ -34,7 +34,12 @@ class Frames:
 
 @contextmanager
 def worn(
-    dit: VideoDiT | Experts, loras: tuple[PlannedLora, ...], *, context: int = 0, frames: Frames | None = None
+    dit: VideoDiT | Experts,
+    loras: tuple[PlannedLora, ...],
+    *,
+    context: int = 0,
+    frames: Frames | None = None,
+    files: dict[str, LoraFile] | None = None,
 ) -> Iterator[None]:
     """The transformer with its LoRAs on, for as long as the block runs.
 
@@ -42,16 +47,27 @@ def worn(
         dit: the loaded transformer.
         loras: from the plan.
         context: held frames in front of the new ones, which have the first new frame's scale.
+        files: read already, by path; what is missing is read and added.
         frames: says which frames are looked at, where that changes from call to call.
     """
+    files = {} if files is None else files
     with ExitStack() as stack:
         for lora in loras:
-            file = read_lora(lora.path)
+            if lora.path not in files:
+                files[lora.path] = read_lora(lora.path)
+            file = files[lora.path]
             scale = lora.scale if len(lora.scale) == 1 else (lora.scale[0],) * context + lora.scale
             for module, expert in _modules(dit, lora.expert):
                 fitted = fit(file, shapes_of(module), expert=expert)
                 stack.enter_context(wearing(module, [Worn(fitted, scale)], merge=lora.merge, frames=frames))
         yield
+
+
+def at_frame(loras: tuple[PlannedLora, ...], frame: int) -> tuple[PlannedLora, ...]:
+    """The LoRAs with the scales that they have at one frame."""
+    return tuple(
+        lora if len(lora.scale) == 1 else replace(lora, scale=(lora.scale[frame],)) for lora in loras
+    )
 
 
 def _modules(dit: VideoDiT | Experts, expert: str) -> list[tuple[nn.Module, Expert | None]]:
