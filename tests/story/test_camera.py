@@ -57,7 +57,7 @@ def test_positions_are_sampled_as_written():
 @pytest.mark.parametrize(
     ("camera", "says"),
     [
-        ({"zom": 2}, "unknown setting camera. 'zom'. Did you mean 'zoom'"),
+        ({"zom": 2}, "unknown camera setting 'zom'. Did you mean 'zoom'"),
         ({"angle": 2}, "Here it is called 'roll'"),
         ({"dialect": "deforum", "roll": 2}, "Here it is called 'angle'"),
         ({"dialect": "defroum"}, "Did you mean 'deforum'"),
