@@ -1,6 +1,7 @@
 """Files of other tools: the shot that they describe, and a line for all that is left behind."""
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -184,3 +185,10 @@ def test_files_that_cannot_be_imported(tmp_path, text, says):
 def test_missing_file(tmp_path):
     with pytest.raises(ConfigError, match="no such file"):
         import_file(tmp_path / "none.txt")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no FIFOs here")
+def test_a_fifo_is_refused_at_once(tmp_path):
+    os.mkfifo(tmp_path / "settings.txt")
+    with pytest.raises(ConfigError, match="not a regular file"):
+        import_file(tmp_path / "settings.txt")

@@ -26,7 +26,6 @@ from kinema.diffusion.guidance import Guided
 from kinema.diffusion.sampler import sample
 from kinema.diffusion.solvers import solver
 from kinema.diffusion.step import FrameNoise, Step, Velocity
-from kinema.models.lora_file import LoraFile
 from kinema.models.text import TextStates
 from kinema.pipelines.conditioning import Conditions
 from kinema.pipelines.image_engine import Drawing
@@ -35,7 +34,7 @@ from kinema.pipelines.network import Network
 from kinema.pipelines.plan import Plan, Prompts
 from kinema.pipelines.render import guidance
 from kinema.pipelines.texts import Branch, branch_of
-from kinema.pipelines.worn import at_frame, worn
+from kinema.pipelines.worn import Wardrobe, at_frame, worn
 
 CACHED_TEXTS = 8
 
@@ -72,13 +71,13 @@ class KinemaImages:
 
     def __init__(self, plan: Plan, model: Model) -> None:
         self.plan, self.model = plan, model
-        self._files: dict[str, LoraFile] = {}
+        self._fitted: Wardrobe = {}
         self._texts = [_Texts(side, plan, model) for side in (plan.prompts, plan.negatives)]
 
     def draw(self, drawing: Drawing) -> Tensor:
         """The picture `[1, 3, H, W]`, 0..1, float32 on the CPU; where `open` is 0, close to the canvas."""
         loras = at_frame(self.plan.loras, drawing.frame)
-        with torch.inference_mode(), worn(self.model.dit, loras, files=self._files):
+        with torch.inference_mode(), worn(self.model.dit, loras, fitted=self._fitted):
             known, caps = self._canvas(drawing)
             top = drawing.strength if caps is None else float(caps.max())
             if top == 0.0:

@@ -11,9 +11,12 @@ from torch import Tensor, nn
 from kinema.diffusion.step import Step, Velocity
 from kinema.models.dit import VideoDiT
 from kinema.models.experts import Experts
-from kinema.models.lora import Worn, fit, shapes_of, wearing
-from kinema.models.lora_file import Expert, LoraFile, read_lora
+from kinema.models.lora import Fitted, Worn, fit, shapes_of, wearing
+from kinema.models.lora_file import Expert, read_lora
 from kinema.pipelines.loras import PlannedLora
+
+Wardrobe = dict[tuple[str, str], list[tuple[nn.Module, Fitted]]]
+"""LoRAs as they fit a loaded transformer, by path and expert."""
 
 
 @dataclass
@@ -39,7 +42,7 @@ def worn(
     *,
     context: int = 0,
     frames: Frames | None = None,
-    files: dict[str, LoraFile] | None = None,
+    fitted: Wardrobe | None = None,
 ) -> Iterator[None]:
     """The transformer with its LoRAs on, for as long as the block runs.
 
@@ -47,20 +50,26 @@ def worn(
         dit: the loaded transformer.
         loras: from the plan.
         context: held frames in front of the new ones, which have the first new frame's scale.
-        files: read already, by path; what is missing is read and added.
         frames: says which frames are looked at, where that changes from call to call.
+        fitted: what was read and fitted already; what is missing is added.
     """
-    files = {} if files is None else files
+    fitted = {} if fitted is None else fitted
     with ExitStack() as stack:
         for lora in loras:
-            if lora.path not in files:
-                files[lora.path] = read_lora(lora.path)
-            file = files[lora.path]
+            if (lora.path, lora.expert) not in fitted:
+                fitted[lora.path, lora.expert] = _fitted(dit, lora)
             scale = lora.scale if len(lora.scale) == 1 else (lora.scale[0],) * context + lora.scale
-            for module, expert in _modules(dit, lora.expert):
-                fitted = fit(file, shapes_of(module), expert=expert)
-                stack.enter_context(wearing(module, [Worn(fitted, scale)], merge=lora.merge, frames=frames))
+            for module, changes in fitted[lora.path, lora.expert]:
+                stack.enter_context(wearing(module, [Worn(changes, scale)], merge=lora.merge, frames=frames))
         yield
+
+
+def _fitted(dit: VideoDiT | Experts, lora: PlannedLora) -> list[tuple[nn.Module, Fitted]]:
+    """A LoRA's changes to each transformer that it is for."""
+    file = read_lora(lora.path)
+    return [
+        (module, fit(file, shapes_of(module), expert=expert)) for module, expert in _modules(dit, lora.expert)
+    ]
 
 
 def at_frame(loras: tuple[PlannedLora, ...], frame: int) -> tuple[PlannedLora, ...]:

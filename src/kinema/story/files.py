@@ -43,20 +43,26 @@ def read_values(path: Path) -> Any:
     """The values in a `.yaml`, `.yml` or `.json` file; `ConfigError` for anything unreadable."""
     if path.suffix.lower() not in SUFFIXES:
         raise ConfigError(f"{path} is not a shot file; its name must end in {', '.join(SUFFIXES)}.")
+    text = read_text(path, MAX_BYTES)
+    try:
+        return parse_json(text) if path.suffix.lower() == ".json" else parse_yaml(text)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+
+
+def read_text(path: Path, most: int) -> str:
+    """The UTF-8 text of a regular file of at most `most` bytes; `ConfigError` for anything else, at once."""
     try:
         with open(path, "rb", opener=_regular) as file:
-            data = file.read(MAX_BYTES + 1)
+            data = file.read(most + 1)
         text = data.decode("utf-8-sig")
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {(error.strerror or str(error)).lower()}.") from None
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path} is not UTF-8 text (byte {error.start}); save it as UTF-8.") from None
-    if len(data) > MAX_BYTES:
-        raise ConfigError(f"{path} is larger than {MAX_BYTES} bytes, the most for a shot file.")
-    try:
-        return parse_json(text) if path.suffix.lower() == ".json" else parse_yaml(text)
-    except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from None
+    if len(data) > most:
+        raise ConfigError(f"{path} is larger than {most} bytes, the most for such a file.")
+    return text
 
 
 def _regular(path: str, flags: int) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 
 from kinema.core.errors import ConfigError
 from kinema.story import import_animatediff, import_deforum, import_parseq
-from kinema.story.files import parse_json
+from kinema.story.files import parse_json, read_text
 from kinema.story.imported import Imported
 
 MAX_BYTES = 64_000_000
@@ -44,16 +44,7 @@ def import_file(path: str | Path) -> Imported:
 
 
 def _read(path: Path) -> Mapping[str, Any]:
-    try:
-        with path.open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
-        text = data.decode("utf-8-sig")
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {(error.strerror or str(error)).lower()}.") from None
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path} is not UTF-8 text (byte {error.start}); is it a settings file?") from None
-    if len(data) > MAX_BYTES:
-        raise ConfigError(f"{path} is larger than {MAX_BYTES} bytes.")
+    text = read_text(path, MAX_BYTES)
     try:
         values = parse_json(text)
     except ConfigError as first:

@@ -10,6 +10,7 @@ included; f_a is its last frame then.
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from copy import copy, deepcopy
 from dataclasses import dataclass, replace
@@ -93,7 +94,7 @@ class Segments:
     travelled_F: Array
 
 
-class Keyed(Generic[V]):
+class Keyed(ABC, Generic[V]):
     """A value over frames, remembered as the user wrote it; a pydantic type that serialises back to that.
 
     Two are equal when they were written alike. Subclasses say how to read the source.
@@ -112,8 +113,9 @@ class Keyed(Generic[V]):
             raise ConfigError(f"a track with {len(self._keys)} keys; the most is {MAX_KEYS}.")
         _refuse_twins(self._keys)
 
+    @abstractmethod
     def _read(self, source: Any) -> tuple[Key[V], ...]:
-        raise NotImplementedError  # each subclass has its notation
+        """The keys of a source, in the subclass's own notation."""
 
     def _written(self, source: Any) -> Any:
         """What is remembered of the source."""
