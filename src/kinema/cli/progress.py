@@ -56,6 +56,8 @@ class Reporter:
 
     def __call__(self, event: Progress) -> None:
         """Report one event."""
+        if event.note is not None:
+            self.note(event.note)
         if self.json:
             data: dict[str, Any] = {"phase": event.phase, "step": event.step, "steps": event.steps}
             data |= {} if event.sigma is None else {"sigma": event.sigma}

@@ -28,6 +28,7 @@ class Progress:
         clean: the current guess of the clean latents `[B, C, T, Y, X]`, while denoising; for previews.
         shot: which shot of a storyboard, from 1.
         shots: how many there are.
+        note: one line for the user, where something unforeseen was dealt with.
     """
 
     phase: Phase
@@ -37,6 +38,7 @@ class Progress:
     clean: Any = field(default=None, compare=False, repr=False)
     shot: int = 1
     shots: int = 1
+    note: str | None = None
 
 
 OnProgress = Callable[[Progress], None]
@@ -51,18 +53,21 @@ class Record:
         model: identity of the weights: `id`, `revision`, `files` (name -> sha256).
         versions: kinema, torch and python versions, and the schema of this record.
         post: what was done to a finished clip afterwards; `shot` is empty when kinema did not make the clip.
+        run: what happened on the way, as far as it is known when the first frame is written.
     """
 
     shot: Mapping[str, Any]
     model: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, Any] = field(default_factory=dict)
     post: Mapping[str, Any] = field(default_factory=dict)
+    run: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """One compact line of JSON."""
         data = {"kinema": RECORD_SCHEMA, **asdict(self)}
-        if not self.post:
-            del data["post"]
+        for name in ("post", "run"):
+            if not data[name]:
+                del data[name]
         return json.dumps(data, ensure_ascii=False, separators=(",", ":"))
 
     @staticmethod
@@ -71,8 +76,8 @@ class Record:
         data = json.loads(text)
         if not isinstance(data, dict) or "kinema" not in data or not isinstance(data.get("shot"), dict):
             raise ValueError("not a kinema record")
-        model, versions, post = (data.get(name) or {} for name in ("model", "versions", "post"))
-        return Record(data["shot"], model, versions, post)
+        parts = (data.get(name) or {} for name in ("model", "versions", "post", "run"))
+        return Record(data["shot"], *parts)
 
 
 @dataclass(frozen=True, slots=True)

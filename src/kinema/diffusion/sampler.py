@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from kinema.core.contracts import OnProgress, Progress
-from kinema.core.errors import GeometryError, NumericError
+from kinema.core.errors import GeometryError
 from kinema.diffusion.flow import clean
+from kinema.diffusion.guard import check_finite
 from kinema.diffusion.solver import Solver, State
 from kinema.diffusion.step import NoiseSource, Step, Velocity
 
@@ -81,8 +82,9 @@ def sample(
         fresh = noise(index, x_BCTYX) if noise is not None and solver.stochastic else None
         clean_BCTYX = x_BCTYX
         for stage, level_BT in enumerate(solver.stages(before_BT, after_BT)):
-            v_BCTYX = velocity(x_BCTYX, Step(index, steps, stage, level_BT)).to(x_BCTYX.dtype)
-            _check_finite(v_BCTYX, index, steps, level_BT)
+            step = Step(index, steps, stage, level_BT)
+            v_BCTYX = velocity(x_BCTYX, step).to(x_BCTYX.dtype)
+            check_finite(v_BCTYX, step)
             clean_BCTYX = clean(x_BCTYX, v_BCTYX, level_BT)
             x_BCTYX, state = solver.step(state, x_BCTYX, v_BCTYX, before_BT, after_BT, fresh)
         if on_state is not None:
@@ -98,12 +100,4 @@ def _check_shape(x_BCTYX: Tensor, sigmas_SBT: Tensor) -> None:
         raise GeometryError(
             f"the noise table is for (batch, latent frames) = {tuple(sigmas_SBT.shape[1:3])}, "
             f"the latents are {(batch, frames)}; make it with flow.table(sigmas, caps of that shape)."
-        )
-
-
-def _check_finite(v_BCTYX: Tensor, index: int, steps: int, level_BT: Tensor) -> None:
-    if not bool(torch.isfinite(v_BCTYX).all()):
-        raise NumericError(
-            f"the velocity is not finite at step {index + 1} of {steps} (sigma {float(level_BT.max()):.4f}); "
-            "run in float32, or with less guidance."
         )

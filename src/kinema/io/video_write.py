@@ -92,7 +92,8 @@ def write_video(
     beside = [sidecar_path(path)] if sidecar and record is not None else []
     for target in beside:
         check_target(target, overwrite=overwrite)
-    text = record_text(record) if record is not None else ""
+    if record is not None:
+        record_text(record)  # refused now where it is too long
     writer = _writer_for(path, rate, record, overwrite=overwrite, quality=quality, codec=codec, note=note)
     if audio and isinstance(writer, _Encoded) and writer.container.muxer in AUDIO_CODECS:
         writer.audio = audio
@@ -102,7 +103,8 @@ def write_video(
         ready = dict(_encoded(writer, frames, size, work, note))
         reach("encode.done")
         for target in beside:
-            (work / "record.json").write_text(text, "utf-8")
+            assert record is not None
+            (work / "record.json").write_text(record_text(record), "utf-8")
             ready[work / "record.json"] = target
         if on_ready is not None:
             on_ready(ready)

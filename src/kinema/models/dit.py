@@ -121,6 +121,10 @@ class Conditioning:
     pooled_BKD: Tensor | None = None
     image_BND: Tensor | None = None
 
+    def at(self, frames: list[int]) -> Conditioning:
+        """The same over these latent frames."""
+        return self if self.weights_BTK is None else replace(self, weights_BTK=self.weights_BTK[:, frames])
+
 
 @dataclass(frozen=True, slots=True)
 class Context:

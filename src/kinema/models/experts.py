@@ -57,8 +57,10 @@ class Experts(nn.Module):
 
     def forward(self, x_BCTYX: Tensor, timestep_BT: Tensor, context: ExpertContext) -> Tensor:
         """The velocity at `x`, as `VideoDiT.forward`."""
-        if float(timestep_BT.max()) >= 1000 * self.boundary:
-            out: Tensor = self.high(x_BCTYX, timestep_BT, context.high)
-        else:
-            out = self.low(x_BCTYX, timestep_BT, context.low)
+        expert = self.at(timestep_BT)
+        out: Tensor = expert(x_BCTYX, timestep_BT, context.high if expert is self.high else context.low)
         return out
+
+    def at(self, timestep_BT: Tensor) -> VideoDiT:
+        """The one that works at these timesteps."""
+        return self.high if float(timestep_BT.max()) >= 1000 * self.boundary else self.low

@@ -8,6 +8,9 @@ Letters used here beside the package's: H heads, E width of a head, P tokens per
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +18,17 @@ from einops import rearrange, repeat
 from torch import Tensor, nn
 
 QUERY_BLOCK = 256
+_plain: ContextVar[bool] = ContextVar("plain attention", default=False)
+
+
+@contextmanager
+def plain_attention() -> Iterator[None]:
+    """Attention by plain products for as long as the block runs, whatever kernels there are."""
+    token = _plain.set(True)
+    try:
+        yield
+    finally:
+        _plain.reset(token)
 
 
 def rotary_table(
@@ -72,7 +86,7 @@ def rotate(x_BHNE: Tensor, cos_NE: Tensor, sin_NE: Tensor) -> Tensor:
 def attend(q_BHNE: Tensor, k_BHLE: Tensor, v_BHLE: Tensor, bias_BL: Tensor | None = None) -> Tensor:
     """Softmax attention; `bias_BL` is added to each key's logits (log of its weight, -inf to hide it)."""
     mask = None if bias_BL is None else bias_BL[:, None, None, :].type_as(q_BHNE)
-    if q_BHNE.device.type == "cpu" and q_BHNE.dtype == torch.bfloat16:
+    if _plain.get() or (q_BHNE.device.type == "cpu" and q_BHNE.dtype == torch.bfloat16):
         return _attend_in_blocks(q_BHNE, k_BHLE, v_BHLE, mask)
     return F.scaled_dot_product_attention(q_BHNE, k_BHLE, v_BHLE, attn_mask=mask)
 

@@ -19,6 +19,8 @@ from kinema.core.errors import ConfigError
 from kinema.core.runtime import frame_noise
 from kinema.diffusion.flow import noisy, per_frame, sigmas, table
 from kinema.io.clip import Clip
+from kinema.models.dit import VideoDiT
+from kinema.models.experts import Experts
 from kinema.pipelines import known
 from kinema.pipelines.camera_known import camera_noise, moved_latents
 from kinema.pipelines.model import Model
@@ -60,6 +62,10 @@ class Conditions:
             negative=self.negative.at(frames),
             channels_BCTYX=channels,
         )
+
+    def prepared(self, dit: VideoDiT | Experts) -> Conditions:
+        """With the texts read once more by the transformer as it is now."""
+        return replace(self, positive=self.positive.prepared(dit), negative=self.negative.prepared(dit))
 
 
 @torch.inference_mode()

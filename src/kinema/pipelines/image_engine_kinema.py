@@ -13,6 +13,7 @@ position along the path without knowing of masks.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -32,11 +33,12 @@ from kinema.pipelines.image_engine import Drawing
 from kinema.pipelines.model import Model
 from kinema.pipelines.network import Network
 from kinema.pipelines.plan import Plan, Prompts
-from kinema.pipelines.render import guidance
-from kinema.pipelines.texts import Branch, branch_of
+from kinema.pipelines.render import chunks, guarded, guidance
+from kinema.pipelines.texts import Branch, branch_of, encoded
 from kinema.pipelines.worn import Wardrobe, at_frame, worn
 
 CACHED_TEXTS = 8
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -121,14 +123,18 @@ class KinemaImages:
         start = noise if drawing.canvas is None else noisy(known, noise, levels_S11[0])
         positive, negative = (texts.at(drawing.frame) for texts in self._texts)
         conditions = Conditions(positive, negative, start, levels_S11)
-        velocity: Velocity = Guided(Network(model.dit, conditions, sampling), guidance(sampling, levels_S11))
+        network = guarded(Network(model.dit, conditions, sampling), self._tell)
+        velocity: Velocity = Guided(network, guidance(sampling, levels_S11))
         if caps is not None:
             velocity = Kept(velocity, known, caps)
         steady = solver(drawing.solver)
         return sample(velocity, start, levels_S11, steady, noise=FrameNoise(drawing.seeds.first))
 
+    def _tell(self, step: Step, text: str) -> None:
+        log.warning(text)
+
     def _decode(self, latents: Tensor) -> Tensor:
-        frames_BC1HW = next(iter(self.model.vae.stream(latents)))
+        frames_BC1HW = next(chunks(self.model.vae, latents, lambda _: None))
         return (
             rearrange(frames_BC1HW[:, :, :1], "B C 1 H W -> B C H W").float().add(1).div(2).clamp(0, 1).cpu()
         )
@@ -150,7 +156,7 @@ class _Texts:
 
     def __init__(self, prompts: Prompts, plan: Plan, model: Model) -> None:
         self.prompts, self.plan, self.model = prompts, plan, model
-        self.states: TextStates = model.text.encode(prompts.spans)
+        self.states: TextStates = encoded(prompts, model)
         self.mixed = lru_cache(CACHED_TEXTS)(self._mixed)  # prompts often stay for many frames
 
     def at(self, frame: int) -> Branch:

@@ -19,17 +19,19 @@ from torch import Tensor
 from kinema.core.contracts import OnProgress, Progress
 from kinema.core.errors import NumericError
 from kinema.diffusion.flow import timesteps
+from kinema.diffusion.guard import Guarded
 from kinema.diffusion.guidance import AdaptiveProjected, CFGZero, ClassifierFree, Guided
 from kinema.diffusion.sampler import SamplerState, sample
 from kinema.diffusion.solvers import solver
 from kinema.diffusion.state import pack, unpack
-from kinema.diffusion.step import FrameNoise, Velocity
+from kinema.diffusion.step import FrameNoise, Step, Velocity
 from kinema.diffusion.windows import Windowed, staggered
 from kinema.io.clip import Clip
+from kinema.models.careful import careful, finite
 from kinema.pipelines.conditioning import Conditions, condition
 from kinema.pipelines.memory import FORGETFUL, Memory, Snapshot
 from kinema.pipelines.model import Model, VideoVAE
-from kinema.pipelines.network import Network
+from kinema.pipelines.network import CarefulNetwork, Network
 from kinema.pipelines.plan import Plan, Sampling
 from kinema.pipelines.worn import Frames, worn
 
@@ -52,24 +54,31 @@ class Sampled:
         skip: how many of the first decoded frames were shown already.
         keep: how many after them are shown; None for all.
         loop: whether the last frame goes on into the first.
+        notes: what happened on the way, for whoever goes on and for the record.
     """
 
     latents_BCTYX: Tensor
     skip: int = 0
     keep: int | None = None
     loop: bool = False
+    notes: tuple[str, ...] = ()
 
     def snapshot(self) -> Snapshot:
         """For a later process."""
-        return Snapshot(
-            {LATENTS: self.latents_BCTYX}, {n: getattr(self, n) for n in ("skip", "keep", "loop")}
-        )
+        facts = {n: getattr(self, n) for n in ("skip", "keep", "loop")}
+        return Snapshot({LATENTS: self.latents_BCTYX}, {**facts, "notes": list(self.notes)})
 
     @staticmethod
     def of(snapshot: Snapshot) -> Sampled:
         """Inverse of `snapshot`; a sampler's state gives the guess of the clean latents so far."""
         facts = snapshot.facts
-        return Sampled(snapshot.tensors[LATENTS], facts["skip"], facts["keep"], facts["loop"])
+        latents, notes = snapshot.tensors[LATENTS], tuple(facts.get("notes", ()))
+        return Sampled(latents, facts["skip"], facts["keep"], facts["loop"], notes)
+
+    def retold(self, on_progress: OnProgress) -> None:
+        """Tell the notes again, to a process that did not see them happen."""
+        for note in self.notes:
+            on_progress(Progress("denoise", 1, 1, note=note))
 
 
 def render_plan(
@@ -103,10 +112,15 @@ def sample_plan(
         conditions = condition(plan, model, previous=previous)
     on_progress(Progress("text", 1, 1))
     skip = 0 if conditions.tail is None else conditions.tail.frames
-    g, steps = plan.geometry, solver(plan.sampling.solver)
+    g, steps, notes = plan.geometry, solver(plan.sampling.solver), list[str]()
 
     def sampled(x_BCTYX: Tensor) -> Sampled:
-        return Sampled(shown_latents(conditions, x_BCTYX), skip, g.keep, g.loop)
+        return Sampled(shown_latents(conditions, x_BCTYX), skip, g.keep, g.loop, tuple(notes))
+
+    def listen(event: Progress) -> None:
+        if event.note is not None:
+            notes.append(event.note)
+        on_progress(event)
 
     def offer(state: SamplerState) -> None:
         def make() -> Snapshot:
@@ -119,7 +133,9 @@ def sample_plan(
 
     found = memory.recall(SAMPLER)
     state = None if found is None else unpack(found.tensors, found.facts, steps, model.device)
-    x_BCTYX = denoise(plan, model, conditions, on_progress, state=state, on_state=offer)
+    if found is not None:
+        Sampled.of(found).retold(listen)
+    x_BCTYX = denoise(plan, model, conditions, listen, state=state, on_state=offer)
     return sampled(x_BCTYX)
 
 
@@ -165,7 +181,7 @@ def denoise(
     frames = Frames()
     with worn(model.dit, plan.loras, context=context, frames=frames):
         return sample(
-            guided(plan, model, conditions, context, frames),
+            guided(plan, model, conditions, context, frames, _teller(on_progress)),
             conditions.start_BCTYX if state is None else state.x_BCTYX,
             table_SBT if plan.windows is None else staggered(table_SBT, plan.windows),
             solver(plan.sampling.solver),
@@ -177,21 +193,41 @@ def denoise(
         )
 
 
-def guided(plan: Plan, model: Model, conditions: Conditions, context: int, frames: Frames) -> Velocity:
+def _teller(on_progress: OnProgress) -> Callable[[Step, str], None]:
+    def tell(step: Step, text: str) -> None:
+        on_progress(Progress("denoise", step.index, step.steps, note=text))
+
+    return tell
+
+
+def guided(
+    plan: Plan,
+    model: Model,
+    conditions: Conditions,
+    context: int,
+    frames: Frames,
+    told: Callable[[Step, str], None],
+) -> Velocity:
     """The guided network: on the whole clip, or on windows of it, whose frames the LoRAs are told."""
     network = Network(model.dit, conditions, plan.sampling)
     rule = guidance(plan.sampling, conditions.table_SBT, context)
     if plan.windows is None:
-        return Guided(network, rule)
+        return Guided(guarded(network, told), rule)
 
     @cache
     def view(places: tuple[int, ...]) -> Velocity:
         at = list(places)
         scale = torch.as_tensor(rule.scale)[..., at]
-        window = Guided(replace(network, conditions=conditions.at(at)), replace(rule, scale=scale))
+        part = guarded(replace(network, conditions=conditions.at(at)), told)
+        window = Guided(part, replace(rule, scale=scale))
         return frames.shown(at, window)
 
     return Windowed(view, plan.windows)
+
+
+def guarded(network: Network, told: Callable[[Step, str], None]) -> Guarded:
+    """The network, whose predictions are computed again in float32 where they are not finite."""
+    return Guarded(network, CarefulNetwork(network), told)
 
 
 def guidance(sampling: Sampling, table_SBT: Tensor, context: int = 0) -> ClassifierFree:
@@ -243,19 +279,43 @@ def decoded(vae: VideoVAE, sampled: Sampled, on_progress: OnProgress) -> Iterato
 def chunks(vae: VideoVAE, latents_BCTYX: Tensor, on_progress: OnProgress) -> Iterator[Tensor]:
     """Frames `[B, 3, f, H, W]` in -1..1 of one latent frame after the other; memory does not grow.
 
+    From the first that is not finite on, they are decoded again in float32.
+
     Raises:
-        NumericError: a frame is not finite; it would be black in the file.
+        NumericError: a frame is not finite even so; it would be black in the file.
     """
-    total, stream = latents_BCTYX.shape[2], vae.stream(latents_BCTYX)
-    for done in range(1, total + 1):
+    total = latents_BCTYX.shape[2]
+    for done, frames_BCfHW in enumerate(_decoded(vae, latents_BCTYX), start=1):
+        if not finite(frames_BCfHW):
+            note = f"latent frame {done} of {total} was not finite and was decoded again in float32."
+            yield from _decoded_again(vae, latents_BCTYX, done, on_progress, note)
+            return
+        on_progress(Progress("decode", done, total))
+        yield frames_BCfHW
+
+
+def _decoded_again(
+    vae: VideoVAE, latents_BCTYX: Tensor, first: int, on_progress: OnProgress, note: str
+) -> Iterator[Tensor]:
+    """The frames from latent frame `first` on, with care."""
+    total = latents_BCTYX.shape[2]
+    with careful(vae) as watch:
+        for done, frames_BCfHW in enumerate(_decoded(vae, latents_BCTYX), start=1):
+            if not finite(frames_BCfHW):
+                raise NumericError(
+                    f"the frames of latent frame {done} of {total} are not finite, in float32 either; it "
+                    f"began {watch.place} of the VAE. Check its weights, or use less guidance."
+                )
+            if done >= first:
+                on_progress(Progress("decode", done, total, note=note if done == first else None))
+                yield frames_BCfHW
+
+
+def _decoded(vae: VideoVAE, latents_BCTYX: Tensor) -> Iterator[Tensor]:
+    stream = vae.stream(latents_BCTYX)
+    for _ in range(latents_BCTYX.shape[2]):
         with torch.inference_mode():
             frames_BCfHW = next(stream)
-        if not bool(torch.isfinite(frames_BCfHW).all()):
-            raise NumericError(
-                f"the frames of latent frame {done} of {total} are not finite; run in float32, or with less "
-                "guidance."
-            )
-        on_progress(Progress("decode", done, total))
         yield frames_BCfHW
 
 

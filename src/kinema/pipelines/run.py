@@ -149,12 +149,13 @@ def stream(
     before is read, and the rest made. Each shot's frames go through `on_shot`, with its index, if given.
     """
     models = {model.card.id: model} if isinstance(model, AnyModel) else dict(model or {})
-    record = Record(job.shot, identity(job, models), versions()) if keep_record else None
+    happened: dict[str, Any] = {}
+    record = Record(job.shot, identity(job, models), versions(), run=happened) if keep_record else None
     clip = Clip(iter(()), Fraction(job.fps), record, count=job.length, size=(job.width, job.height))
     clip.audio = job.audio
 
     def draw() -> Iterator[np.ndarray]:
-        shots = Shots(job, clip, models, on_progress or (lambda _: None), keep)
+        shots = Shots(job, clip, models, remembering(happened, on_progress), keep)
         made = map(shots.frames, range(len(job.plans)))
         composed = compose(
             made if on_shot is None else map(on_shot, range(len(job.plans)), made),
@@ -167,6 +168,21 @@ def stream(
 
     clip.frames = draw() if keep is None else keep.frames(draw)
     return clip
+
+
+def remembering(happened: dict[str, Any], on_progress: OnProgress | None) -> OnProgress:
+    """A listener that writes down what a record tells of the run, once, and passes events on."""
+
+    def listen(event: Progress) -> None:
+        if event.note is not None:
+            notes = happened.setdefault("notes", [])
+            line = event.note if event.shots == 1 else f"shot {event.shot}: {event.note}"
+            if line not in notes:
+                notes.append(line)
+        if on_progress is not None:
+            on_progress(event)
+
+    return listen
 
 
 def write(
@@ -306,6 +322,7 @@ class Shots:
             if place.complete and (sampled is not None or plan.redraw is not None):
                 return clip_of(plan, sampled, iter(()))
             if sampled is not None:
+                sampled.retold(on_progress)
                 return decode_plan(plan, self._vae(plan, on_progress), sampled, on_progress)
         model = self._model(plan, on_progress)
         memory = FORGETFUL if place is None else place

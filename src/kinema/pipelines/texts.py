@@ -10,18 +10,23 @@ Where two prompts can meet inside one frame, with weights `w[f, k]`:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import logging
+from dataclasses import dataclass, replace
 
 import torch
 from einops import einsum
 from torch import Tensor
 
+from kinema.core.errors import NumericError
 from kinema.diffusion.slerp import slerp
-from kinema.models.dit import Conditioning, Context
-from kinema.models.experts import ExpertContext
+from kinema.models.careful import careful, finite
+from kinema.models.dit import Conditioning, Context, VideoDiT
+from kinema.models.experts import ExpertContext, Experts
 from kinema.models.text import TextStates
 from kinema.pipelines.model import Model
 from kinema.pipelines.plan import Prompts
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -31,15 +36,22 @@ class Branch:
     Attributes:
         contexts: one, with the weights inside it; or, for the `velocity` blend, one for each prompt.
         shares_TK: of each context in each latent frame; None for a single context.
+        given: what the contexts were prepared from.
     """
 
     contexts: tuple[Context | ExpertContext, ...]
     shares_TK: Tensor | None = None
+    given: tuple[Conditioning, ...] = ()
 
     def at(self, frames: list[int]) -> Branch:
         """The same texts over these latent frames."""
         shares = None if self.shares_TK is None else self.shares_TK[frames]
-        return Branch(tuple(context.at(frames) for context in self.contexts), shares)
+        given = tuple(part.at(frames) for part in self.given)
+        return Branch(tuple(context.at(frames) for context in self.contexts), shares, given)
+
+    def prepared(self, dit: VideoDiT | Experts) -> Branch:
+        """The same texts, read once more by the transformer as it is now."""
+        return replace(self, contexts=tuple(dit.prepare(part) for part in self.given))
 
 
 def branch(
@@ -61,7 +73,7 @@ def branch(
         image_BND: image tokens, for models that take them.
         max_length: text tokens kept; None for as many as the model was trained on.
     """
-    states = model.text.encode(prompts.spans, **({} if max_length is None else {"max_length": max_length}))
+    states = encoded(prompts, model, max_length)
     weights_TK = torch.tensor(prompts.weights, dtype=torch.float32, device=model.device)
     weights_TK = torch.cat([weights_TK[:1].expand(context, -1), weights_TK])
     return branch_of(states, weights_TK, model, blend=blend, image_BND=image_BND)
@@ -80,12 +92,33 @@ def branch_of(
     several = weights_TK.shape[1] > 1
     if several and blend == "velocity":
         parts = [_only(states, k) for k in range(weights_TK.shape[1])]
-        contexts = tuple(model.dit.prepare(_conditioning(part, None, image_BND)) for part in parts)
-        return Branch(contexts, weights_TK)
+        several_given = tuple(_conditioning(part, None, image_BND) for part in parts)
+        return Branch(tuple(map(model.dit.prepare, several_given)), weights_TK, several_given)
     if several and blend in ("embedding", "slerp"):
         states, weights_TK = mixed(states, weights_TK, arcs=blend == "slerp")
     given = _conditioning(states, weights_TK[None] if several else None, image_BND)
-    return Branch((model.dit.prepare(given),))
+    return Branch((model.dit.prepare(given),), given=(given,))
+
+
+def encoded(prompts: Prompts, model: Model, max_length: int | None = None) -> TextStates:
+    """The states of each prompt; what overflows in half precision is encoded again in float32.
+
+    Raises:
+        NumericError: they are not finite in float32 either.
+    """
+    limit = {} if max_length is None else {"max_length": max_length}
+    states = model.text.encode(prompts.spans, **limit)
+    if finite(states.states_KLD):
+        return states
+    with careful(getattr(model.text, "model", None)) as watch:
+        states = model.text.encode(prompts.spans, **limit)
+    if not finite(states.states_KLD):
+        raise NumericError(
+            f"the text encoder's states are not finite, in float32 either; it began {watch.place}. "
+            "Get the text encoder's files again."
+        )
+    log.warning("the prompt's states were not finite and were computed again in float32.")
+    return states
 
 
 def _conditioning(states: TextStates, weights_BTK: Tensor | None, image_BND: Tensor | None) -> Conditioning:
