@@ -152,6 +152,12 @@ class ShotOptions:
     shift: Annotated[
         Text, _sampling("--shift", metavar="X", help="Above 1: more of the steps at high noise.")
     ] = None
+    match: Annotated[
+        Text,
+        _sampling(
+            "--match", metavar="NAME", help="wan or diffusers: that program's defaults, rounding and noise."
+        ),
+    ] = None
     lora: Annotated[
         list[str] | None,
         _clip(

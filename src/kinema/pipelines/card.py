@@ -44,6 +44,7 @@ class Defaults:
         fps: frames per second, as a fraction's text.
         steps, solver, grid, shift, guidance: of the sampler.
         guidance_low: of the expert that works at low noise, where there are two.
+        shift_480: in place of `shift` for pictures nearer to 480p than to 720p, where that differs.
     """
 
     width: int
@@ -56,6 +57,12 @@ class Defaults:
     shift: float
     guidance: float
     guidance_low: float | None = None
+    shift_480: float | None = None
+
+    def shift_of(self, width: int, height: int) -> float:
+        """The shift for pictures of this size."""
+        small = width * height < (832 * 480 * 1280 * 720) ** 0.5
+        return self.shift_480 if small and self.shift_480 is not None else self.shift
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -77,6 +84,7 @@ class ModelCard:
         parts: where everything but the transformer comes from, where it stands in files of its own.
         files: those files, for each transformer; empty in diffusers layout.
         boundary: noise level in 0..1 at which a second transformer takes over; None for a single one.
+        rounding: how a picture's shape becomes a size; a name in `geometry.ROUNDINGS`.
     """
 
     id: str
@@ -93,6 +101,7 @@ class ModelCard:
     boundary: float | None = None
     parts: str = ""
     files: tuple[tuple[Path, ...], ...] = ()
+    rounding: str = "diffusers"
 
     def require(self, mode: Mode) -> None:
         """Refuse a mode that this checkpoint cannot do, naming what can."""

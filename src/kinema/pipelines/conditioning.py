@@ -131,7 +131,12 @@ def _known(plan: Plan, model: Model, previous: Clip | None) -> tuple[Tensor, Ten
 def _noise(plan: Plan, model: Model, previous: Clip | None) -> Tensor:
     g = plan.geometry
     shape = (model.card.latent_channels, g.rows, g.columns)
-    own = frame_noise(plan.sampling.seed, shape, g.latent_frames, first=g.first)
+    if plan.sampling.noise == "clip":
+        drawn = torch.Generator().manual_seed(plan.sampling.seed)
+        channels, rows, columns = shape
+        own = torch.randn((1, channels, g.latent_frames, rows, columns), generator=drawn)
+    else:
+        own = frame_noise(plan.sampling.seed, shape, g.latent_frames, first=g.first)
     if plan.camera is not None and plan.camera.noise:
         moved = camera_noise(plan, plan.camera, shape, previous)
         return mixed(moved, own, plan.camera.noise).to(model.device)

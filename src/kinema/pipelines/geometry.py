@@ -216,8 +216,41 @@ def _own_size(shot: Shot, card: ModelCard, clip: VideoReader | None) -> tuple[in
     like = (clip.size if clip else _picture_size(shot)) if card.any_aspect else None
     if like is None:
         return own.width, own.height
-    aspect, area = like[1] / like[0], own.width * own.height
-    return _on_grid((area / aspect) ** 0.5, card.multiple), _on_grid((area * aspect) ** 0.5, card.multiple)
+    return ROUNDINGS[card.rounding](like, own.width * own.height, card.multiple)
+
+
+def _each_rounded(like: tuple[int, int], area: int, multiple: int) -> tuple[int, int]:
+    """Each side by itself, as in diffusers' examples."""
+    aspect = like[1] / like[0]
+    return _on_grid((area / aspect) ** 0.5, multiple), _on_grid((area * aspect) ** 0.5, multiple)
+
+
+def _each_floored(like: tuple[int, int], area: int, multiple: int) -> tuple[int, int]:
+    """The same without rounding to whole pixels first, as Wan's `image2video.py` does."""
+    aspect = like[1] / like[0]
+    width, height = (area / aspect) ** 0.5, (area * aspect) ** 0.5
+    return int(width // multiple) * multiple, int(height // multiple) * multiple
+
+
+def _nearest_ratio(like: tuple[int, int], area: int, multiple: int) -> tuple[int, int]:
+    """One side floored, the other from the area that is left; of both ways the one that keeps the shape
+    better, as Wan 2.2's `best_output_size` does."""
+    ratio = like[0] / like[1]
+    width = (area * ratio) ** 0.5
+    height = area / width
+    wide = int(width // multiple) * multiple
+    high = int(height // multiple) * multiple
+    by_width = wide, int(area / wide // multiple) * multiple
+    by_height = int(area / high // multiple) * multiple, high
+
+    def off(size: tuple[int, int]) -> float:
+        found = size[0] / size[1]
+        return max(ratio / found, found / ratio)
+
+    return by_width if off(by_width) < off(by_height) else by_height
+
+
+ROUNDINGS = {"diffusers": _each_rounded, "wan": _each_floored, "wan-ratio": _nearest_ratio}
 
 
 def _on_grid(pixels: float, multiple: int) -> int:

@@ -13,7 +13,7 @@ import secrets
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +32,7 @@ from kinema.pipelines.given import Given, plan_given
 from kinema.pipelines.image_cards import check_image_prompts, check_image_shot, image_solver
 from kinema.pipelines.listening import settle
 from kinema.pipelines.loras import PlannedLora, plan_loras
+from kinema.pipelines.match import matched
 from kinema.pipelines.windows import Cover, plan_windows, refuse_windows
 from kinema.story.prompts import both_sides
 from kinema.story.redraw import Mode
@@ -62,6 +63,7 @@ class Sampling:
         boundary: noise level from which the first of two transformers works.
         method, rescale, interval: of the guidance.
         blend: how prompts mix inside a frame.
+        noise: `frames`, where each latent frame has its own, or `clip`, drawn at once as other programs do.
     """
 
     seed: int
@@ -76,6 +78,7 @@ class Sampling:
     blend: str
     guidance_low: tuple[float, ...] | None = None
     boundary: float | None = None
+    noise: Literal["frames", "clip"] = "frames"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -140,6 +143,8 @@ def make_plan(shot: Shot, card: ModelCard, after: Geometry | None = None, begin:
         ModelError: a mode that the model cannot do.
         MediaError: a picture, a clip or a sound that cannot be read.
     """
+    equal = matched(shot, card)
+    shot, card = equal.shot, equal.card
     if by_frames := is_frame_by_frame(shot, card):
         refuse_windows(shot)
         card = one_frame_card(shot, card)
@@ -157,21 +162,8 @@ def make_plan(shot: Shot, card: ModelCard, after: Geometry | None = None, begin:
         check_image_prompts(card, (weight for side in sides for spans in side.spans for _, weight in spans))
     sampling = _sampling(shot, card, geometry, seed)
     camera, seen = plan_camera(shot, card, geometry, given, seed=seed, joint=not by_frames)
-    redraw: RedrawPlan | None = None
-    windows: Cover | None = None
-    more: tuple[str, ...] = ()
-    if by_frames:
-        redraw = plan_redraw(
-            shot,
-            geometry,
-            given,
-            seed=seed,
-            steps=sampling.steps,
-            solver=sampling.solver,
-            known_solver=partial(known_solver, card),
-        )
-    else:
-        windows, more = plan_windows(shot, card, geometry, prompts.weights)
+    redraw = _redraw(shot, card, geometry, given, sampling) if by_frames else None
+    windows, more = (None, ()) if by_frames else plan_windows(shot, card, geometry, prompts.weights)
     return Plan(
         model=card.id,
         geometry=geometry,
@@ -182,12 +174,34 @@ def make_plan(shot: Shot, card: ModelCard, after: Geometry | None = None, begin:
         loras=loras,
         device=shot.device,
         dtype=shot.dtype,
-        notes=(*geometry.notes, *heard, *notes, *seen, *words, *more, *_closing(shot, geometry)),
+        notes=(
+            *equal.notes,
+            *geometry.notes,
+            *heard,
+            *notes,
+            *seen,
+            *words,
+            *more,
+            *_closing(shot, geometry),
+        ),
         windows=windows,
         shot=_resolved(shot, geometry, sampling, card).model_dump(mode="json", exclude_none=True),
         camera=camera,
         redraw=redraw,
         begin=begin,
+    )
+
+
+def _redraw(shot: Shot, card: ModelCard, geometry: Geometry, given: Given, sampling: Sampling) -> RedrawPlan:
+    """The frames that are drawn one after the other."""
+    return plan_redraw(
+        shot,
+        geometry,
+        given,
+        seed=sampling.seed,
+        steps=sampling.steps,
+        solver=sampling.solver,
+        known_solver=partial(known_solver, card),
     )
 
 
@@ -222,7 +236,7 @@ def _sampling(shot: Shot, card: ModelCard, geometry: Geometry, seed: int) -> Sam
     defaults = card.defaults
     name = known_solver(card, shot.solver or defaults.solver)
     steps = shot.steps or defaults.steps
-    shift = defaults.shift if shot.shift is None else shot.shift
+    shift = defaults.shift_of(geometry.width, geometry.height) if shot.shift is None else shot.shift
     grid = shot.grid or defaults.grid
     if card.family != "image":
         from kinema.diffusion.flow import sigmas
@@ -244,6 +258,7 @@ def _sampling(shot: Shot, card: ModelCard, geometry: Geometry, seed: int) -> Sam
         blend="embedding" if card.family == "image" and shot.blend == "attention" else shot.blend,
         guidance_low=low,
         boundary=card.boundary,
+        noise="frames" if shot.match is None else "clip",
     )
 
 
@@ -261,13 +276,19 @@ def _prompts(shot: Shot, geometry: Geometry, seed: int) -> tuple[Prompts, Prompt
     others, weights_FJ = _over_frames(shot.negative, geometry, seed)
     weights_TK, weights_TJ = per_latent(weights_FK, geometry), per_latent(weights_FJ, geometry)
     sides: tuple[dict[Spans, Any], dict[Spans, Any]] = ({}, {})
+    read = both_sides if shot.match is None else _literally
     for k, text in enumerate(texts):
         for j, other in enumerate(others):
             share_T = weights_TK[:, k] * weights_TJ[:, j]
-            for side, spans in zip(sides, both_sides(text, other), strict=True):
+            for side, spans in zip(sides, read(text, other), strict=True):
                 side[spans] = side.get(spans, 0) + share_T
     positive, negative = (_normalised(side) for side in sides)
     return positive, negative
+
+
+def _literally(prompt: str, negative: str) -> tuple[Spans, Spans]:
+    """Both sides with every parenthesis a parenthesis."""
+    return ((prompt, 1.0),), ((negative, 1.0),)
 
 
 def _over_frames(

@@ -264,6 +264,9 @@ class Shot(Settings):
     length_fit: bool = Field(
         False, title="Fit length", description="render up to the next length the model can do, then trim"
     )
+    match: Literal["wan", "diffusers"] | None = Field(
+        None, title="Match", description="the program whose defaults, rounding and noise a Wan model has"
+    )
     device: str = Field("auto", title="Device", description="auto, cpu, cuda, cuda:1 or mps")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", title="Precision", description="auto: float32 on a CPU, bfloat16 on an accelerator"
