@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from kinema.pipelines.plan_facts import prompt_texts
+
 if TYPE_CHECKING:
     from kinema.cli.progress import Reporter
     from kinema.pipelines.card import ModelCard
     from kinema.pipelines.estimate import Estimate
     from kinema.pipelines.job import Job
-    from kinema.pipelines.plan import Plan, Prompts, Spans
+    from kinema.pipelines.plan import Plan
 
 BARS = " ▁▂▃▄▅▆▇█"
 COLUMNS = 64
@@ -24,6 +26,7 @@ MOST_WINDOWS = 12
 def show_job(job: Job, report: Reporter) -> None:
     """Print every shot's plan, or emit one event for each."""
     from kinema.pipelines.estimate import estimate, measure_rate
+    from kinema.pipelines.plan_facts import facts
 
     rate = measure_rate(job.plans[0].device)
     for index, plan in enumerate(job.plans):
@@ -61,7 +64,7 @@ def track_rows(plan: Plan) -> Iterator[dict[str, Any]]:
         sides = {
             name: [
                 {"text": text, "weight": weights[t]}
-                for text, weights in _texts(name.rstrip("s"), side)
+                for text, weights in prompt_texts(name.rstrip("s"), side)
                 if weights[t] > 0
             ]
             for name, side in (("prompts", plan.prompts), ("negatives", plan.negatives))
@@ -149,7 +152,9 @@ def tracks(plan: Plan) -> list[str]:
         row("guidance", f"{bars(guidance, high, cell)}  {scale}, {plan.sampling.method}"),
     ]
     for name, side in (("prompt", plan.prompts), ("negative", plan.negatives)):
-        found += [row(name, f"{bars(weights, 1, cell)}  {text!r}") for text, weights in _texts(name, side)]
+        found += [
+            row(name, f"{bars(weights, 1, cell)}  {text!r}") for text, weights in prompt_texts(name, side)
+        ]
     for held in plan.given.held:
         weights = [held.strength * (t == held.latent) for t in range(plan.geometry.latent_frames)]
         place = f"frame {held.frame}, strength {held.strength:g}"
@@ -169,43 +174,6 @@ def costs(cost: Estimate, rate: float) -> list[str]:
         row("time", f"about {duration(seconds)} of sampling on this machine"),
         row("memory", f"weights {size(cost.weight_bytes)}, work space about {size(cost.working_bytes)}"),
     ]
-
-
-def facts(plan: Plan, cost: Estimate, rate: float) -> dict[str, Any]:
-    """The same for a program."""
-    g = plan.geometry
-    prompts = {
-        name: [{"text": text, "weights": weights} for text, weights in _texts(name, side)]
-        for name, side in (("prompt", plan.prompts), ("negative", plan.negatives))
-    }
-    return {
-        "shot": plan.shot,
-        "digest": plan.digest,
-        "notes": list(plan.notes),
-        "latent_frames": g.latent_frames,
-        "first_frames": g.group_starts(),
-        "windows": _windows(plan),
-        "tokens": cost.tokens,
-        "forwards": cost.forwards,
-        "operations": cost.operations,
-        "seconds": cost.seconds(rate),
-        "weight_bytes": cost.weight_bytes,
-        "working_bytes": cost.working_bytes,
-        "tracks": {"guidance": list(plan.sampling.guidance), **prompts},
-    }
-
-
-def _windows(plan: Plan) -> dict[str, Any] | None:
-    cover = plan.windows
-    if cover is None:
-        return None
-    first = [window for turn in range(len(cover.turns)) for window in cover.windows(turn, 0)]
-    return {
-        "kind": cover.kind,
-        "length": cover.length,
-        "overlap": cover.overlap,
-        "first_step": [{"frames": window.frames, "shares": window.shares} for window in first],
-    }
 
 
 def legal(card: ModelCard) -> str:
@@ -262,18 +230,6 @@ def _columns(count: int) -> list[int]:
     """Which of `count` values are drawn: all, or `COLUMNS` of them evenly apart."""
     shown = min(COLUMNS, count)
     return [i * count // shown for i in range(shown)]
-
-
-def _texts(name: str, side: Prompts) -> list[tuple[str, list[float]]]:
-    """Prompts as a user would write them, with their weights; an empty negative prompt is left out."""
-    found = [
-        (_written(spans), [weight_K[k] for weight_K in side.weights]) for k, spans in enumerate(side.spans)
-    ]
-    return [(text, weights) for text, weights in found if name == "prompt" or text]
-
-
-def _written(spans: Spans) -> str:
-    return "".join(text if weight == 1 else f"({text}:{weight:g})" for text, weight in spans)
 
 
 def _context(latent_frames: int) -> str:

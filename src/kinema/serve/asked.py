@@ -1,0 +1,150 @@
+"""Requests as clients write them: checked like any shot, and then for what a stranger may not name.
+
+A path never comes from outside: pictures, clips and sounds are `media:<sha256>` of what was uploaded, models
+and LoRAs are names that the server was started with.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from kinema.core.errors import ConfigError, unknown_name
+from kinema.serve.errors import ApiError, of_kinema
+from kinema.serve.settings import ServeSettings
+from kinema.story.shot import Shot
+from kinema.story.storyboard import Storyboard, from_mapping, with_paths
+
+MEDIA = re.compile(r"media:(?P<sha256>[0-9a-f]{64})")
+FIELDS = frozenset({*Shot.names(), *Storyboard.names()})
+MOST_SEED = 2**31
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A checked request.
+
+    Attributes:
+        story: as it was written, with the server's first model where it names none.
+        media: sha256 of the files that it names.
+    """
+
+    story: Shot | Storyboard
+    media: tuple[str, ...]
+
+    @property
+    def shots(self) -> tuple[Shot, ...]:
+        """All of it."""
+        return self.story.shots if isinstance(self.story, Storyboard) else (self.story,)
+
+    def values(self) -> dict[str, Any]:
+        """JSON values that a queue keeps."""
+        return self.story.to_mapping()
+
+    def seeded(self, step: int = 0) -> Asked:
+        """The same with a seed in every shot: its own plus `step`, or one that is drawn now."""
+        shots = tuple(shot.with_(seed=_seed(shot.seed, step)) for shot in self.shots)
+        story = self.story.with_(shots=shots) if isinstance(self.story, Storyboard) else shots[0]
+        return Asked(story, self.media)
+
+
+def _seed(seed: int | None, step: int) -> int:
+    return secrets.randbelow(MOST_SEED) if seed is None else (seed + step) % 2**63
+
+
+def read_asked(values: Any, settings: ServeSettings, exists: Callable[[str], bool]) -> Asked:
+    """Check what a client asks for.
+
+    Args:
+        values: a shot or storyboard, JSON values.
+        settings: whose models and LoRAs may be named.
+        exists: whether there is an upload with this sha256.
+
+    Raises:
+        ApiError: 422 with the field in `param`.
+    """
+    if not isinstance(values, Mapping):
+        raise ApiError(422, "request is not an object of settings.", code="invalid_value", param="request")
+    try:
+        story = from_mapping(_with_model(values, settings.models[0]))
+    except ConfigError as error:
+        raise of_kinema(error, fields=FIELDS) from None
+    except RecursionError:
+        raise ApiError(422, "nested too deeply for a shot.", code="invalid_value") from None
+    media: dict[str, None] = {}
+
+    def check(path: str) -> str:
+        media[_media(path, values, settings, exists)] = None
+        return path
+
+    with_paths(story, check)
+    asked = Asked(story, tuple(sha256 for sha256 in media if sha256))
+    for place, shot in enumerate(asked.shots):
+        where = f"shots[{place}].model" if isinstance(story, Storyboard) else "model"
+        if shot.model not in settings.models:
+            message = str(unknown_name("model", shot.model[:80], settings.models))
+            raise ApiError(422, message, code="unknown_model", param=where)
+    return asked
+
+
+def _with_model(values: Mapping[str, Any], model: str) -> Mapping[str, Any]:
+    """The server's first model where nothing is said."""
+    return values if "model" in values else {**values, "model": model}
+
+
+def _media(
+    path: str, values: Mapping[str, Any], settings: ServeSettings, exists: Callable[[str], bool]
+) -> str:
+    """The upload that a path stands for; empty for a LoRA of the server's."""
+    match = MEDIA.fullmatch(path)
+    if match is not None and exists(match["sha256"]):
+        return match["sha256"]
+    param = next(_places(values, path), None)
+    if match is not None:
+        raise ApiError(422, f"{path} is not here; upload it first.", code="unknown_media", param=param)
+    if param is not None and "loras" in param:
+        known = [file.stem for file in settings.loras]
+        if path in known:
+            return ""
+        message = f"unknown LoRA {path[:80]!r}; this server has {', '.join(sorted(known)) or 'none'}."
+        raise ApiError(422, message, code="unknown_lora", param=param)
+    raise ApiError(
+        422,
+        f"{path[:80]!r} is not media:<sha256>; upload the file first and name what the answer says.",
+        code="not_media",
+        param=param,
+    )
+
+
+def _places(values: Any, text: str, place: str = "") -> Iterator[str]:
+    """Where a text stands in a request: `keyframes[0].image`; a keyframe may be written `TEXT@12`."""
+    if isinstance(values, str):
+        if values == text or values.startswith(f"{text}@"):
+            yield place
+    elif isinstance(values, Mapping):
+        for name, value in values.items():
+            yield from _places(value, text, f"{place}.{name}" if place else str(name))
+    elif isinstance(values, list | tuple):
+        for index, value in enumerate(values):
+            yield from _places(value, text, f"{place}[{index}]")
+
+
+def with_files(
+    values: Mapping[str, Any], place: Callable[[str], str], loras: Mapping[str, str]
+) -> dict[str, Any]:
+    """The request with paths of this machine in place of `media:` and of LoRAs' names.
+
+    Args:
+        values: a request of the queue.
+        place: the path of the upload with this sha256.
+        loras: the path of each LoRA by its name.
+    """
+
+    def change(path: str) -> str:
+        match = MEDIA.fullmatch(path)
+        return loras.get(path, path) if match is None else place(match["sha256"])
+
+    return with_paths(from_mapping(values), change).to_mapping()

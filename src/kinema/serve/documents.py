@@ -1,0 +1,179 @@
+"""What the OpenAPI document says of routes; bodies are read by our own readers, their schemas stand here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from kinema.serve.jobs import STATES
+
+Schema = dict[str, Any]
+
+ERROR: Schema = {
+    "type": "object",
+    "required": ["error"],
+    "properties": {
+        "error": {
+            "type": "object",
+            "required": ["message", "type", "code", "param"],
+            "properties": {
+                "message": {"type": "string"},
+                "type": {"type": "string"},
+                "code": {"type": ["string", "null"]},
+                "param": {"type": ["string", "null"]},
+            },
+        }
+    },
+}
+REQUEST: Schema = {
+    "type": "object",
+    "description": "a shot or storyboard (GET /api/schema); files are media:<sha256> of POST /api/media",
+    "properties": {"prompt": {"type": "string"}, "steps": {"type": "integer", "minimum": 1}},
+}
+_NUMBER: Schema = {"type": ["number", "null"]}
+JOB: Schema = {
+    "type": "object",
+    "required": ["id", "kind", "request", "state", "created", "progress", "revision"],
+    "properties": {
+        "id": {"type": "string"},
+        "kind": {"enum": ["video", "image"]},
+        "request": {"type": "object"},
+        "state": {"enum": list(STATES)},
+        "position": {"type": "number"},
+        "created": {"type": "number"},
+        "started": _NUMBER,
+        "finished": _NUMBER,
+        "progress": {"type": "object"},
+        "attempt": {"type": "integer"},
+        "error": {"type": ["object", "null"]},
+        "parent": {"type": ["object", "null"]},
+        "favourite": {"type": "boolean"},
+        "title": {"type": "string"},
+        "result": {"type": ["object", "null"]},
+        "revision": {"type": "integer"},
+    },
+}
+JOBS: Schema = {
+    "type": "object",
+    "required": ["jobs"],
+    "properties": {"jobs": {"type": "array", "items": JOB}, "has_more": {"type": "boolean"}},
+}
+SUBMIT: Schema = {
+    "type": "object",
+    "required": ["request"],
+    "additionalProperties": False,
+    "properties": {
+        "request": REQUEST,
+        "title": {"type": "string", "maxLength": 200},
+        "kind": {"enum": ["video", "image"]},
+        "count": {"type": "integer", "minimum": 1, "maximum": 16, "default": 1},
+    },
+}
+PATCH: Schema = {
+    "type": "object",
+    "additionalProperties": False,
+    "properties": {
+        "request": REQUEST,
+        "before": {"type": ["string", "null"], "description": "id of a waiting job; null for the end"},
+        "favourite": {"type": "boolean"},
+        "title": {"type": "string", "maxLength": 200},
+    },
+}
+CANCEL: Schema = {
+    "type": "object",
+    "additionalProperties": False,
+    "properties": {"keep": {"type": "boolean", "default": True}},
+}
+PLAN: Schema = {
+    "type": "object",
+    "required": ["request"],
+    "additionalProperties": False,
+    "properties": {"request": REQUEST},
+}
+CURVE: Schema = {
+    "type": "object",
+    "required": ["text", "frames"],
+    "additionalProperties": False,
+    "properties": {
+        "text": {"type": ["string", "number", "object"]},
+        "frames": {"type": "integer", "minimum": 1, "maximum": 10000},
+        "fps": {"type": ["number", "string"]},
+        "dialect": {"enum": ["native", "deforum"]},
+        "seed": {"type": "integer", "minimum": 0},
+        "bpm": {"type": "number"},
+    },
+}
+MEDIA: Schema = {
+    "type": "object",
+    "required": ["ref", "kind"],
+    "properties": {
+        "ref": {"type": "string", "pattern": "^media:[0-9a-f]{64}$"},
+        "kind": {"enum": ["image", "video", "audio"]},
+        "width": {"type": ["integer", "null"]},
+        "height": {"type": ["integer", "null"]},
+        "frames": {"type": ["integer", "null"]},
+        "fps": {"type": ["string", "null"]},
+        "seconds": _NUMBER,
+    },
+}
+ANYTHING: Schema = {"type": "object"}
+
+
+def query(name: str, schema: Schema) -> Schema:
+    """One parameter of a query."""
+    return {"name": name, "in": "query", "required": False, "schema": schema}
+
+
+PAGE: Schema = {
+    "parameters": [
+        query("state", {"type": "string", "description": "one or several states, with commas"}),
+        query("after", {"type": "string"}),
+        query("limit", {"type": "integer", "minimum": 1, "maximum": 200, "default": 50}),
+        query("order", {"enum": ["desc", "asc"], "default": "desc"}),
+    ]
+}
+FILE: Schema = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
+            "multipart/form-data": {
+                "schema": {"type": "object", "properties": {"file": {"type": "string", "format": "binary"}}}
+            },
+        },
+    }
+}
+
+
+def body(schema: Schema) -> Schema:
+    """A body in JSON."""
+    needed = bool(schema.get("required"))
+    return {"requestBody": {"required": needed, "content": {"application/json": {"schema": schema}}}}
+
+
+def described(
+    summary: str, status: int, answer: Schema | str | None, *parts: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What a route's decorator takes.
+
+    Args:
+        summary: a few words.
+        status: of the answer when all is well.
+        answer: its schema, its media type, or None where there is no body.
+        *parts: parameters and bodies.
+    """
+    content: Schema = {}
+    if isinstance(answer, str):
+        content = {"content": {answer: {"schema": {"type": "string", "format": "binary"}}}}
+    elif answer is not None:
+        content = {"content": {"application/json": {"schema": answer}}}
+    wrong = {"description": "what is wrong", "content": {"application/json": {"schema": ERROR}}}
+    extra: Schema = {}
+    for part in parts:
+        extra |= part
+    responses: dict[int | str, Any] = {
+        status: {"description": summary, **content},
+        "4XX": wrong,
+        "5XX": wrong,
+    }
+    return {"summary": summary, "responses": responses, "openapi_extra": extra}

@@ -1,0 +1,187 @@
+"""What looks at requests and at files of strangers, in a process of its own that can be stopped, and die.
+
+Lines of JSON come in, `{"what": "plan", ...}`, and one line goes out for each: `{"is": value}`, or
+`{"error": [class, message]}`. It ends with its input.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from kinema.core.errors import KinemaError
+
+MOST_FRAME_SIDE = 2048
+
+
+def plan(request: Mapping[str, Any]) -> dict[str, Any]:
+    """What every shot of a request would do and cost; paths stand where media are."""
+    from kinema.pipelines.estimate import estimate
+    from kinema.pipelines.job import make_job
+    from kinema.pipelines.plan_facts import facts
+    from kinema.story.storyboard import from_mapping
+
+    job = make_job(from_mapping(request), local_files_only=True)
+    cards = [job.cards[plan.model] for plan in job.plans]
+    shots = [facts(p, estimate(p, card), _rate(p.device)) for p, card in zip(job.plans, cards, strict=True)]
+    seconds = [shot["seconds"] for shot in shots]
+    return {
+        "shots": shots,
+        "request": job.shot,
+        "frames": job.length,
+        "fps": job.fps,
+        "width": job.width,
+        "height": job.height,
+        "notes": list(job.notes),
+        "seconds": None if None in seconds else sum(seconds),
+        "work": float(sum(_work(plan) for plan in job.plans)),
+        "is_image": job.is_image,
+    }
+
+
+def _work(plan: Any) -> int:
+    """Pixels x frames x steps."""
+    g = plan.geometry
+    return int(g.width * g.height * g.frames * plan.sampling.steps)
+
+
+@cache
+def _rate(device: str) -> float:
+    from kinema.pipelines.estimate import measure_rate
+
+    return measure_rate(device)
+
+
+def measure(path: str) -> dict[str, Any]:
+    """What a file is: an image, a video or a sound, and its size."""
+    from kinema.io.sniff import PICTURES, open_regular, sniff
+
+    with open_regular(Path(path)) as file:
+        kind = sniff(file.read(4096))
+    if kind in PICTURES:
+        return _measure_pictures(path, kind)
+    if kind is not None and (found := _measure_video(path)) is not None:
+        return found
+    from kinema.io.audio_source import open_audio
+
+    sound = open_audio(path)
+    return {**_NOTHING, "kind": "audio", "seconds": sound.seconds}
+
+
+_NOTHING: dict[str, Any] = {
+    "kind": "",
+    "width": None,
+    "height": None,
+    "frames": None,
+    "fps": None,
+    "seconds": None,
+}
+
+
+def _measure_pictures(path: str, kind: str) -> dict[str, Any]:
+    from kinema.io.image import read_image
+    from kinema.io.video_read import open_video
+
+    clip = open_video(path)
+    if clip.frames > 1:
+        return _of_clip(clip)
+    height, width = read_image(path).shape[:2]  # decodes all of it
+    return {**_NOTHING, "kind": "image", "width": width, "height": height, "frames": 1}
+
+
+def _measure_video(path: str) -> dict[str, Any] | None:
+    """Facts of a clip; None for a container that holds only sound."""
+    from kinema.core.errors import MediaError
+    from kinema.io.video_read import open_video
+
+    try:
+        return _of_clip(open_video(path))
+    except MediaError as error:
+        if "no picture stream" in str(error) or "only picture is a cover" in str(error):
+            return None
+        raise
+
+
+def _of_clip(clip: Any) -> dict[str, Any]:
+    width, height = clip.size
+    found = {"kind": "video", "width": width, "height": height, "frames": clip.frames}
+    return {**found, "fps": str(clip.fps), "seconds": round(clip.duration, 6)}
+
+
+def frame(path: str, index: int, width: int | None = None) -> dict[str, Any]:
+    """One frame of a clip, or a picture, as PNG in base64; negative indices count from the end."""
+    import io
+
+    from PIL import Image
+
+    from kinema.io.video_read import open_video
+
+    clip = open_video(path)
+    picture = Image.fromarray(clip.read([index if index >= 0 else clip.frames + index])[0])
+    if width is not None and width < picture.width:
+        picture = picture.resize((width, max(1, round(picture.height * width / picture.width))))
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    return {"png": base64.b64encode(buffer.getvalue()).decode()}
+
+
+def restore(path: str) -> dict[str, Any]:
+    """The request that a file was made by; see `kinema.serve.restore`."""
+    from kinema.serve.restore import restore_file
+
+    return restore_file(Path(path))
+
+
+TABLE: Mapping[str, Callable[..., dict[str, Any]]] = {
+    "plan": plan, "measure": measure, "frame": frame, "restore": restore,
+}  # fmt: skip
+
+
+def answer(line: str) -> dict[str, Any]:
+    """The answer to one line."""
+    asked = json.loads(line)
+    try:
+        return {"is": TABLE[asked.pop("what")](**asked)}
+    except KinemaError as error:
+        return {"error": [_public_class(error), str(error)]}
+    except MemoryError:
+        return {"error": ["ResourceError", "there is not enough memory to look into this; make it smaller."]}
+    except Exception:
+        import traceback
+
+        return {"error": ["bug", traceback.format_exc(limit=20)]}
+
+
+def _public_class(error: KinemaError) -> str:
+    """The first class of `kinema.core.errors` that it is."""
+    return next(kind.__name__ for kind in type(error).__mro__ if kind.__module__ == "kinema.core.errors")
+
+
+def _limit_memory(most: int) -> None:
+    try:
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_AS, (most, most))
+    except (ImportError, ValueError, OSError):  # a system without such limits
+        return
+
+
+def main() -> None:
+    """Answer lines until there are no more."""
+    if (most := int(sys.argv[1])) > 0:
+        _limit_memory(most)
+    out = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # what a library prints must not get between the answers
+    for line in sys.stdin:
+        out.write(json.dumps(answer(line)) + "\n")
+        out.flush()
+
+
+if __name__ == "__main__":
+    main()

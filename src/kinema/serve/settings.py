@@ -1,0 +1,87 @@
+"""How a server is set up: where it listens, who may use it, and how much they may ask for."""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from kinema.core.errors import ConfigError
+
+PORT = 8420
+LEAST_TOKEN = 16
+MEGABYTE = 1_000_000
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Limits:
+    """The most that one request, or all of them, may ask for.
+
+    Attributes:
+        json_bytes: of a body in JSON, and of one text field of a form.
+        upload_bytes: of an uploaded file.
+        media_bytes: of all uploaded files together.
+        work: pixels x frames x steps of one job.
+        queued: jobs that wait.
+        listeners: open event streams.
+        plan_seconds: of planning one request.
+        file_seconds: of looking into one uploaded file.
+    """
+
+    json_bytes: int = 2 * MEGABYTE
+    upload_bytes: int = 512 * MEGABYTE
+    media_bytes: int = 20_000 * MEGABYTE
+    work: float = 5e10
+    queued: int = 10_000
+    listeners: int = 512
+    plan_seconds: float = 20.0
+    file_seconds: float = 60.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ServeSettings:
+    """A server.
+
+    Attributes:
+        data: its folder: queue, uploads, results.
+        host, port: where it listens.
+        token: what every request must carry; None on loopback only.
+        hosts: further names under which it may be called, such as those of a reverse proxy.
+        models: that requests may name; the first is the default.
+        loras: files that requests may name by their stem.
+        allow_urls: whether pictures are fetched from the web.
+        workers: local processes that render.
+        limits: on what is asked for.
+
+    Raises:
+        ConfigError: it would be open to the network without a token, or the token is short.
+    """
+
+    data: Path
+    host: str = "127.0.0.1"
+    port: int = PORT
+    token: str | None = field(default=None, repr=False)
+    hosts: tuple[str, ...] = ()
+    models: tuple[str, ...] = ("embedded",)
+    loras: tuple[Path, ...] = ()
+    allow_urls: bool = False
+    workers: int = 1
+    limits: Limits = Limits()
+
+    def __post_init__(self) -> None:
+        if self.token is None and not is_loopback(self.host):
+            raise ConfigError(f"--host {self.host} is open to the network and needs a token; add --token.")
+        if self.token is not None and (len(self.token) < LEAST_TOKEN or not self.token.isascii()):
+            raise ConfigError(
+                f"the token must have {LEAST_TOKEN} or more plain characters; leave it out to get one."
+            )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach that address."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,189 @@
+"""What a running server holds: queue, files, watcher, inspectors and counts; begun and ended together."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import json
+import logging
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+
+import anyio
+
+from kinema.core.errors import KinemaError
+from kinema.pipelines.card import ModelCard
+from kinema.pipelines.cards import read_card
+from kinema.serve.asked import FIELDS, Asked, read_asked, with_files
+from kinema.serve.bodies import Upload
+from kinema.serve.errors import ApiError, of_kinema
+from kinema.serve.events import Watcher
+from kinema.serve.folders import Folders
+from kinema.serve.inspector import Inspector
+from kinema.serve.jobs import Job
+from kinema.serve.logs import log
+from kinema.serve.metrics import Metrics
+from kinema.serve.queue import Queue
+from kinema.serve.settings import ServeSettings
+
+P = ParamSpec("P")
+T = TypeVar("T")
+SWEEP = 5.0
+FILE_MEMORY = 8 << 30
+QUEUE_THREADS = 8
+PLANS_KEPT = 512
+
+
+class Studio:
+    """One server's state.
+
+    Args:
+        settings: of the server.
+    """
+
+    def __init__(self, settings: ServeSettings) -> None:
+        self.settings = settings
+        self.folders = Folders(settings.data)
+        self.metrics = Metrics()
+        self.draining = False
+        self.began = time.time()
+        self.cards: dict[str, ModelCard] = {}
+        self.loras = {path.stem: str(path) for path in settings.loras}
+        hidden = {f"{self.folders.media}/": "media:", **{path: name for name, path in self.loras.items()}}
+        self._plans = Inspector("plans", hidden)
+        self._files = Inspector("files", hidden, FILE_MEMORY)
+        self._planned: OrderedDict[str, dict[str, Any]] = OrderedDict()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        """Open the queue, read what the models are, begin to watch."""
+        self.folders.make()
+        self._threads = anyio.CapacityLimiter(QUEUE_THREADS)
+        self.queue = Queue(self.folders.queue)
+        self.cards = {model: await self.thread(read_card, model) for model in self.settings.models}
+        self.watcher = Watcher(self.queue, self.settings.limits.listeners, self._count, self._forget)
+        await self.watcher.start()
+        self._tasks = [asyncio.create_task(self._sweep())]
+
+    async def stop(self) -> None:
+        """End everything that `start` began."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.watcher.stop()
+        await self._plans.stop()
+        await self._files.stop()
+        self.queue.close()
+
+    async def thread(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call what waits for a disk, outside of the event loop."""
+        return await anyio.to_thread.run_sync(partial(function, *args, **kwargs), limiter=self._threads)
+
+    async def drain(self) -> None:
+        """Before the end: nothing more is taken in, workers let go, streams end; looks are still answered."""
+        self.draining = True
+        self.watcher.let_go()
+
+    # Requests
+
+    def read(self, values: Any) -> Asked:
+        """A client's request, checked; `ApiError` 422."""
+        return read_asked(values, self.settings, self.has_media)
+
+    def has_media(self, sha256: str) -> bool:
+        """Whether that file was uploaded."""
+        return self.folders.upload(sha256).is_file()
+
+    async def plan(self, asked: Asked) -> dict[str, Any]:
+        """What a request would do and cost, and that it can be done.
+
+        Raises:
+            ApiError: 422 when it cannot, or costs more than one job may.
+        """
+        values = with_files(asked.values(), lambda sha256: str(self.folders.upload(sha256)), self.loras)
+        try:
+            found = await self._plans.ask("plan", self.settings.limits.plan_seconds, request=values)
+        except KinemaError as error:
+            raise of_kinema(error, fields=FIELDS) from None
+        most = self.settings.limits.work
+        if found["work"] > most:
+            message = (
+                f"{found['width']}x{found['height']}, {found['frames']} frames are {found['work']:.3g} pixel "
+                f"steps, above the {most:.3g} of this server; ask for fewer pixels, frames or steps."
+            )
+            raise ApiError(422, message, code="too_expensive", param="frames")
+        return found
+
+    async def plan_once(self, asked: Asked) -> dict[str, Any]:
+        """The same; what was planned lately, seeds aside, is not planned again."""
+        values = asked.values()
+        for shot in (values, *values.get("shots", ())):
+            shot.pop("seed", None)
+        key = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+        if key not in self._planned:
+            self._planned[key] = {"is_image": (await self.plan(asked))["is_image"]}
+            if len(self._planned) > PLANS_KEPT:
+                self._planned.popitem(last=False)
+        return self._planned[key]
+
+    async def keep(self, upload: Upload) -> dict[str, Any]:
+        """Take an upload into the media, if it is a picture, a clip or a sound that can be decoded.
+
+        Raises:
+            ApiError: 422 when it is not, 413 when there is no room for it.
+        """
+        try:
+            facts = await self.inspect("measure", upload.path)
+            await self.thread(self._take, upload)
+        finally:
+            upload.path.unlink(missing_ok=True)
+        return {"ref": f"media:{upload.sha256}", "bytes": upload.bytes, **facts}
+
+    def _take(self, upload: Upload) -> None:
+        target = self.folders.upload(upload.sha256)
+        if not target.exists():
+            held = sum(path.stat().st_size for path in self.folders.media.iterdir())
+            if held + upload.bytes > self.settings.limits.media_bytes:
+                raise ApiError(413, "there is no room for more uploads on this server.", code="media_full")
+            upload.path.replace(target)
+
+    async def delete(self, name: str) -> bool:
+        """Remove a job; whether it is gone, or its worker has yet to let go."""
+        return await self.thread(self.queue.delete, name)
+
+    async def inspect(self, what: str, path: Path, **arguments: Any) -> dict[str, Any]:
+        """Look into a file in the process that is for it; `ApiError` 422 when it is not what it should be."""
+        seconds = self.settings.limits.file_seconds
+        try:
+            return await self._files.ask(what, seconds, path=str(path), **arguments)
+        except KinemaError as error:
+            raise of_kinema(error) from None
+
+    def check_open(self) -> None:
+        """`ApiError` 503 while the server ends."""
+        if self.draining:
+            message = "the server is about to end and takes no more jobs; try again soon."
+            raise ApiError(503, message, code="draining", headers={"retry-after": "10"})
+
+    # Behind the scenes
+
+    def _count(self, job: Job) -> None:
+        if job.ended and job.finished is not None and job.finished >= self.began:
+            self.metrics.ended(job)
+        else:
+            self.metrics.progressed(job)
+
+    async def _forget(self, name: str) -> None:
+        await self.thread(self.folders.forget, name)
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(SWEEP)
+            with contextlib.suppress(KinemaError):
+                if lost := await self.thread(self.queue.sweep):
+                    log(logging.WARNING, "leases expired", jobs=lost)
