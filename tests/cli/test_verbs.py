@@ -203,9 +203,11 @@ def test_doctor_finds_a_sound_installation(capsys):
 
 
 def test_doctor_reports_a_kernel_that_computes_wrong(monkeypatch, capsys):
-    from kinema.models import selftest
+    from kinema.models import attention, selftest
 
-    monkeypatch.setattr(selftest, "attend", lambda q, k, v, bias: v.roll(1, dims=2))
+    wrong = dict.fromkeys(attention.FORMS, lambda q, k, v, bias: q * 0)
+    monkeypatch.setattr(attention, "FORMS", wrong)
+    selftest._trials.cache_clear()
     monkeypatch.setattr("kinema.cli.doctor._embedded", lambda: ("model", "left out", True))
     assert kinema.cli.run(["doctor"]) == 2
     rows = [row for row in capsys.readouterr().out.splitlines() if " attention " in row]

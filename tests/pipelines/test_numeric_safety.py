@@ -10,8 +10,8 @@ import torch
 
 import kinema
 from kinema.core.errors import NumericError
+from kinema.models.attention import attend, plain_attention
 from kinema.models.careful import careful
-from kinema.models.layers import attend, plain_attention
 from kinema.story.shot import Shot
 
 FIELDS = {"prompt": "a red fox", "frames": 5, "width": 32, "height": 32, "steps": 3, "seed": 1}
@@ -97,7 +97,7 @@ class Overflows:
 
     @property
     def calm(self):
-        from kinema.models.layers import _plain
+        from kinema.models.attention import _plain
 
         return _plain.get()
 

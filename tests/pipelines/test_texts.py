@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from kinema.models.layers import attend
+from kinema.models.attention import attend
 from kinema.models.text import TextStates
 from kinema.pipelines.texts import mixed
 

@@ -94,8 +94,16 @@ def _embedded() -> tuple[str, str, bool]:
 
 def _kernels() -> Iterator[tuple[str, str, bool]]:
     from kinema.core.runtime import resolve_device
-    from kinema.models.selftest import attention_errors
+    from kinema.models.linears import BOUNDS, onednn_works
+    from kinema.models.selftest import findings as attention
 
     device = resolve_device("auto")
-    for name, error, bound in attention_errors(device):
-        yield "attention", f"{name}: largest error {error:.1e}, allowed {bound:.0e}", error <= bound
+    for text, good in attention(device):
+        yield "attention", text, good
+    if device.type == "cpu":
+        used = [str(dtype).removeprefix("torch.") for dtype in BOUNDS if onednn_works(dtype)]
+        yield (
+            "products",
+            f"oneDNN for {', '.join(used)}" if used else "torch's own; oneDNN's are not here",
+            True,
+        )

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kinema.models.layers import plain_attention
+from kinema.models.attention import plain_attention
 
 HALF = (torch.float16, torch.bfloat16)
 

@@ -28,12 +28,12 @@ from einops import rearrange, repeat
 from torch import Tensor, nn
 
 from kinema.core.errors import ModelError
+from kinema.models.attention import attend
 from kinema.models.config_values import typed
 from kinema.models.layers import (
     Attention,
     Embedder,
     FeedForward,
-    attend,
     place_waves,
     rotary_table,
     rotate,
@@ -300,7 +300,8 @@ class VideoDiT(nn.Module):
         """Of the large matrices; norms and tables may be kept in fp32 beside it."""
         return self.proj_out.weight.dtype
 
-    def _blocks(self) -> Iterator[Block]:
+    def each_block(self) -> Iterator[Block]:
+        """The blocks, typed."""
         for block in self.blocks:
             assert isinstance(block, Block)
             yield block
@@ -312,13 +313,13 @@ class VideoDiT(nn.Module):
         text_NLD = self.condition_embedder.text_embedder(states)
         keys: list[Tensor] = []
         values: list[Tensor] = []
-        for block in self._blocks():
+        for block in self.each_block():
             for store, heads in zip((keys, values), block.attn2.keys_values(text_NLD), strict=True):
                 store.append(rearrange(heads, "(B K) H L E -> B K H L E", K=K))
         image = None
         if conditioning.image_BND is not None:
             image_BND = self.condition_embedder.image_embedder(conditioning.image_BND.to(self.dtype))
-            image = tuple(block.attn2.image_keys_values(image_BND) for block in self._blocks())
+            image = tuple(block.attn2.image_keys_values(image_BND) for block in self.each_block())
         return Context(
             tuple(keys),
             tuple(values),
@@ -332,7 +333,7 @@ class VideoDiT(nn.Module):
         """Latents to tokens `[B, N, D]`, with all that the blocks need to know of time and place."""
         x_BDTYX = self.patch_embedding(x_BCTYX.to(self.dtype))
         T, Y, X = x_BDTYX.shape[2:]
-        time_BTD, modulation_BTMD = self.condition_embedder.time(timestep_BT, self._pooled(context, T))
+        time_BTD, modulation_BTMD = self.condition_embedder.time(timestep_BT, self.pooled(context, T))
         angle = rotary_table(self.config.attention_head_dim, (T, Y, X)).to(x_BDTYX.device)
         tokens = Tokens((T, Y, X), time_BTD, modulation_BTMD, angle.cos(), angle.sin())
         x_BND = rearrange(x_BDTYX, "B D T Y X -> B (T Y X) D").contiguous()
@@ -341,7 +342,7 @@ class VideoDiT(nn.Module):
             x_BND = x_BND + self.position_embedding(waves_ND)
         return x_BND, tokens
 
-    def _pooled(self, context: Context, frames: int) -> Tensor | None:
+    def pooled(self, context: Context, frames: int) -> Tensor | None:
         """Each latent frame's pooled text: the prompts' states, mixed as the prompts are."""
         if self.config.pooled_dim is None:
             return None

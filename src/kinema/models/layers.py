@@ -1,4 +1,4 @@
-"""The pieces of transformers over video tokens: attention, rotary positions, feed-forward, embeddings.
+"""The pieces of transformers over video tokens: attention layers, rotary positions, feed-forward, embeddings.
 
 Parameter names equal those of diffusers' Wan classes, so that its checkpoints and LoRAs load without a table.
 
@@ -8,27 +8,13 @@ Letters used here beside the package's: H heads, E width of a head, P tokens per
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange, repeat
 from torch import Tensor, nn
 
-QUERY_BLOCK = 256
-_plain: ContextVar[bool] = ContextVar("plain attention", default=False)
-
-
-@contextmanager
-def plain_attention() -> Iterator[None]:
-    """Attention by plain products for as long as the block runs, whatever kernels there are."""
-    token = _plain.set(True)
-    try:
-        yield
-    finally:
-        _plain.reset(token)
+from kinema.models.attention import attend
 
 
 def rotary_table(
@@ -81,29 +67,6 @@ def rotate(x_BHNE: Tensor, cos_NE: Tensor, sin_NE: Tensor) -> Tensor:
     even, odd = rearrange(x_BHNE.float(), "B H N (E two) -> two B H N E", two=2)
     turned = torch.stack((even * cos_NE - odd * sin_NE, even * sin_NE + odd * cos_NE), dim=-1)
     return turned.flatten(-2).type_as(x_BHNE)
-
-
-def attend(q_BHNE: Tensor, k_BHLE: Tensor, v_BHLE: Tensor, bias_BL: Tensor | None = None) -> Tensor:
-    """Softmax attention; `bias_BL` is added to each key's logits (log of its weight, -inf to hide it)."""
-    mask = None if bias_BL is None else bias_BL[:, None, None, :].type_as(q_BHNE)
-    if _plain.get() or (q_BHNE.device.type == "cpu" and q_BHNE.dtype == torch.bfloat16):
-        return _attend_in_blocks(q_BHNE, k_BHLE, v_BHLE, mask)
-    return F.scaled_dot_product_attention(q_BHNE, k_BHLE, v_BHLE, attn_mask=mask)
-
-
-def _attend_in_blocks(q_BHNE: Tensor, k_BHLE: Tensor, v_BHLE: Tensor, mask: Tensor | None) -> Tensor:
-    """The same by plain products, a block of queries at a time.
-
-    torch's fused CPU kernel does not use bf16 dot products: forward and backward of 64 tokens take it 36 ms
-    where this takes 8 (32 samples, 8 heads of 32, one core).
-    """
-    scale, keys_BHEL = q_BHNE.shape[-1] ** -0.5, k_BHLE.transpose(-1, -2)
-    blocks = []
-    for q in torch.split(q_BHNE, QUERY_BLOCK, dim=2):
-        logits = torch.matmul(q * scale, keys_BHEL).float()
-        logits = logits if mask is None else logits + mask
-        blocks.append(torch.matmul(logits.softmax(dim=-1).type_as(v_BHLE), v_BHLE))
-    return blocks[0] if len(blocks) == 1 else torch.cat(blocks, dim=2)
 
 
 def sinusoids(timestep: Tensor, width: int) -> Tensor:

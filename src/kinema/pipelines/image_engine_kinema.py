@@ -27,12 +27,13 @@ from kinema.diffusion.guidance import Guided
 from kinema.diffusion.sampler import sample
 from kinema.diffusion.solvers import solver
 from kinema.diffusion.step import FrameNoise, Step, Velocity
+from kinema.models.inference import Several
 from kinema.models.text import TextStates
 from kinema.pipelines.conditioning import Conditions
 from kinema.pipelines.image_engine import Drawing
 from kinema.pipelines.model import Model
-from kinema.pipelines.network import Network
-from kinema.pipelines.plan import Plan, Prompts
+from kinema.pipelines.network import Network, ready
+from kinema.pipelines.plan import Plan, Prompts, Sampling
 from kinema.pipelines.render import chunks, guarded, guidance
 from kinema.pipelines.texts import Branch, branch_of, encoded
 from kinema.pipelines.worn import Wardrobe, at_frame, worn
@@ -74,6 +75,7 @@ class KinemaImages:
     def __init__(self, plan: Plan, model: Model) -> None:
         self.plan, self.model = plan, model
         self._fitted: Wardrobe = {}
+        self._undressed: Several | None = None
         self._texts = [_Texts(side, plan, model) for side in (plan.prompts, plan.negatives)]
 
     def draw(self, drawing: Drawing) -> Tensor:
@@ -123,7 +125,8 @@ class KinemaImages:
         start = noise if drawing.canvas is None else noisy(known, noise, levels_S11[0])
         positive, negative = (texts.at(drawing.frame) for texts in self._texts)
         conditions = Conditions(positive, negative, start, levels_S11)
-        network = guarded(Network(model.dit, conditions, sampling), self._tell)
+        fast = self._ready(conditions, sampling)
+        network = guarded(Network(model.dit, conditions, sampling, fast), self._tell)
         velocity: Velocity = Guided(network, guidance(sampling, levels_S11))
         if caps is not None:
             velocity = Kept(velocity, known, caps)
@@ -132,6 +135,13 @@ class KinemaImages:
 
     def _tell(self, step: Step, text: str) -> None:
         log.warning(text)
+
+    def _ready(self, conditions: Conditions, sampling: Sampling) -> Several:
+        """The transformer as it is dressed for this picture; without LoRAs, the same for all pictures."""
+        if self.plan.loras:
+            return ready(self.model, conditions, sampling)
+        self._undressed = self._undressed or ready(self.model, conditions, sampling)
+        return self._undressed
 
     def _decode(self, latents: Tensor) -> Tensor:
         frames_BC1HW = next(chunks(self.model.vae, latents, lambda _: None))

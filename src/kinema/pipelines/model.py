@@ -17,6 +17,7 @@ from kinema.models.codec import PatchCodec
 from kinema.models.dit import VideoDiT, VideoDiTConfig
 from kinema.models.experts import Experts
 from kinema.models.original import load_original
+from kinema.models.selftest import settle
 from kinema.models.text import CheckpointTextEncoder, EmbeddedTextEncoder, Prompt, TextStates
 from kinema.models.vae import CausalVideoVAE
 from kinema.models.vision import CheckpointImageEncoder
@@ -115,7 +116,7 @@ def load(
         card: the model's card, if it was read already.
 
     Raises:
-        ModelError: nothing is there, files are missing or damaged, or pickled.
+        ModelError: nothing is there, files are missing, damaged or pickled; or attention computes wrong here.
     """
     card = card or read_card(model, local_files_only=local_files_only)
     where = resolve_device(device)
@@ -123,6 +124,7 @@ def load(
     folder = local_folder(card, local_files_only=local_files_only)
     verify(folder)
     dit = _transformers(card, folder, where, precision)
+    settle(where, precision, dit.config.attention_head_dim)
     if card.family == "embedded":
         return Model(card, dit, *_embedded_parts(folder, where), None, where, precision)
     return Model(card, dit, *_wan_parts(folder, where, precision), where, precision)

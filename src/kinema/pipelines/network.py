@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -16,9 +17,14 @@ from kinema.diffusion.step import Step
 from kinema.models.careful import careful
 from kinema.models.dit import VideoDiT
 from kinema.models.experts import Experts
+from kinema.models.inference import OneByOne, Several, for_inference
 from kinema.pipelines.conditioning import Conditions
+from kinema.pipelines.model import Model
 from kinema.pipelines.plan import Sampling
 from kinema.pipelines.texts import Branch
+
+COMPILED_POSITIONS = 2_000_000
+"""Latent positions over all forwards of a run from which compiling, half a minute, is worth its while."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -29,34 +35,67 @@ class Network:
         dit: the transformer, or two that share the noise levels.
         conditions: texts of both sides, and channels appended to the latents for models that read masks.
         sampling: whose grid says which timesteps the model is told.
+        fast: the transformer made ready for the run (`ready`); this is what is asked.
     """
 
     dit: VideoDiT | Experts
     conditions: Conditions
     sampling: Sampling
+    fast: Several
 
     def __call__(self, x_BCTYX: Tensor, step: Step, names: tuple[str, ...], /) -> Mapping[str, Tensor]:
         """One float32 velocity for each name."""
         channels, time_BT = self.conditions.channels_BCTYX, self.times(step).to(x_BCTYX.device)
         given = x_BCTYX if channels is None else torch.cat([x_BCTYX, channels], dim=1)
         sides = {COND: self.conditions.positive, UNCOND: self.conditions.negative}
-        return {name: self.velocity(given, time_BT, sides[name]) for name in names}
+        branches = [sides[name] for name in names]
+        asked = [_asked(branch) for branch in branches]
+        found = iter(self.fast.several(given, time_BT, [context for part in asked for _, context in part]))
+        return {
+            name: _mixed([(share_T, next(found)) for share_T, _ in part])
+            for name, part in zip(names, asked, strict=True)
+        }
 
     def times(self, step: Step) -> Tensor:
         """What the transformer is told of the step's levels, `[B, T]`, on the CPU."""
         s = self.sampling
         return timesteps(step.sigma_BT, s.steps, s.shift, s.grid).float()
 
-    def velocity(self, given_BCTYX: Tensor, time_BT: Tensor, branch: Branch) -> Tensor:
-        """Under one side's texts; several contexts are mixed by their shares of each latent frame."""
-        if branch.shares_TK is None:
-            return self.dit(given_BCTYX, time_BT, branch.contexts[0]).float()
-        parts = []
-        for context, share_T in zip(branch.contexts, branch.shares_TK.unbind(dim=1), strict=True):
-            if bool((share_T > 0).any()):
-                share = rearrange(share_T, "T -> 1 1 T 1 1")
-                parts.append(share * self.dit(given_BCTYX, time_BT, context).float())
-        return torch.stack(parts).sum(dim=0)
+
+def _asked(branch: Branch) -> list[tuple[Tensor | None, Any]]:
+    """A side's contexts, each with its share of the latent frames; those without any are left out."""
+    if branch.shares_TK is None:
+        return [(None, branch.contexts[0])]
+    pairs = zip(branch.shares_TK.unbind(dim=1), branch.contexts, strict=True)
+    return [(share_T, context) for share_T, context in pairs if bool((share_T > 0).any())]
+
+
+def _mixed(parts: list[tuple[Tensor | None, Tensor]]) -> Tensor:
+    """The velocities of a side's contexts by their shares of each latent frame, float32."""
+    shared = [v.float() if share_T is None else _share(share_T, v) for share_T, v in parts]
+    return shared[0] if len(shared) == 1 else torch.stack(shared).sum(dim=0)
+
+
+def _share(share_T: Tensor, v_BCTYX: Tensor) -> Tensor:
+    return rearrange(share_T, "T -> 1 1 T 1 1") * v_BCTYX.float()
+
+
+def ready(model: Model, conditions: Conditions, sampling: Sampling) -> Several:
+    """A model's transformer for the steps of one run, with the LoRAs that it wears now."""
+    levels_SBT, shape_TYX = conditions.table_SBT[:-1], conditions.start_BCTYX.shape[2:]
+    times = timesteps(levels_SBT, sampling.steps, sampling.shift, sampling.grid).float()
+    calls = 2 * sampling.steps * conditions.start_BCTYX[0, 0].numel()
+    return for_inference(
+        model.dit,
+        timesteps=torch.unique(times).tolist(),
+        shape_TYX=shape_TYX,
+        compiled=compiles(model.device) and calls >= COMPILED_POSITIONS,
+    )
+
+
+def compiles(device: torch.device) -> bool:
+    """Whether torch can compile for a device, and compiled blocks are faster there: not so on CPUs."""
+    return device.type == "cuda" and find_spec("triton") is not None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -78,7 +117,8 @@ class CarefulNetwork:
         dit = self.network.dit
         works = dit.at(self.network.times(step)) if isinstance(dit, Experts) else dit
         with careful(works) as watch:
-            again = replace(self.network, conditions=self.network.conditions.prepared(dit))
+            texts = self.network.conditions.prepared(dit)
+            again = replace(self.network, conditions=texts, fast=OneByOne(dit))
             found = again(x_BCTYX, step, names)
         which = "" if works is dit else f" of the transformer of {_noise(dit, works)} noise"
         return found, f"{watch.place}{which}"

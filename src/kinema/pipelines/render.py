@@ -31,7 +31,7 @@ from kinema.models.careful import careful, finite
 from kinema.pipelines.conditioning import Conditions, condition
 from kinema.pipelines.memory import FORGETFUL, Memory, Snapshot
 from kinema.pipelines.model import Model, VideoVAE
-from kinema.pipelines.network import CarefulNetwork, Network
+from kinema.pipelines.network import CarefulNetwork, Network, ready
 from kinema.pipelines.plan import Plan, Sampling
 from kinema.pipelines.worn import Frames, worn
 
@@ -209,7 +209,8 @@ def guided(
     told: Callable[[Step, str], None],
 ) -> Velocity:
     """The guided network: on the whole clip, or on windows of it, whose frames the LoRAs are told."""
-    network = Network(model.dit, conditions, plan.sampling)
+    fast = ready(model, conditions, plan.sampling)
+    network = Network(model.dit, conditions, plan.sampling, fast)
     rule = guidance(plan.sampling, conditions.table_SBT, context)
     if plan.windows is None:
         return Guided(guarded(network, told), rule)

@@ -20,6 +20,7 @@ from torch import Tensor
 from kinema.core.errors import NumericError
 from kinema.diffusion.slerp import slerp
 from kinema.models.careful import careful, finite
+from kinema.models.condense import condense
 from kinema.models.dit import Conditioning, Context, VideoDiT
 from kinema.models.experts import ExpertContext, Experts
 from kinema.models.text import TextStates
@@ -123,12 +124,14 @@ def encoded(prompts: Prompts, model: Model, max_length: int | None = None) -> Te
 
 def _conditioning(states: TextStates, weights_BTK: Tensor | None, image_BND: Tensor | None) -> Conditioning:
     states_KLD, bias_KL = states.for_attention()
-    return Conditioning(
-        states_BKLD=states_KLD[None],
-        bias_BKL=None if bias_KL is None else bias_KL[None],
-        weights_BTK=weights_BTK,
-        pooled_BKD=None if states.pooled_KD is None else states.pooled_KD[None],
-        image_BND=image_BND,
+    return condense(
+        Conditioning(
+            states_BKLD=states_KLD[None],
+            bias_BKL=None if bias_KL is None else bias_KL[None],
+            weights_BTK=weights_BTK,
+            pooled_BKD=None if states.pooled_KD is None else states.pooled_KD[None],
+            image_BND=image_BND,
+        )
     )
 
 
