@@ -4,7 +4,8 @@
     KINEMA_FAILPOINT=frame.written:7      at the seventh time
     KINEMA_FAILPOINT=frame.written:7:full raise ENOSPC there instead, as a full disk does
 
-`POINTS` names them all, so that a test can visit every one. Unset, a point costs one look at a cached value.
+`POINTS` and `SERVER_POINTS` name them all, so that tests can visit every one. Unset, a point costs one look
+at a cached value.
 """
 
 from __future__ import annotations
@@ -52,6 +53,18 @@ POINTS: Mapping[str, str] = MappingProxyType(
     }
 )
 
+SERVER_POINTS: Mapping[str, str] = MappingProxyType(
+    {
+        "media.written": "an upload is whole under a temporary name",
+        "worker.leased": "a worker has a job and nothing of it is done",
+        "worker.rendered": "the clip is whole in the worker's folder, and its state is removed",
+        "result.staged": "the result and its pictures lie beside their final places, on the disk",
+        "result.renamed": "they have their final names, and the queue does not know it yet",
+        "result.committed": "the job is done, and the worker's folder is still there",
+    }
+)
+"""Those of a server's workers, which renders do not pass."""
+
 _reached: Counter[str] = Counter()
 
 
@@ -60,7 +73,7 @@ def reach(name: str) -> None:
     armed = _armed()
     if armed is None:
         return
-    assert name in POINTS, name
+    assert name in POINTS or name in SERVER_POINTS, name
     wanted, count, how = armed
     if name != wanted:
         return
@@ -79,8 +92,8 @@ def _armed() -> tuple[str, int, str] | None:
         return None
     name, _, rest = text.partition(":")
     count, _, how = rest.partition(":")
-    if name not in POINTS:
-        raise unknown_name(VARIABLE, name, POINTS)
+    if name not in POINTS and name not in SERVER_POINTS:
+        raise unknown_name(VARIABLE, name, [*POINTS, *SERVER_POINTS])
     if (count and not count.isdigit()) or how not in ("", "kill", "full"):
         raise ConfigError(f"{VARIABLE}={text!r} is not NAME, NAME:COUNT or NAME:COUNT:kill|full.")
     return name, int(count or 1), how or "kill"

@@ -37,17 +37,27 @@ class Folders:
         """Uploads while they arrive."""
         return self.root / "incoming"
 
+    @property
+    def states(self) -> Path:
+        """Renders that are not finished, a folder each."""
+        return self.root / "states"
+
+    @property
+    def previews(self) -> Path:
+        """What jobs will be, about."""
+        return self.root / "previews"
+
     def upload(self, sha256: str) -> Path:
         """An upload."""
         return self.media / sha256
 
     def state(self, job: str) -> Path:
         """The state of a render."""
-        return self.root / "states" / job
+        return self.states / job
 
     def preview(self, job: str) -> Path:
         """The latest preview of a job."""
-        return self.root / "previews" / f"{job}.webp"
+        return self.previews / f"{job}.webp"
 
     def thumbnail(self, job: str) -> Path:
         """A still of a result."""
@@ -64,8 +74,8 @@ class Folders:
             self.media,
             self.results,
             self.incoming,
-            self.root / "states",
-            self.root / "previews",
+            self.states,
+            self.previews,
         ):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 

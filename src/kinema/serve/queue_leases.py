@@ -175,12 +175,17 @@ class Leases(Store):
                 return self._end(db, row, "cancelled", None)
             return self._requeue(db, row)
 
-    def forfeit(self, worker: str) -> int:
-        """The worker is known to be dead: what it held is lost at once. How many jobs that were."""
+    def forfeit(self, worker: str, *, blame: bool = True) -> int:
+        """The worker is known to be dead: what it held is lost at once. How many jobs that were.
+
+        Args:
+            worker: its name.
+            blame: whether its job may have killed it; not when the whole server was started again.
+        """
         with self._write() as db:
             rows = db.execute("SELECT * FROM jobs WHERE leased AND worker = ?", (worker,)).fetchall()
             for row in rows:
-                self._lose(db, row)
+                self._lose(db, row, blame=blame)
             return len(rows)
 
     def sweep(self) -> int:
@@ -198,14 +203,14 @@ class Leases(Store):
             self._lose(db, row)
         return len(rows)
 
-    def _lose(self, db: sqlite3.Connection, row: sqlite3.Row) -> None:
+    def _lose(self, db: sqlite3.Connection, row: sqlite3.Row, *, blame: bool = True) -> None:
         """A worker was lost without a word."""
         if row["doomed"]:
             self._forget(db, row)
             return
         fraction = float(json.loads(row["progress"] or "{}").get("fraction", 0.0))
         further = fraction >= row["reached"] + FURTHER
-        strikes = 1 if further else row["strikes"] + 1
+        strikes = int(blame) if further else row["strikes"] + int(blame)
         counted: dict[str, Any] = {"strikes": strikes, "reached": max(fraction, row["reached"])}
         if row["state"] == "cancelling":
             if row["keep"] and strikes < MOST:

@@ -152,6 +152,14 @@ class Store:
         """The job; `NotFound`."""
         return job_of(self._row(self._db, id, COLUMNS))
 
+    def knows(self, id: str) -> bool:
+        """Whether there is such a job."""
+        try:
+            self._row(self._db, id, "id")
+        except NotFound:
+            return False
+        return True
+
     def _row(self, db: sqlite3.Connection, id: str, columns: str = "*") -> sqlite3.Row:
         try:
             row: sqlite3.Row | None = db.execute(f"SELECT {columns} FROM jobs WHERE id = ?", (id,)).fetchone()

@@ -1,0 +1,135 @@
+"""What a clip will be, while it is sampled: a small animation of the clean estimate.
+
+    decoded    by the model's own decoder, where that costs less than `SHARE` of the time since the last one
+    linear     rgb = a . latent + b, fitted by least squares to the decoder's first frame of this very
+               estimate; costs one frame whatever the clip's length
+
+Pictures are small, few and at most two a second; a preview is never a reason to wait.
+"""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from einops import rearrange, reduce
+from PIL import Image
+from torch import Tensor
+
+from kinema.core.contracts import Progress
+from kinema.pipelines.model import VideoVAE
+from kinema.pipelines.render import to_uint8
+
+EVERY = 0.5
+SHARE = 0.1
+MOST_FRAMES = 9
+MOST_SIDE = 256
+CROP = 16  # latents a side that the fit looks at
+
+
+class Previewer:
+    """Makes a preview of an event where there is time for one.
+
+    Args:
+        vae: the decoder; None for a model without one of ours.
+        fps: of the clip.
+        clock: seconds that only grow.
+    """
+
+    def __init__(self, vae: VideoVAE | None, fps: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._vae, self._fps, self._clock = vae, fps, clock
+        self._last = clock()
+        self._costs: dict[str, float] = {}
+
+    def __call__(self, event: Progress) -> bytes | None:
+        """An animated WebP, or None where there is nothing to show, or no time."""
+        since = self._clock() - self._last
+        if event.clean is None or self._vae is None or since < EVERY:
+            return None
+        how = next((how for how in ("decoded", "linear") if self._affordable(how, since)), None)
+        if how is None:
+            return None
+        began = self._clock()
+        latents_CTYX = event.clean[0].detach()
+        frames = decoded(self._vae, latents_CTYX) if how == "decoded" else linear(self._vae, latents_CTYX)
+        picture = animation(frames, self._fps)
+        self._last = self._clock()
+        self._costs[how] = self._last - began
+        if how == "linear" and "decoded" not in self._costs:  # it has decoded one of so many
+            self._costs["decoded"] = self._costs["linear"] * latents_CTYX.shape[1]
+        return picture
+
+    def _affordable(self, how: str, since: float) -> bool:
+        if how == "decoded" and how not in self._costs:  # not before the cheaper one was measured
+            return False
+        return self._costs.get(how, 0.0) <= SHARE * since
+
+
+def decoded(vae: VideoVAE, latents_CTYX: Tensor) -> list[np.ndarray]:
+    """Frames uint8 `[H, W, 3]` of the whole estimate."""
+    with torch.inference_mode():
+        return [f for part in vae.stream(latents_CTYX[None]) for f in to_uint8(part)]
+
+
+def linear(vae: VideoVAE, latents_CTYX: Tensor) -> list[np.ndarray]:
+    """One small frame per latent frame: colours by a fit to the middle of the first one, decoded."""
+    top, left = ((side - min(side, CROP)) // 2 for side in latents_CTYX.shape[2:])
+    crop_CYX = latents_CTYX[:, 0, top : top + CROP, left : left + CROP]
+    with torch.inference_mode():
+        frame_CHW = next(iter(vae.stream(crop_CYX[None, :, None])))[0, :, 0].float()
+    stride = vae.stride.space
+    seen_NC = rearrange(
+        reduce(frame_CHW, "C (Y y) (X x) -> C Y X", "mean", y=stride, x=stride), "C Y X -> (Y X) C"
+    )
+    known_NC = _with_one(rearrange(crop_CYX.float(), "C Y X -> (Y X) C"))
+    # a little ridge: 16x16 points may be fewer than a model has channels
+    width = known_NC.shape[1]
+    ridge = 1e-2 * known_NC.square().mean() * len(known_NC)
+    gram = known_NC.T @ known_NC + ridge * torch.eye(width, device=known_NC.device)
+    table = torch.linalg.solve(gram.cpu(), (known_NC.T @ seen_NC).cpu()).to(known_NC.device)
+    flat = _with_one(rearrange(latents_CTYX.float(), "C T Y X -> (T Y X) C")) @ table
+    _, _, rows, columns = latents_CTYX.shape
+    frames_BCfHW = rearrange(flat, "(T Y X) C -> 1 C T Y X", Y=rows, X=columns)
+    return list(to_uint8(frames_BCfHW))
+
+
+def _with_one(values_NC: Tensor) -> Tensor:
+    return torch.cat([values_NC, torch.ones_like(values_NC[:, :1])], dim=1)
+
+
+def animation(frames: Sequence[np.ndarray], fps: float) -> bytes:
+    """An animated WebP of at most `MOST_FRAMES` of the frames, at the clip's own pace."""
+    chosen = [frames[i] for i in evenly(len(frames), MOST_FRAMES)]
+    pictures = [_small(frame) for frame in chosen]
+    milliseconds = max(20, round(1000 * len(frames) / fps / len(chosen)))
+    buffer = io.BytesIO()
+    pictures[0].save(
+        buffer,
+        "WEBP",
+        save_all=True,
+        append_images=pictures[1:],
+        duration=milliseconds,
+        loop=0,
+        quality=70,
+        method=0,
+    )
+    return buffer.getvalue()
+
+
+def _small(frame_HWC: np.ndarray) -> Image.Image:
+    picture = Image.fromarray(frame_HWC[:, :, :3])
+    scale = MOST_SIDE / max(picture.size)
+    if scale >= 4:  # a linear preview has as many pixels as there are latents
+        scale = 4
+    size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
+    return picture.resize(size, Image.Resampling.BICUBIC)
+
+
+def evenly(count: int, most: int) -> list[int]:
+    """At most `most` of `count` indices, the first and the last among them."""
+    if count <= most:
+        return list(range(count))
+    return [round(i * (count - 1) / (most - 1)) for i in range(most)]
