@@ -14,6 +14,7 @@ from hypothesis import settings
 os.environ["OMP_NUM_THREADS"] = "1"
 
 from checkpoints import save_embedded, save_image_model, save_wan
+from foreign_checkpoints import save_foreign
 
 settings.register_profile("no deadline", deadline=None)  # no test depends on the clock
 settings.load_profile("no deadline")
@@ -48,6 +49,19 @@ def image_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Pat
     def folder(kind: str) -> Path:
         if kind not in made:
             made[kind] = save_image_model(kind, tmp_path_factory.mktemp(kind))
+        return made[kind]
+
+    return folder
+
+
+@pytest.fixture(scope="session")
+def foreign(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The folder of another diffusers video pipeline by kind; see `foreign_checkpoints.KINDS`."""
+    made: dict[str, Path] = {}
+
+    def folder(kind: str) -> Path:
+        if kind not in made:
+            made[kind] = save_foreign(kind, tmp_path_factory.mktemp(kind))
         return made[kind]
 
     return folder

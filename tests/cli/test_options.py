@@ -97,6 +97,16 @@ def test_redraw_values_are_named_one_by_one():
     assert shot.redraw.noise.sample(9, 8)[[0, 8]].tolist() == [0.05, 0]
 
 
+def test_options_of_another_pipeline_are_read_as_in_a_shot_file():
+    said = ShotOptions(options=["motion_bucket_id=180", "use_dynamic_cfg=true", "decode_timestep=0.05"])
+    expected = {"motion_bucket_id": 180, "use_dynamic_cfg": True, "decode_timestep": 0.05}
+    shot = Shot(**said.given())
+    assert dict(shot.options) == expected
+    assert shot.to_mapping()["options"] == expected
+    with pytest.raises(ConfigError, match="--option"):
+        ShotOptions(options=["motion_bucket_id"]).given()
+
+
 @pytest.mark.parametrize("texts", [["strength"], ["=1"], ["strength="], ["noise=0", "noise=1"]])
 def test_a_redraw_value_has_a_name(texts):
     with pytest.raises(ConfigError, match="--redraw"):

@@ -149,18 +149,25 @@ def models(
     from kinema.diffusion.solvers import SOLVERS
     from kinema.pipelines.card import EMBEDDED, MODES
     from kinema.pipelines.cards import read_card
+    from kinema.pipelines.foreign.asked import option_defaults
+    from kinema.pipelines.foreign.card import calls_of, family_of
     from kinema.pipelines.image_cards import kind_of_card
 
     card = read_card(model or EMBEDDED)
     d = card.defaults
     typer.echo(card.id)
-    image = card.family == "image"
-    typer.echo(row("takes", sizes(card) if image else legal(card)))
+    borrowed = card.borrowed
+    typer.echo(row("takes", sizes(card) if card.family == "image" else legal(card)))
     typer.echo(row("default", f"{d.width}x{d.height}, {d.frames} frames at {d.fps} fps"))
-    grid = "" if image else f", grid {d.grid}, shift {d.shift:g}"
+    grid = "" if borrowed else f", grid {d.grid}, shift {d.shift:g}"
     typer.echo(row("", f"{d.steps} steps of {d.solver}{grid}, guidance {d.guidance:g}"))
     for mode, words in MODES.items():
         typer.echo(row("can" if mode in card.modes else "cannot", words))
-    typer.echo(f"solvers      {', '.join(kind_of_card(card).solvers if image else SOLVERS)}")
-    if not image:
+    names = kind_of_card(card).solvers if card.family == "image" else SOLVERS
+    if card.family == "foreign":
+        names = family_of(card).solver_names
+        for call in calls_of(card):
+            typer.echo(f"options      {call.name}: {', '.join(option_defaults(family_of(card), call))}")
+    typer.echo(f"solvers      {', '.join(names)}")
+    if not borrowed:
         typer.echo(f"grids        {', '.join(GRIDS)}")

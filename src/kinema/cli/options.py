@@ -172,6 +172,14 @@ class ShotOptions:
         list[str] | None,
         _clip("--lora-low", metavar="FILE[:SCALE]", help="The same for the transformer of low noise."),
     ] = None
+    options: Annotated[
+        list[str] | None,
+        _sampling(
+            "--option",
+            metavar="NAME=VALUE",
+            help="Of another diffusers pipeline, by its own name: motion_bucket_id=180; may be repeated.",
+        ),
+    ] = None
     blend: Annotated[
         Text,
         _sampling(
@@ -197,6 +205,8 @@ class ShotOptions:
         for name in ("camera", "windows"):
             if said.get(name, "").lstrip().startswith("{"):
                 said[name] = parse_yaml(said[name])
+        if self.options:
+            said["options"] = _option_values(self.options)
         if self.redraw:
             said |= {"mode": self.mode or "frame_by_frame", "redraw": _named_values(self.redraw)}
         return said
@@ -316,6 +326,14 @@ def _named_values(texts: Sequence[str]) -> dict[str, Any]:
     """`["strength=0.5", "seed=fixed"]` as a mapping; names and ranges are checked by the shot."""
     pairs = _pairs(texts, "--redraw", "strength=0.5")
     return {name: float(value) if _NUMBER.fullmatch(value) else value for name, value in pairs}
+
+
+def _option_values(texts: Sequence[str]) -> dict[str, Any]:
+    """`["motion_bucket_id=180"]` as a mapping, values read as in a shot file."""
+    from kinema.story.files import scalar
+
+    pairs = _pairs(texts, "--option", "motion_bucket_id=180")
+    return {name: scalar(value) for name, value in pairs}
 
 
 def with_options(verb: Callable[..., None]) -> Callable[..., None]:

@@ -166,7 +166,7 @@ def costs(cost: Estimate, rate: float) -> list[str]:
     """Work, time and memory, about."""
     seconds = cost.seconds(rate)
     if cost.operations is None or cost.working_bytes is None or seconds is None:
-        work = f"{cost.tokens:,} latents, {cost.forwards} forwards of the image model's own network"
+        work = f"{cost.tokens:,} latents, {cost.forwards} forwards of the model's own network"
         return [row("work", work), row("memory", f"weights {size(cost.weight_bytes)}")]
     work = f"{cost.tokens:,} tokens, {cost.forwards} forwards, {cost.operations / 1e12:.3g} TFLOP"
     return [

@@ -89,7 +89,7 @@ class ModelCard:
 
     id: str
     folder: Path
-    family: Literal["embedded", "wan", "image"]
+    family: Literal["embedded", "wan", "image", "foreign"]
     stride: Stride
     multiple: int
     latent_channels: int
@@ -102,6 +102,11 @@ class ModelCard:
     parts: str = ""
     files: tuple[tuple[Path, ...], ...] = ()
     rounding: str = "diffusers"
+
+    @property
+    def borrowed(self) -> bool:
+        """Whether one of diffusers' own pipelines runs it, with its own scheduler and guidance."""
+        return self.family in ("image", "foreign")
 
     def require(self, mode: Mode) -> None:
         """Refuse a mode that this checkpoint cannot do, naming what can."""

@@ -12,6 +12,8 @@ from kinema.core.contracts import Stride
 from kinema.core.errors import ModelError, unknown_name
 from kinema.pipelines.card import EMBEDDED, EMBEDDED_FOLDER, MODES, Defaults, ModelCard, read_json
 from kinema.pipelines.card_check import check_card, check_index, reading
+from kinema.pipelines.foreign.card import MOTION_ADAPTER, foreign_card, with_adapter
+from kinema.pipelines.foreign.families import CLASSES
 from kinema.pipelines.image_cards import KINDS, image_card
 from kinema.pipelines.original import original_card, read_transformers
 from kinema.pipelines.wan_card import wan_card
@@ -26,6 +28,9 @@ def read_card(model: str, *, local_files_only: bool = False) -> ModelCard:
     """
     if model == EMBEDDED:
         return _embedded(EMBEDDED, EMBEDDED_FOLDER)
+    if (adapter := _motion_adapter(model, local_files_only)) is not None:
+        parts = model.partition("@")[2]
+        return with_adapter(model, adapter, read_card(parts, local_files_only=local_files_only), parts)
     if "@" in model or model.endswith(".safetensors"):
         alone = read_transformers(model)
         base = read_card(alone.parts, local_files_only=local_files_only)
@@ -44,13 +49,30 @@ def read_card(model: str, *, local_files_only: bool = False) -> ModelCard:
         if kind in ("WanPipeline", "WanImageToVideoPipeline"):
             transformer = read_json(folder / "transformer" / "config.json")
             return check_card(wan_card(model, folder, index, transformer))
-        if (card := image_card(model, folder, index)) is not None:
+        card = image_card(model, folder, index) or foreign_card(model, folder, index)
+        if card is not None:
             return card
     raise ModelError(
         f"model {model!r} is a {kind!r}; kinema runs 'KinemaPipeline', 'WanPipeline' and "
-        "'WanImageToVideoPipeline' folders in diffusers layout, and, frame by frame, "
-        f"{', '.join(repr(name) for name in KINDS)}."
+        f"'WanImageToVideoPipeline' folders in diffusers layout, {', '.join(map(repr, CLASSES))}, and, frame "
+        f"by frame, {', '.join(map(repr, KINDS))}."
     )
+
+
+def _motion_adapter(model: str, local_files_only: bool) -> Path | None:
+    """The folder of the motion adapter in `ADAPTER@CHECKPOINT`; None for anything else."""
+    name, at, parts = model.partition("@")
+    if not (at and parts):
+        return None
+    folder = _local(name)
+    if folder is None and name.count("/") == 1 and not name.startswith((".", "/", "~")):
+        if name.endswith(".safetensors"):
+            return None
+        folder = _from_hub(name, local_files_only=local_files_only, patterns=["config.json", "*.safetensors"])
+    if folder is None or not (folder / "config.json").is_file():
+        return None
+    config = read_json(folder / "config.json")
+    return folder if config.get("_class_name") == MOTION_ADAPTER else None
 
 
 def local_folder(card: ModelCard, *, local_files_only: bool = False) -> Path:
@@ -59,7 +81,7 @@ def local_folder(card: ModelCard, *, local_files_only: bool = False) -> Path:
     if name == EMBEDDED or _local(name) is not None:
         return card.folder
     weights = ["*/*.safetensors"]
-    if card.parts:  # its own transformer is not wanted
+    if card.parts and card.family != "foreign":  # its own transformer is not wanted
         weights = [f"{part}/*.safetensors" for part in ("vae", "text_encoder", "image_encoder")]
     patterns = ["*.json", "*/*.json", *weights, "*/*.model", "*/*.txt"]
     return _from_hub(name, local_files_only=local_files_only, patterns=patterns)

@@ -27,8 +27,8 @@ class Estimate:
     Attributes:
         tokens: that the transformer sees in one forward.
         forwards: how many there will be.
-        operations: floating-point operations of all of them; None for image models, whose networks are
-            their own.
+        operations: floating-point operations of all of them; None where diffusers' own pipelines run
+            networks of their own.
         weight_bytes: of the checkpoint's files, as stored.
         working_bytes: activations of one forward, about.
     """
@@ -48,7 +48,7 @@ def estimate(plan: Plan, card: ModelCard) -> Estimate:
     """The costs of a plan, from configuration and file sizes alone."""
     config, g = card.transformer, plan.geometry
     forwards = _forwards(plan) if plan.redraw is None else drawn_forwards(plan, card)
-    if card.family == "image":
+    if card.borrowed:
         return Estimate(g.rows * g.columns, forwards, None, _weight_bytes(card.folder), None)
     _, y, x = config.get("patch_size", (1, 2, 2))
     seen = g.latent_frames + g.context if plan.windows is None else plan.windows.length

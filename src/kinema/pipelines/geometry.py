@@ -110,7 +110,7 @@ def plan_geometry(shot: Shot, card: ModelCard, after: Geometry | None = None) ->
     width, height = _size(shot, card, clip, after)
     frames, keep, notes = _length(shot, card, fps, clip)
     extend = shot.extend
-    context = 0 if extend is None else (extend.context or CONTEXT)
+    context = 0 if extend is None else (extend.context or (1 if card.family == "foreign" else CONTEXT))
     if extend is not None and extend.context is not None and clip is not None:
         _check_context(extend.context, card.stride.latent_frames(clip.frames) - 1)
     geometry = Geometry(

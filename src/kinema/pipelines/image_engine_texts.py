@@ -44,7 +44,7 @@ class ImageTexts:
         shares = self.prompts.weights[frame]
         used = [(share, embeds) for share, embeds in zip(shares, self.embeds, strict=True) if share > 0]
         return {
-            name: _mixed([(share, embeds[name]) for share, embeds in used], self.blend) for name in used[0][1]
+            name: mixed([(share, embeds[name]) for share, embeds in used], self.blend) for name in used[0][1]
         }
 
     def _weighted(self, spans: Spans) -> Embeds:
@@ -86,7 +86,7 @@ class ImageTexts:
         return torch.cat([weights, torch.ones(length - len(weights))])
 
 
-def _mixed(parts: list[tuple[float, Tensor]], blend: str) -> Tensor:
+def mixed(parts: list[tuple[float, Tensor]], blend: str) -> Tensor:
     """By shares with sum 1; arcs are taken from prompt to prompt, each by its share of those so far."""
     total, mixed = parts[0]
     for share, value in parts[1:]:

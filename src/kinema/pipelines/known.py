@@ -71,16 +71,22 @@ def picture_latent(held: HeldImage, plan: Plan, model: Model, previous: Clip | N
     return model.vae.encode(repeat(pixels, "B C 1 H W -> B C F H W", F=frames))[:, :, -1]
 
 
-def source_latents(plan: Plan, model: Model) -> Tensor:
-    """The clip to make over at the plan's size, rate and length; a short one stays on its last frame."""
+def source_frames(plan: Plan) -> list[np.ndarray]:
+    """The clip to make over at the plan's size, rate and length, uint8 `[H, W, 3]` each; a short one stays
+    on its last frame.
+    """
     assert plan.given.source is not None
     g = plan.geometry
     frames = list(islice(resample(open_video(plan.given.source), Fraction(g.fps)), g.frames))
     if not frames:
         raise MediaError(f"{plan.given.source} has no frames; give a clip with one at least.")
     frames += frames[-1:] * (g.frames - len(frames))
-    fitted = [fit_image(frame, g.width, g.height, plan.given.fit) for frame in frames]
-    return encoded(to_pixels(fitted, model.device), plan, model)
+    return [fit_image(frame, g.width, g.height, plan.given.fit) for frame in frames]
+
+
+def source_latents(plan: Plan, model: Model) -> Tensor:
+    """The latents of `source_frames`."""
+    return encoded(to_pixels(source_frames(plan), model.device), plan, model)
 
 
 def encoded(pixels_BCFHW: Tensor, plan: Plan, model: Model) -> Tensor:

@@ -48,9 +48,10 @@ def plan_loras(
     """
     if not shot.loras:
         return (), ()
-    if card.family == "image":
+    if card.borrowed:
         raise ConfigError(
-            f"loras change transformers of video models, and {card.id!r} is an image model; leave them out."
+            f"loras change transformers of video models, and {card.id!r} runs in diffusers' own pipeline; "
+            "leave them out."
         )
     from kinema.models.lora_file import read_lora
 

@@ -12,6 +12,8 @@ from kinema.pipelines import render
 from kinema.pipelines.camera_moves import CameraMoves
 from kinema.pipelines.card import ModelCard
 from kinema.pipelines.cards import read_card
+from kinema.pipelines.foreign.model import ForeignModel, load_foreign_model
+from kinema.pipelines.foreign.render import render_plan as render_foreign_plan
 from kinema.pipelines.frame_by_frame import Loop, LoopState, Moves, Still
 from kinema.pipelines.frame_by_frame_pictures import Pictures
 from kinema.pipelines.image_engine import ImageEngine
@@ -24,7 +26,7 @@ from kinema.pipelines.model import load as load_video_model
 from kinema.pipelines.plan import Plan
 from kinema.story.shot import PREVIOUS
 
-AnyModel = Model | ImageModel
+AnyModel = Model | ImageModel | ForeignModel
 
 
 def load(
@@ -50,6 +52,8 @@ def load(
     card = card or read_card(model, local_files_only=local_files_only)
     if card.family == "image":
         return load_image_model(card, device=device, dtype=dtype, local_files_only=local_files_only)
+    if card.family == "foreign":
+        return load_foreign_model(card, device=device, dtype=dtype, local_files_only=local_files_only)
     return load_video_model(model, device=device, dtype=dtype, local_files_only=local_files_only, card=card)
 
 
@@ -71,6 +75,8 @@ def render_plan(
         memory: where to go on, and where to leave the state. A clip that goes on has the later frames only.
     """
     if plan.redraw is None:
+        if isinstance(model, ForeignModel):
+            return render_foreign_plan(plan, model, previous=previous, on_progress=on_progress, memory=memory)
         assert isinstance(model, Model), "an image model's plans are drawn frame by frame"
         return render.render_plan(plan, model, previous=previous, on_progress=on_progress, memory=memory)
     strokes, shown = plan.redraw.strokes, plan.geometry.shown
@@ -122,6 +128,7 @@ def draw_plan(
 
 def engine_of(plan: Plan, model: AnyModel) -> ImageEngine:
     """What draws the plan's pictures."""
+    assert not isinstance(model, ForeignModel), "its card has no mode frame_by_frame"
     return KinemaImages(plan, model) if isinstance(model, Model) else DiffusersImages(plan, model)
 
 

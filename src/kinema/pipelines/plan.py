@@ -21,6 +21,11 @@ from numpy.typing import NDArray
 from kinema.core.errors import ConfigError
 from kinema.pipelines.camera_plan import CameraPlan, plan_camera
 from kinema.pipelines.card import ModelCard
+from kinema.pipelines.foreign.asked import (
+    check_foreign_shot,
+    foreign_solver,
+    plan_foreign,
+)
 from kinema.pipelines.frame_by_frame_plan import (
     RedrawPlan,
     is_frame_by_frame,
@@ -34,6 +39,7 @@ from kinema.pipelines.listening import settle
 from kinema.pipelines.loras import PlannedLora, plan_loras
 from kinema.pipelines.match import matched
 from kinema.pipelines.windows import Cover, plan_windows, refuse_windows
+from kinema.story.own_options import Options
 from kinema.story.prompts import both_sides
 from kinema.story.redraw import Mode
 from kinema.story.shot import Shot
@@ -99,6 +105,7 @@ class Plan:
         camera: how the camera moves; None where the shot has none.
         redraw: for mode `frame_by_frame`, the frames that are drawn; None where all are sampled jointly.
         begin: seconds of the clip since the shot's sound began.
+        options: arguments of another pipeline of diffusers, by its own names.
     """
 
     model: str
@@ -116,6 +123,7 @@ class Plan:
     camera: CameraPlan | None = None
     redraw: RedrawPlan | None = None
     begin: float = 0.0
+    options: Options = ()
 
     @property
     def mode(self) -> Mode:
@@ -148,22 +156,20 @@ def make_plan(shot: Shot, card: ModelCard, after: Geometry | None = None, begin:
     if by_frames := is_frame_by_frame(shot, card):
         refuse_windows(shot)
         card = one_frame_card(shot, card)
-    if card.family == "image":
-        check_image_shot(shot, card)
-    _check_modes(shot, card)
+    shot = _on_their_terms(shot, card)
     geometry = plan_geometry(shot, card, after)
     seed = secrets.randbelow(2**31) if shot.seed is None else shot.seed
     shot, heard = settle(shot, geometry.keep, Fraction(geometry.fps), seed, begin)
     given, notes = plan_given(shot, card, geometry)
     loras, words = plan_loras(shot, card, geometry, seed)
     prompts, negatives = _prompts(shot, geometry, seed)
+    sides = (prompts, negatives)
     if card.family == "image":
-        sides = (prompts, negatives)
         check_image_prompts(card, (weight for side in sides for spans in side.spans for _, weight in spans))
     sampling = _sampling(shot, card, geometry, seed)
     camera, seen = plan_camera(shot, card, geometry, given, seed=seed, joint=not by_frames)
     redraw = _redraw(shot, card, geometry, given, sampling) if by_frames else None
-    windows, more = (None, ()) if by_frames else plan_windows(shot, card, geometry, prompts.weights)
+    windows, options, more = _joint(shot, card, geometry, given, sides, sampling, by_frames)
     return Plan(
         model=card.id,
         geometry=geometry,
@@ -189,6 +195,7 @@ def make_plan(shot: Shot, card: ModelCard, after: Geometry | None = None, begin:
         camera=camera,
         redraw=redraw,
         begin=begin,
+        options=options,
     )
 
 
@@ -203,6 +210,38 @@ def _redraw(shot: Shot, card: ModelCard, geometry: Geometry, given: Given, sampl
         solver=sampling.solver,
         known_solver=partial(known_solver, card),
     )
+
+
+def _joint(
+    shot: Shot,
+    card: ModelCard,
+    geometry: Geometry,
+    given: Given,
+    sides: tuple[Prompts, Prompts],
+    sampling: Sampling,
+    by_frames: bool,
+) -> tuple[Cover | None, Options, tuple[str, ...]]:
+    """What only frames that are sampled together have: windows, another pipeline's options; notes."""
+    if by_frames:
+        return None, (), ()
+    if card.family == "foreign":
+        return plan_foreign(shot, card, geometry, given, sides, sampling)
+    windows, notes = plan_windows(shot, card, geometry, sides[0].weights)
+    return windows, (), notes
+
+
+def _on_their_terms(shot: Shot, card: ModelCard) -> Shot:
+    """The shot, when its model can do it, and its pipeline can be told of it where diffusers' own runs it."""
+    if card.family == "image":
+        check_image_shot(shot, card)
+    _check_modes(shot, card)
+    if card.family == "foreign":
+        return check_foreign_shot(shot, card)
+    if shot.options:
+        raise ConfigError(
+            f"options are arguments of another diffusers pipeline, which {card.id!r} is not; leave them out."
+        )
+    return shot
 
 
 def _check_modes(shot: Shot, card: ModelCard) -> None:
@@ -227,6 +266,8 @@ def known_solver(card: ModelCard, name: str) -> str:
     """The solver's name; `ConfigError` with the nearest one for a name that the model has not."""
     if card.family == "image":
         return image_solver(card, name)
+    if card.family == "foreign":
+        return foreign_solver(card, name)
     from kinema.diffusion.solvers import solver
 
     return solver(name).name
@@ -238,7 +279,7 @@ def _sampling(shot: Shot, card: ModelCard, geometry: Geometry, seed: int) -> Sam
     steps = shot.steps or defaults.steps
     shift = defaults.shift_of(geometry.width, geometry.height) if shot.shift is None else shot.shift
     grid = shot.grid or defaults.grid
-    if card.family != "image":
+    if not card.borrowed:
         from kinema.diffusion.flow import sigmas
 
         sigmas(steps, shift, grid)  # refuses unknown grids before anything is loaded
@@ -255,7 +296,7 @@ def _sampling(shot: Shot, card: ModelCard, geometry: Geometry, seed: int) -> Sam
         method=shot.guidance_method,
         rescale=shot.guidance_rescale,
         interval=shot.guidance_interval,
-        blend="embedding" if card.family == "image" and shot.blend == "attention" else shot.blend,
+        blend="embedding" if card.borrowed and shot.blend == "attention" else shot.blend,
         guidance_low=low,
         boundary=card.boundary,
         noise="frames" if shot.match is None else "clip",
@@ -327,8 +368,8 @@ def _resolved(shot: Shot, geometry: Geometry, sampling: Sampling, card: ModelCar
         seed=sampling.seed,
         steps=sampling.steps,
         solver=sampling.solver,
-        grid=None if card.family == "image" else sampling.grid,
-        shift=None if card.family == "image" else sampling.shift,
+        grid=None if card.borrowed else sampling.grid,
+        shift=shot.shift if card.borrowed else sampling.shift,
         guidance=card.defaults.guidance if shot.guidance is None else shot.guidance,
         guidance_low=card.defaults.guidance_low if shot.guidance_low is None else shot.guidance_low,
     )

@@ -17,6 +17,7 @@ from kinema.core.contracts import OnProgress
 from kinema.io.clip import Clip
 from kinema.pipelines.camera_plot import draw_camera
 from kinema.pipelines.figure import PALETTE, Figure, shortened
+from kinema.pipelines.image_cards import OWN_SOLVER
 from kinema.pipelines.job import Job, shot_frames
 from kinema.pipelines.plan import Plan
 from kinema.pipelines.plots import GAP, LEFT, RIGHT, WIDTH, draw_tracks, heading
@@ -63,6 +64,8 @@ def camera_path(plan: Plan) -> CameraPath | None:
 
 def _quick(plan: Plan) -> Plan:
     sampling = replace(plan.sampling, steps=min(plan.sampling.steps, STEPS))
+    if plan.redraw is None and sampling.grid == OWN_SOLVER:  # a stand-in brings no scheduler
+        sampling = replace(sampling, solver="euler", grid="wan")
     if plan.redraw is None:
         return replace(plan, sampling=sampling)
     strokes = tuple(replace(stroke, steps=min(stroke.steps, STEPS)) for stroke in plan.redraw.strokes)

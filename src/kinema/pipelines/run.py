@@ -318,8 +318,9 @@ class Shots:
         if place is not None:
             found = place.recall(LATENTS)
             sampled = None if found is None else Sampled.of(found)
-            # frames that were drawn one after the other leave no latents to the next shot
-            if place.complete and (sampled is not None or plan.redraw is not None):
+            # frames drawn one after the other, or by another pipeline, leave no latents to the next shot
+            drawn = plan.redraw is not None or self.job.cards[plan.model].family == "foreign"
+            if place.complete and (sampled is not None or drawn):
                 return clip_of(plan, sampled, iter(()))
             if sampled is not None:
                 sampled.retold(on_progress)

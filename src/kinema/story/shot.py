@@ -24,6 +24,7 @@ from kinema.core.errors import ConfigError
 from kinema.story.camera import AnyCamera, Camera
 from kinema.story.lora import Lora, as_loras
 from kinema.story.media import MediaPath
+from kinema.story.own_options import Options
 from kinema.story.positions import FramePosition
 from kinema.story.post import Interpolate
 from kinema.story.redraw import Mode, Redraw
@@ -266,6 +267,11 @@ class Shot(Settings):
     )
     match: Literal["wan", "diffusers"] | None = Field(
         None, title="Match", description="the program whose defaults, rounding and noise a Wan model has"
+    )
+    options: Options = Field(
+        (),
+        title="Options",
+        description="arguments of another diffusers pipeline by its own names: motion_bucket_id: 180",
     )
     device: str = Field("auto", title="Device", description="auto, cpu, cuda, cuda:1 or mps")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
