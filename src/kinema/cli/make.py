@@ -370,6 +370,7 @@ def finish(
                 on_progress=interrupts,
                 keep_record=not output.no_record,
                 live=output.live,
+                memory=output.memory,
                 options=output.lasting(),
                 shots_dir=None if output.shots_dir is None else Path(output.shots_dir),
                 overwrite=output.overwrite,

@@ -192,6 +192,9 @@ class ShotOptions:
     dtype: Annotated[
         Text, _sampling("--dtype", metavar="NAME", help="auto, float32, bfloat16 or float16.")
     ] = None
+    weights: Annotated[
+        Text, _sampling("--weights", metavar="NAME", help="full, or in a byte a number: fp8, int8.")
+    ] = None
 
     def given(self) -> dict[str, Any]:
         """The shot's fields that were said, as text; `ConfigError` for an interval without two ends."""
@@ -268,6 +271,14 @@ class OutputOptions:
     live: Annotated[
         bool, _output("--live", help="Also write FILE.live.mp4, which can be watched meanwhile.")
     ] = False
+    memory: Annotated[
+        str,
+        _output(
+            "--memory",
+            metavar="NAME",
+            help="auto (default), whole, component, block, or low: what is in memory at a time.",
+        ),
+    ] = "auto"
     dry_run: Annotated[bool, _output("--dry-run", help="Print the plan and stop.")] = False
     format: Annotated[
         str, _output("--format", metavar="NAME", help="text (default), or json: one event a line.")

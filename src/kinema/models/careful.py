@@ -8,9 +8,9 @@ are the very tensors that they were.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -40,6 +40,15 @@ class Watch:
         return f"in {self.first}" + (", whose weights are not finite" if self.weights else "")
 
 
+@runtime_checkable
+class Liftable(Protocol):
+    """A part of a module whose weights come and go."""
+
+    def lifted(self) -> AbstractContextManager[None]:
+        """They come in float32 for as long as the block runs."""
+        ...
+
+
 @contextmanager
 def careful(module: object) -> Iterator[Watch]:
     """Run a model in float32 with plain attention for as long as the block runs, watching its layers.
@@ -50,8 +59,11 @@ def careful(module: object) -> Iterator[Watch]:
     watch = Watch()
     kept: list[tuple[Tensor, Tensor]] = []
     hooks: list[Any] = []
+    lifts = ExitStack()
     try:
         if isinstance(module, nn.Module):
+            for part in [part for part in module.modules() if isinstance(part, Liftable)]:
+                lifts.enter_context(part.lifted())
             for tensor in (*module.parameters(), *module.buffers()):
                 if tensor.dtype in HALF:
                     kept.append((tensor, tensor.data))
@@ -64,6 +76,7 @@ def careful(module: object) -> Iterator[Watch]:
             hook.remove()
         for tensor, data in kept:
             tensor.data = data
+        lifts.close()
 
 
 def finite(value: object) -> bool:

@@ -92,11 +92,15 @@ class InferenceDiT:
         self.rows = RowMaker(dit)
         self.rows.foresee(timesteps)
         self.turn: Turn = turn_for(self.device, complex_numbers=self.device.type == "cpu" and not compiled)
-        self.blocks = [FastBlock.of(block, self.turn, copies=copies, rows=rows) for block in dit.each_block()]
+        self.blocks = self.made_blocks(copies=copies, rows=rows)
         self.proj_out = linear(dit.proj_out, rows=rows, copies=copies)
         self.compiled = compiled
         self.mix: Half = _compiled()[0] if compiled else FastBlock.mix
         self.finish: Half = _compiled()[1] if compiled else FastBlock.finish
+
+    def made_blocks(self, *, copies: bool, rows: int) -> Sequence[FastBlock]:
+        """The blocks, made ready."""
+        return [FastBlock.of(block, self.turn, copies=copies, rows=rows) for block in self.dit.each_block()]
 
     def prepare(self, conditioning: Conditioning) -> Context:
         """What depends on the prompts alone, as `VideoDiT.prepare`; equal padding rows are merged."""
@@ -127,9 +131,9 @@ class InferenceDiT:
             if count == 1 or count * x_BND.shape[0] * x_BND.shape[1] <= TOGETHER_TOKENS:
                 out = self.unembed(self.trunk(x_BND, tokens, contexts), tokens)
                 return out.chunk(count)
-            return self._apart(x_BND, tokens, contexts)
+            return self.apart(x_BND, tokens, contexts)
 
-    def _apart(self, x_BND: Tensor, tokens: Tokens, contexts: tuple[Context, ...]) -> tuple[Tensor, ...]:
+    def apart(self, x_BND: Tensor, tokens: Tokens, contexts: tuple[Context, ...]) -> tuple[Tensor, ...]:
         """Text after text, from the point where they part."""
         shared = not self.rows.pooled
         if shared:
@@ -306,6 +310,10 @@ def for_inference(
 def _simple(dit: VideoDiT) -> bool:
     """Whether all that is not a linear layer or the patch embedding is itself, on one device."""
     devices = {p.device for p in dit.parameters()}
+    return len(devices) == 1 and "meta" not in {d.type for d in devices} and unhooked(dit)
+
+
+def unhooked(dit: VideoDiT) -> bool:
+    """Whether all that is not a linear layer or the patch embedding is itself."""
     leaves = (nn.Linear, nn.Conv3d)
-    hooked = (m for m in dit.modules() if not untouched(m) and not isinstance(m, leaves))
-    return len(devices) == 1 and "meta" not in {d.type for d in devices} and next(hooked, None) is None
+    return all(untouched(m) or isinstance(m, leaves) for m in dit.modules())

@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kinema.core.errors import ModelError
+from kinema.models.coded import CodedLinear
 from kinema.models.lora_file import Change, Expert, LoraFile
 from kinema.models.wan_names import from_original, to_original
 
@@ -93,8 +94,10 @@ def fit(file: LoraFile, shapes: Mapping[str, Sequence[int]], *, expert: Expert |
 
 
 def shapes_of(module: nn.Module) -> dict[str, tuple[int, ...]]:
-    """The shapes of a module's parameters, by name."""
-    return {name: tuple(parameter.shape) for name, parameter in module.named_parameters()}
+    """The shapes of a module's parameters, by name; a matrix kept in 8 bits counts as what it stands for."""
+    shapes = {name: tuple(parameter.shape) for name, parameter in module.named_parameters()}
+    coded = [(name, layer) for name, layer in module.named_modules() if isinstance(layer, CodedLinear)]
+    return shapes | {f"{name}.weight": (layer.out_features, layer.in_features) for name, layer in coded}
 
 
 class Chosen(Protocol):
@@ -150,16 +153,26 @@ class _Beside:
         layer: nn.Linear | nn.Conv3d,
         frames: Chosen | None,
     ) -> None:
-        weight, self.frames = layer.weight, frames
+        self.frames = frames
         self.name, self.change, self.layer = name, change, layer
-        self.down, self.up, self.diff, self.diff_b = (
-            None if t is None else t.to(weight.device, weight.dtype)
-            for t in (change.down, change.up, change.diff, change.diff_b)
-        )
         shared = any(part in name for part in SHARED)
-        self.scale = torch.tensor([_mean(scale_T)] if shared else scale_T, device=weight.device)
+        self.scale = torch.tensor([_mean(scale_T)] if shared else scale_T)
+        self.down, self.up, self.diff, self.diff_b = change.down, change.up, change.diff, change.diff_b
+        self._at: tuple[torch.device, torch.dtype] | None = None
+
+    def _follow(self, output: Tensor) -> None:
+        """Be where the layer computes, in its type; its weight may be elsewhere between two calls."""
+        if self._at == (output.device, output.dtype):
+            return
+        self._at = (output.device, output.dtype)
+        self.scale = self.scale.to(output.device)
+        self.down, self.up, self.diff, self.diff_b = (
+            None if t is None else t.to(output.device, output.dtype)
+            for t in (self.down, self.up, self.diff, self.diff_b)
+        )
 
     def __call__(self, layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        self._follow(output)
         x = inputs[0]
         total: Tensor | None = None
         if self.down is not None and self.up is not None:
@@ -198,21 +211,31 @@ class _Beside:
 def _merge(module: nn.Module, name: str, change: Change, scale: float, kept: dict[str, Tensor]) -> None:
     """Add a change to the parameters themselves, in fp32, and keep what was there."""
     parameters = dict(module.named_parameters())
-    weight = f"{name}.weight" if f"{name}.weight" in parameters else name
+    weight = name if name in parameters else f"{name}.weight"
     added: dict[str, Tensor] = {}
     if change.down is not None and change.up is not None:
         low = change.up.float().flatten(1) @ change.down.float().flatten(1)
-        added[weight] = change.strength * low.view(parameters[weight].shape)
+        added[weight] = change.strength * low.view(_there(parameters, weight).shape)
     if change.diff is not None:
-        diff = change.diff.float().view(parameters[weight].shape)
+        diff = change.diff.float().view(_there(parameters, weight).shape)
         added[weight] = added[weight] + diff if weight in added else diff
     if change.diff_b is not None:
         added[f"{name}.bias"] = change.diff_b.float()
     for key, delta in added.items():
-        parameter = parameters[key]
+        parameter = _there(parameters, key)
         kept.setdefault(key, parameter.data)
         moved = parameter.data.float() + scale * delta.to(parameter.device)
         parameter.data = moved.to(parameter.dtype)
+
+
+def _there(parameters: Mapping[str, nn.Parameter], key: str) -> nn.Parameter:
+    """A parameter that can be changed where it is."""
+    if key not in parameters or parameters[key].is_meta:
+        raise ModelError(
+            f"a LoRA changes {key} itself, which is not in memory as a plain matrix; leave out merge, or "
+            "render with --memory whole and --weights full."
+        )
+    return parameters[key]
 
 
 def _misfit(name: str, change: Change, shapes: Mapping[str, Sequence[int]]) -> str | None:

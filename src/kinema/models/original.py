@@ -19,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from kinema.core.errors import ModelError
+from kinema.models.shelf import Place, Shelf
 from kinema.models.wan_names import parameter_from_original
 from kinema.models.weight_files import check_start
 from kinema.models.weights import require_finite
@@ -113,6 +114,24 @@ def load_original(files: Sequence[Path], *, device: torch.device | str = "cpu") 
             raise ModelError(f"{files[0]} has a scale for {stem} and no weight; fetch it again.")
         state[ours] = state[ours].float() * scale.float()
     return {k: v.float() if v.dtype.itemsize == 1 else v for k, v in state.items()}
+
+
+def original_shelf(files: Sequence[Path]) -> Shelf:
+    """The tensors of a transformer under our names, to be read when they are asked for, fp8 with its scales.
+
+    Raises:
+        ModelError: a file is damaged, or has a scale without its weight.
+    """
+    shelf = Shelf.of(files, lambda name: parameter_from_original(_plain(name)))
+    marked = Shelf.of(files, lambda name: _plain(name) if name.endswith(".scale_weight") else None).places
+    scales: dict[str, Place] = {}
+    for name, place in marked.items():
+        stem = name.removesuffix(".scale_weight")
+        ours = parameter_from_original(f"{stem}.weight")
+        if ours is None or ours not in shelf.places:
+            raise ModelError(f"{files[0]} has a scale for {stem} and no weight; fetch it again.")
+        scales[ours] = place
+    return Shelf(shelf.places, scales)
 
 
 def _plain(name: str) -> str:

@@ -210,6 +210,16 @@ class CheckpointTextEncoder:
         """Channels of a token state."""
         return int(self.model.config.d_model)
 
+    @property
+    def device(self) -> torch.device:
+        """Where it runs."""
+        return self.model.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of its states."""
+        return self.model.dtype
+
     def to(self, device: torch.device | str) -> Self:
         """Move the weights."""
         self.model.to(device)
@@ -231,12 +241,10 @@ class CheckpointTextEncoder:
         """
         _check_length(max_length, 1, None)
         tokens = [self._tokenise(clean_spans(check_spans(prompt)), max_length) for prompt in prompts]
-        ids_KL, mask_KL, bias_KL = collate(
-            tokens, pad=self.tokenizer.pad_token_id or 0, device=self.model.device
-        )
+        ids_KL, mask_KL, bias_KL = collate(tokens, pad=self.tokenizer.pad_token_id or 0, device=self.device)
         hidden_KLD = self.model(ids_KL, attention_mask=mask_KL.long()).last_hidden_state
         return TextStates(
-            states_KLD=hidden_KLD.to(self.model.dtype) * mask_KL[:, :, None],
+            states_KLD=hidden_KLD.to(self.dtype) * mask_KL[:, :, None],
             mask_KL=mask_KL,
             bias_KL=bias_KL,
             pad_count_K=max_length - mask_KL.sum(dim=1),

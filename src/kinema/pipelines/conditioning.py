@@ -24,8 +24,8 @@ from kinema.models.experts import Experts
 from kinema.pipelines import known
 from kinema.pipelines.camera_known import camera_noise, moved_latents
 from kinema.pipelines.model import Model
-from kinema.pipelines.plan import Plan, Prompts
-from kinema.pipelines.texts import Branch, branch
+from kinema.pipelines.plan import Plan
+from kinema.pipelines.texts import Branch, branch_of, encoded, shares
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -159,16 +159,18 @@ def _start(latents: Tensor, noise: Tensor, sigma_BT: Tensor, caps_BT: Tensor) ->
 def _branches(
     plan: Plan, model: Model, context: int, max_length: int | None, previous: Clip | None
 ) -> tuple[Branch, Branch]:
+    """Of both sides; each encoder is asked once for all that it has to say, so that it can leave then."""
     tokens_BND = known.image_tokens(plan.given.held, model, previous)
-
-    def one(prompts: Prompts) -> Branch:
-        return branch(
-            prompts,
+    sides = (plan.prompts, plan.negatives)
+    states = [encoded(prompts, model, max_length) for prompts in sides]
+    positive, negative = (
+        branch_of(
+            one,
+            shares(prompts, model, context),
             model,
             blend=plan.sampling.blend,
-            context=context,
             image_BND=tokens_BND,
-            max_length=max_length,
         )
-
-    return one(plan.prompts), one(plan.negatives)
+        for prompts, one in zip(sides, states, strict=True)
+    )
+    return positive, negative

@@ -41,12 +41,14 @@ class ImageModel:
         card: what it is.
         pipe: diffusers' text-to-image pipeline.
         device, dtype: where and in what precision it runs.
+        weights: how its matrices are kept: always in full.
     """
 
     card: ModelCard
     pipe: Any
     device: torch.device
     dtype: torch.dtype
+    weights: str = "full"
     _tasks: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:

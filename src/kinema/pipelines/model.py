@@ -77,6 +77,7 @@ class Model:
         dit, vae, text: its parts; two transformers that share the noise levels stand behind one face.
         image: its image encoder, for models that read CLIP tokens.
         device, dtype: where and in what precision the transformer runs; the VAE is kept in float32.
+        weights: how the transformer's matrices are kept: `full`, or `fp8` or `int8`.
     """
 
     card: ModelCard
@@ -86,12 +87,13 @@ class Model:
     image: CheckpointImageEncoder | None
     device: torch.device
     dtype: torch.dtype
+    weights: str = "full"
 
     def to(self, device: torch.device | None = None, dtype: torch.dtype | None = None) -> Self:
         """Move all parts to a device, or the transformer to another precision, in place."""
         self.device, self.dtype = device or self.device, dtype or self.dtype
         for name, parameter in self.dit.named_parameters():
-            parameter.data = parameter.data.to(self.device, _precision(name, self.dtype))
+            parameter.data = parameter.data.to(self.device, precision(name, self.dtype))
         for part in (self.vae, self.text, self.image):
             if part is not None:
                 part.to(self.device)
@@ -156,7 +158,7 @@ def _original_dit(
     state = load_original(files, device=device)
     with bare():
         dit = VideoDiT(config)
-    load_into(dit, {name: t.to(_precision(name, dtype)) for name, t in state.items()}, files[0])
+    load_into(dit, {name: t.to(precision(name, dtype)) for name, t in state.items()}, files[0])
     return dit.requires_grad_(False).eval()
 
 
@@ -180,7 +182,7 @@ def load_dit(folder: Path, device: torch.device, dtype: torch.dtype) -> VideoDiT
     """A transformer from its folder, with its fp32 parts kept so."""
     config = VideoDiTConfig.from_mapping(read_config(folder))
     state = {
-        name: tensor.to(_precision(name, dtype)) if tensor.is_floating_point() else tensor
+        name: tensor.to(precision(name, dtype)) if tensor.is_floating_point() else tensor
         for name, tensor in load_state(folder, device=device).items()
         if "norm_added_q" not in name  # written by old converters, used by nobody
     }
@@ -190,7 +192,8 @@ def load_dit(folder: Path, device: torch.device, dtype: torch.dtype) -> VideoDiT
     return dit.requires_grad_(False).eval()
 
 
-def _precision(name: str, dtype: torch.dtype) -> torch.dtype:
+def precision(name: str, dtype: torch.dtype) -> torch.dtype:
+    """Of one of the transformer's tensors, where its matrices are in `dtype`."""
     return torch.float32 if any(part in name for part in FP32_PARTS) else dtype
 
 

@@ -24,6 +24,7 @@ from kinema.pipelines.memory import FORGETFUL, FRAMES, Memory, Snapshot
 from kinema.pipelines.model import Model
 from kinema.pipelines.model import load as load_video_model
 from kinema.pipelines.plan import Plan
+from kinema.pipelines.residency.loading import DRAWING, checked_tier, load_resident, refuse_others
 from kinema.story.shot import PREVIOUS
 
 AnyModel = Model | ImageModel | ForeignModel
@@ -36,6 +37,9 @@ def load(
     dtype: str = "auto",
     local_files_only: bool = False,
     card: ModelCard | None = None,
+    weights: str = "full",
+    memory: str = "whole",
+    together: bool = False,
 ) -> AnyModel:
     """Load `embedded`, a folder in diffusers layout, or a hub id; a video model or an image model.
 
@@ -45,15 +49,33 @@ def load(
         dtype: `auto`, `float32`, `bfloat16` or `float16`.
         local_files_only: never ask the hub.
         card: the model's card, if it was read already.
+        weights: how the transformer's matrices are kept: `full`, `fp8` or `int8`.
+        memory: `whole`, `component`, `block` or `low`: what is in memory at a time; see docs/memory.md.
+        together: transformer and VAE stay while either works, for clips that are drawn frame by frame.
 
     Raises:
         ModelError: nothing is there, files are missing or damaged, or pickled.
+        ConfigError: an unknown name.
     """
+    tier = checked_tier(memory, weights)
     card = card or read_card(model, local_files_only=local_files_only)
+    if card.family in ("image", "foreign"):
+        refuse_others(card, tier, weights)
     if card.family == "image":
         return load_image_model(card, device=device, dtype=dtype, local_files_only=local_files_only)
     if card.family == "foreign":
         return load_foreign_model(card, device=device, dtype=dtype, local_files_only=local_files_only)
+    if tier != "whole" or weights != "full":
+        parts = DRAWING if together else frozenset[str]()
+        return load_resident(
+            card,
+            device=device,
+            dtype=dtype,
+            tier=tier,
+            weights=weights,
+            together=parts,
+            local_files_only=local_files_only,
+        )
     return load_video_model(model, device=device, dtype=dtype, local_files_only=local_files_only, card=card)
 
 

@@ -17,7 +17,8 @@ from kinema.diffusion.step import Step
 from kinema.models.careful import careful
 from kinema.models.dit import VideoDiT
 from kinema.models.experts import Experts
-from kinema.models.inference import OneByOne, Several, for_inference
+from kinema.models.inference import OneByOne, Several
+from kinema.models.shelved_inference import made_ready
 from kinema.pipelines.conditioning import Conditions
 from kinema.pipelines.model import Model
 from kinema.pipelines.plan import Sampling
@@ -85,7 +86,7 @@ def ready(model: Model, conditions: Conditions, sampling: Sampling) -> Several:
     levels_SBT, shape_TYX = conditions.table_SBT[:-1], conditions.start_BCTYX.shape[2:]
     times = timesteps(levels_SBT, sampling.steps, sampling.shift, sampling.grid).float()
     calls = 2 * sampling.steps * conditions.start_BCTYX[0, 0].numel()
-    return for_inference(
+    return made_ready(
         model.dit,
         timesteps=torch.unique(times).tolist(),
         shape_TYX=shape_TYX,

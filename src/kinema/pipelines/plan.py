@@ -106,6 +106,7 @@ class Plan:
         redraw: for mode `frame_by_frame`, the frames that are drawn; None where all are sampled jointly.
         begin: seconds of the clip since the shot's sound began.
         options: arguments of another pipeline of diffusers, by its own names.
+        weights: how the transformer's matrices are kept: full, fp8 or int8.
     """
 
     model: str
@@ -124,6 +125,7 @@ class Plan:
     redraw: RedrawPlan | None = None
     begin: float = 0.0
     options: Options = ()
+    weights: str = "full"
 
     @property
     def mode(self) -> Mode:
@@ -190,6 +192,7 @@ def make_plan(shot: Shot, card: ModelCard, after: Geometry | None = None, begin:
             *more,
             *_closing(shot, geometry),
         ),
+        weights=shot.weights,
         windows=windows,
         shot=_resolved(shot, geometry, sampling, card).model_dump(mode="json", exclude_none=True),
         camera=camera,

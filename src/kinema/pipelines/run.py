@@ -30,6 +30,7 @@ from kinema.pipelines.modes import AnyModel, load, render_plan
 from kinema.pipelines.plan import Plan
 from kinema.pipelines.post import finished
 from kinema.pipelines.render import LATENTS, Sampled, clip_of, decode_plan
+from kinema.pipelines.residency.fit import Fits, arrangements, tell
 from kinema.pipelines.shot_files import OnShot, shot_files
 from kinema.pipelines.source import read_request
 from kinema.story.shot import Shot
@@ -52,6 +53,8 @@ def generate(prompt: str | dict[Any, str], *, on_progress: OnProgress | None = N
     """
     loaded = fields.pop("model", "embedded")
     name = loaded.card.id if isinstance(loaded, AnyModel) else loaded
+    if isinstance(loaded, AnyModel):
+        fields.setdefault("weights", loaded.weights)
     shot = Shot.from_mapping({"prompt": prompt, "model": name, **fields})
     return render(shot, model=loaded if isinstance(loaded, AnyModel) else None, on_progress=on_progress)
 
@@ -65,6 +68,7 @@ def render(
     state_dir: str | Path | Literal[False] | None = None,
     checkpoint_every: str | int | None = None,
     live: bool = False,
+    memory: str = "auto",
     **save: Unpack[SaveOptions],
 ) -> Clip:
     """Render a shot, a storyboard, a shot file, or a clip from its record, into memory or into a file.
@@ -81,6 +85,8 @@ def render(
         checkpoint_every: how often a state is kept: 5 (steps), "30s", "10min"; by default as often as costs
             less than 1% of the time.
         live: also write a draft that can be watched meanwhile, `fox.live.mp4` beside `fox.mp4`.
+        memory: what of a model is in memory at a time: `auto` (the fastest that fits), `whole`, `component`,
+            `block` or `low`; the pixels are the same.
         **save: how the file is written; see `Clip.save`.
 
     Returns:
@@ -97,7 +103,7 @@ def render(
         before = earlier(request, state.place(target), note)
     job = make_job(request if before is None else seeded(request, before.seeds))
     if target is None:
-        return _in_memory(job, request, state, model, on_progress, note)
+        return _in_memory(job, request, state, model, on_progress, note, memory)
     write(
         job,
         target,
@@ -106,6 +112,7 @@ def render(
         model=model,
         on_progress=on_progress,
         live=live,
+        memory=memory,
         options={name: save[name] for name in ("overwrite", "sidecar", "quality", "codec") if name in save},
         **save,
     )
@@ -119,15 +126,18 @@ def _in_memory(
     model: AnyModel | None,
     on_progress: OnProgress | None,
     note: Callable[[str], None],
+    memory: str,
 ) -> Clip:
+    fits = arrangements(job.plans, job.cards, memory, {} if model is None else {model.card.id: model})
+    tell(fits, note)
     if state.folder is None:
-        clip = stream(job, model=model, on_progress=on_progress)
+        clip = stream(job, model=model, on_progress=on_progress, fits=fits)
         clip.array()
         return clip
     models = {} if model is None else {model.card.id: model}
     with opened(job, None, request=request, state=state, options={}, models=models, note=note) as keep:
         assert keep is not None
-        clip = stream(job, model=model, on_progress=on_progress, keep=keep)
+        clip = stream(job, model=model, on_progress=on_progress, keep=keep, fits=fits)
         clip.array()
         keep.discard()
     return clip
@@ -141,21 +151,24 @@ def stream(
     keep_record: bool = True,
     keep: Keep | None = None,
     on_shot: OnShot | None = None,
+    fits: Fits | None = None,
 ) -> Clip:
     """A clip whose frames are made as they are drawn: nothing is loaded before the first one is asked for.
 
     A writer can therefore check its target first, and memory does not grow with length. `model` is one that
     is loaded already, or several by name. With `keep` the frames can be drawn more than once: what was made
     before is read, and the rest made. Each shot's frames go through `on_shot`, with its index, if given.
+    `fits` says what of each model is in memory at a time; by default the fastest that fits.
     """
     models = {model.card.id: model} if isinstance(model, AnyModel) else dict(model or {})
+    fits = arrangements(job.plans, job.cards, "auto", models) if fits is None else fits
     happened: dict[str, Any] = {}
     record = Record(job.shot, identity(job, models), versions(), run=happened) if keep_record else None
     clip = Clip(iter(()), Fraction(job.fps), record, count=job.length, size=(job.width, job.height))
     clip.audio = job.audio
 
     def draw() -> Iterator[np.ndarray]:
-        shots = Shots(job, clip, models, remembering(happened, on_progress), keep)
+        shots = Shots(job, clip, models, remembering(happened, on_progress), keep, fits)
         made = map(shots.frames, range(len(job.plans)))
         composed = compose(
             made if on_shot is None else map(on_shot, range(len(job.plans)), made),
@@ -195,6 +208,7 @@ def write(
     on_progress: OnProgress | None = None,
     keep_record: bool = True,
     live: bool = False,
+    memory: str = "auto",
     options: Mapping[str, Any] | None = None,
     shots_dir: Path | None = None,
     **save: Unpack[SaveOptions],
@@ -210,6 +224,7 @@ def write(
         on_progress: called with events; what it raises stops the render, whose state is then kept.
         keep_record: whether the file tells how it was made.
         live: whether a draft beside the file shows the frames so far.
+        memory: what of a model is in memory at a time; see `render`.
         options: JSON values that whoever resumes wants to know.
         shots_dir: a folder for one more file of each shot, before transitions.
 
@@ -218,9 +233,12 @@ def write(
 
     Raises:
         MediaError: another process is writing this file, or the target cannot be.
+        ResourceError: there is not enough memory, whatever is left out of it.
     """
     note = save.get("on_note") or _log.warning
     models = {} if model is None else {model.card.id: model}
+    fits = arrangements(job.plans, job.cards, memory, models)
+    tell(fits, note)
     state = state or StateOptions()
     begun = not state.off and (state.folder or state_folder(out)).is_dir()
     with opened(
@@ -235,6 +253,7 @@ def write(
             on_progress=on_progress,
             keep_record=keep_record,
             keep=keep,
+            fits=fits,
             on_shot=None if shots_dir is None else _each_shot(job, shots_dir, out, save, begun),
         )
         if live:
@@ -272,7 +291,7 @@ def _told_of_memory(plan: Plan) -> Iterator[None]:
             raise
         raise ResourceError(
             f"there is not enough memory for {g.width}x{g.height} and {g.frames} frames; make it smaller or "
-            "shorter, use dtype bfloat16, or close other programs."
+            "shorter, use dtype bfloat16 or memory low, or close other programs."
         ) from error
 
 
@@ -286,6 +305,7 @@ class Shots:
         models: those in memory, by name.
         on_progress: called with events that say which shot they are of.
         keep: where their state is kept; None for nowhere.
+        fits: what of each model is in memory at a time.
         previous: the shot before: its latents, and the last frames that the next one asks for.
     """
 
@@ -294,6 +314,7 @@ class Shots:
     models: dict[str, AnyModel]
     on_progress: OnProgress
     keep: Keep | None = None
+    fits: Fits = field(default_factory=dict)
     previous: Clip | None = field(default=None, init=False)
 
     def frames(self, index: int) -> Iterator[np.ndarray]:
@@ -342,11 +363,17 @@ class Shots:
 
     def _model(self, plan: Plan, on_progress: OnProgress) -> AnyModel:
         """The model of a plan; one is in memory at a time."""
-        if plan.model not in self.models:
+        if plan.model not in self.models or self.models[plan.model].weights != plan.weights:
             on_progress(Progress("load", 0, 1))
             self.models.clear()
             self.models[plan.model] = load(
-                plan.model, device=plan.device, dtype=plan.dtype, card=self.job.cards[plan.model]
+                plan.model,
+                device=plan.device,
+                dtype=plan.dtype,
+                card=self.job.cards[plan.model],
+                weights=plan.weights,
+                memory=self.fits[plan.model].tier,
+                together=any(p.redraw is not None for p in self.job.plans if p.model == plan.model),
             )
             on_progress(Progress("load", 1, 1))
         return self.models[plan.model]

@@ -55,40 +55,29 @@ class Branch:
         return replace(self, contexts=tuple(dit.prepare(part) for part in self.given))
 
 
-def branch(
-    prompts: Prompts,
-    model: Model,
-    *,
-    blend: str,
-    context: int = 0,
-    image_BND: Tensor | None = None,
-    max_length: int | None = None,
-) -> Branch:
-    """Encode one side of the guidance.
+def shares(prompts: Prompts, model: Model, context: int = 0) -> Tensor:
+    """Each prompt's share of each latent frame `[T, K]`.
 
     Args:
         prompts: texts and their shares per latent frame.
-        model: encodes and reads them.
-        blend: `attention`, `embedding`, `slerp` or `velocity`.
+        model: where the shares are wanted.
         context: frames of an earlier clip in front; they read what the first new frame reads.
-        image_BND: image tokens, for models that take them.
-        max_length: text tokens kept; None for as many as the model was trained on.
     """
-    states = encoded(prompts, model, max_length)
     weights_TK = torch.tensor(prompts.weights, dtype=torch.float32, device=model.device)
-    weights_TK = torch.cat([weights_TK[:1].expand(context, -1), weights_TK])
-    return branch_of(states, weights_TK, model, blend=blend, image_BND=image_BND)
+    return torch.cat([weights_TK[:1].expand(context, -1), weights_TK])
 
 
 def branch_of(
     states: TextStates, weights_TK: Tensor, model: Model, *, blend: str, image_BND: Tensor | None = None
 ) -> Branch:
-    """The same from encoded prompts.
+    """One side of the guidance, as the transformer reads it.
 
     Args:
         states: of K prompts.
         weights_TK: their shares per latent frame, rows with sum 1.
-        model, blend, image_BND: as in `branch`.
+        model: reads them.
+        blend: `attention`, `embedding`, `slerp` or `velocity`.
+        image_BND: image tokens, for models that take them.
     """
     several = weights_TK.shape[1] > 1
     if several and blend == "velocity":

@@ -277,6 +277,12 @@ class Shot(Settings):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", title="Precision", description="auto: float32 on a CPU, bfloat16 on an accelerator"
     )
+    weights: Literal["full", "fp8", "int8"] = Field(
+        "full",
+        title="Weights",
+        description="how the transformer's matrices are kept in memory; fp8 and int8 take a byte a number "
+        "and change the result a little",
+    )
 
     @model_validator(mode="before")
     @classmethod

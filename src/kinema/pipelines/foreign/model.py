@@ -32,12 +32,14 @@ class ForeignModel:
         card: what it is.
         pipe: the pipeline of the class that the checkpoint names.
         device, dtype: where and in what precision it runs.
+        weights: how its matrices are kept: always in full.
     """
 
     card: ModelCard
     pipe: Any
     device: torch.device
     dtype: torch.dtype
+    weights: str = "full"
     _calls: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:

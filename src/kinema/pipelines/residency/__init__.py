@@ -1,0 +1,1 @@
+"""Where a checkpoint's weights are while it works, and which arrangement fits the machine."""

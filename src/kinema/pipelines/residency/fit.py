@@ -1,0 +1,281 @@
+"""What each arrangement needs for a shot, and the fastest that fits.
+
+    whole       sum of the parts, and the most that one of them works in
+    component   the most of any part with what it works in
+    block       the same, where of the transformer and the text encoder two blocks count
+
+The numbers come from configuration files, before any weight is read. Work space is counted in tensors that
+are alive at once, measured on CPUs (scripts/bench/memory.py); docs/memory.md says how far off they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import get_args
+
+import torch
+
+from kinema.core.errors import ConfigError, ResourceError, unknown_name
+from kinema.core.runtime import resolve_device, resolve_dtype
+from kinema.pipelines.card import ModelCard
+from kinema.pipelines.modes import AnyModel
+from kinema.pipelines.plan import Plan
+from kinema.pipelines.residency.loading import Tier, checked_tier, refuse_others
+from kinema.pipelines.residency.machine import free_on
+from kinema.pipelines.residency.sizes import Sizes, sizes
+
+MEMORY = ("auto", "low", *get_args(Tier))
+TIERS: tuple[Tier, ...] = get_args(Tier)  # fastest first
+LIVE_TOKENS = 10  # token-sized float32 tensors alive at once in a block
+LIVE_FRAMES = 24  # decoder tensors of a latent frame's pixels at full width, with what convolutions remember
+TEXT_TOKENS = 512  # rows that a text has at most
+MARGIN = 1.15  # what is asked for over the estimate
+BASE = 300 << 20  # libraries that are imported when a checkpoint is read
+LOWEST = 64  # pixels: no smaller size is proposed
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """What is made, as far as memory is concerned.
+
+    Attributes:
+        width, height: pixels.
+        frames: latent frames that the transformer sees at once.
+        length: pixel frames of the clip.
+        prompts: on both sides together.
+        encodes: whether pictures or clips are encoded.
+        together: parts that stay while the others work.
+    """
+
+    width: int
+    height: int
+    frames: int
+    length: int
+    prompts: int
+    encodes: bool
+    together: bool
+
+    @staticmethod
+    def of(plan: Plan) -> Scene:
+        """Of a plan."""
+        g = plan.geometry
+        seen = g.latent_frames + g.context if plan.windows is None else plan.windows.length
+        return Scene(
+            width=g.width,
+            height=g.height,
+            frames=seen if plan.redraw is None else 1,
+            length=g.frames,
+            prompts=len(plan.prompts.spans) + len(plan.negatives.spans),
+            encodes=bool(plan.given.held or plan.given.source or plan.given.extend or plan.camera),
+            together=plan.redraw is not None,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """What was found for a job's shots of one model.
+
+    Attributes:
+        tier: the arrangement to use.
+        needs: bytes of each, where the model computes, margin included.
+        free: bytes there.
+        device: where.
+        asked: whether the user named the arrangement.
+    """
+
+    tier: Tier
+    needs: dict[Tier, int]
+    free: int
+    device: torch.device
+    asked: bool
+
+    @property
+    def note(self) -> str | None:
+        """What a user should know; None where everything is simply in memory."""
+        gigabytes = f"needs about {self.needs[self.tier] / 1e9:.3g} GB, {self.free / 1e9:.3g} GB are free"
+        if self.asked:
+            short = self.needs[self.tier] > self.free
+            return f"memory {self.tier} may not be enough: it {gigabytes}." if short else None
+        return None if self.tier == "whole" else f"memory {self.tier}: it {gigabytes}."
+
+
+def fit(plans: Sequence[Plan], card: ModelCard, memory: str = "auto") -> Fit:
+    """The arrangement for the shots of one model.
+
+    Args:
+        plans: of the shots.
+        card: of their model.
+        memory: `auto` takes the fastest that fits, `low` the smallest; or one by name.
+
+    Raises:
+        ResourceError: none fits; the message says what would.
+        ConfigError: an unknown name.
+    """
+    if memory not in MEMORY:
+        raise unknown_name("memory", memory, MEMORY)
+    device = resolve_device(plans[0].device)
+    dtype, free = resolve_dtype(plans[0].dtype, device), free_on(device)
+    if card.family not in ("wan", "embedded"):
+        refuse_others(card, "whole" if memory == "auto" else checked_tier(memory, "full"), plans[0].weights)
+        return Fit("whole", {"whole": 0}, free, device, False)
+    found = sizes(card)
+    scenes = [Scene.of(plan) for plan in plans]
+    weights = plans[0].weights
+    needs = {tier: max(need(tier, s, found, card, dtype, weights) for s in scenes) for tier in TIERS}
+    possible = TIERS
+    if any(lora.merge for plan in plans for lora in plan.loras):
+        refuse_merge(memory, weights)
+        possible = ("whole",)
+    if memory != "auto":
+        return Fit("block" if memory == "low" else memory, needs, free, device, True)  # type: ignore[arg-type]
+    for tier in possible:
+        if needs[tier] <= free:
+            return Fit(tier, needs, free, device, False)
+    largest = max(scenes, key=lambda s: need("block", s, found, card, dtype, weights))
+    raise ResourceError(_refusal(largest, found, card, dtype, weights, needs[possible[-1]], free, device))
+
+
+Fits = dict[str, Fit]
+"""By the model's name."""
+
+
+def refuse_merge(memory: str, weights: str) -> None:
+    """`ConfigError` where a LoRA cannot be folded into matrices that are not simply there."""
+    if memory not in ("auto", "whole") or weights != "full":
+        raise ConfigError(
+            f"loras: merge changes matrices, which memory {memory} with weights {weights} does not hold as "
+            "they are; leave out merge, or memory and weights."
+        )
+
+
+def arrangements(
+    plans: Sequence[Plan], cards: Mapping[str, ModelCard], memory: str, loaded: Mapping[str, AnyModel]
+) -> Fits:
+    """For each model of a job that is not loaded yet; errors as in `fit`, and before anything is fetched.
+
+    Raises:
+        ConfigError: a loaded model keeps its weights in another way than its shots ask for.
+    """
+    found: Fits = {}
+    for name in dict.fromkeys(plan.model for plan in plans):
+        own = [plan for plan in plans if plan.model == name]
+        if name not in loaded:
+            found[name] = fit(own, cards[name], memory)
+        elif any(plan.weights != loaded[name].weights for plan in own):
+            raise ConfigError(
+                f"the model in memory has weights {loaded[name].weights} and the shot asks for "
+                f"{own[0].weights}; say the same for both."
+            )
+    return found
+
+
+def tell(fits: Fits, note: Callable[[str], None]) -> None:
+    """Say what was chosen, where that is not simply everything."""
+    for found in fits.values():
+        if found.note is not None:
+            note(found.note)
+
+
+def need(tier: Tier, scene: Scene, found: Sizes, card: ModelCard, dtype: torch.dtype, weights: str) -> int:
+    """Bytes of one arrangement, margin included."""
+    stages = list(_stages(tier, scene, found, card, dtype, weights))
+    if tier == "whole":
+        total = sum(held for held, _ in stages) + max(work for _, work in stages)
+    elif scene.together:
+        total = max(sum(stages[0]), sum(held for held, _ in stages[1:]) + max(work for _, work in stages[1:]))
+    else:
+        total = max(held + work for held, work in stages)
+    return int(MARGIN * (total + (BASE if card.family == "wan" else 0)))
+
+
+def _stages(
+    tier: Tier, scene: Scene, found: Sizes, card: ModelCard, dtype: torch.dtype, weights: str
+) -> Iterator[tuple[int, int]]:
+    """Weights and work space, in bytes, of the text encoder, the image encoder, the transformer, the VAE."""
+    size, text, dit = dtype.itemsize, found.text, found.transformer
+    contexts = _contexts(scene, card, size)
+    attention = 3 * text.heads * TEXT_TOKENS**2 * 4 if card.family == "wan" else 0
+    yield (2 * text.block if tier == "block" else text.total) * size, attention
+    yield found.image * size, 64 << 20 if found.image else 0
+    per_matrix = 1 if weights != "full" else size
+    rest = (dit.block + dit.outside) * size  # the block at work is decoded, at most
+    if tier == "block":
+        held = dit.outside * size + 3 * dit.block * per_matrix  # one leaves, one works, one comes
+    else:
+        held = (dit.total - dit.outside) * per_matrix + dit.outside * size
+        held *= dit.count if tier == "whole" else 1
+    decoded = 2 * dit.largest * 4 if weights != "full" else 0
+    yield held, min(rest, decoded) + contexts + _tokens(scene, card)
+    yield found.vae * 4, _pixels(scene, card)
+
+
+def _contexts(scene: Scene, card: ModelCard, size: int) -> int:
+    """Keys and values of every text in every block."""
+    c = card.transformer
+    width = c["num_attention_heads"] * c["attention_head_dim"]
+    rows = TEXT_TOKENS if card.family == "wan" else 128
+    pairs = 1 if card.boundary is None else 2
+    return int(pairs * scene.prompts * rows * width * 2 * c["num_layers"] * size)
+
+
+def _tokens(scene: Scene, card: ModelCard) -> int:
+    """What a block works in."""
+    c = card.transformer
+    width = c["num_attention_heads"] * c["attention_head_dim"]
+    _, y, x = c.get("patch_size", (1, 2, 2))
+    space = card.stride.space
+    tokens = scene.frames * (scene.height // space // y) * (scene.width // space // x)
+    return int(tokens * (LIVE_TOKENS * width + c["ffn_dim"]) * 4)
+
+
+def _pixels(scene: Scene, card: ModelCard) -> int:
+    """What the VAE works in, flat in length, and the pixels that are encoded, which are not."""
+    from kinema.pipelines.card import read_json
+
+    config = read_json(card.folder / "vae" / "config.json")
+    base = config.get("decoder_base_dim") or config.get("base_dim", 96)
+    pixels = scene.width * scene.height // (config.get("patch_size") or 1) ** 2
+    given = scene.length * scene.width * scene.height * 3 * 4 * 2 if scene.encodes else 0
+    if card.family == "embedded":
+        return given + scene.width * scene.height * card.stride.time * 3 * 4 * 16
+    return int(LIVE_FRAMES * base * card.stride.time * pixels * 4) + given
+
+
+def _refusal(
+    scene: Scene,
+    found: Sizes,
+    card: ModelCard,
+    dtype: torch.dtype,
+    weights: str,
+    needed: int,
+    free: int,
+    device: torch.device,
+) -> str:
+    def fits(other: Scene) -> bool:
+        return need("block", other, found, card, dtype, weights) <= free
+
+    ways = [f"{s.width}x{s.height} with {s.length} frames" for s in _smaller(scene, card) if fits(s)][:1]
+    ways += [f"{s.length} frames at this size" for s in _shorter(scene, card) if fits(s)][:1]
+    way = f"{' or '.join(ways)} would fit" if ways else "use a smaller model or a machine with more memory"
+    return (
+        f"{scene.width}x{scene.height} with {scene.length} frames needs about {needed / 1e9:.3g} GB of "
+        f"memory and {free / 1e9:.3g} GB are free on {device}; {way}. "
+        "--memory low tries it all the same."
+    )
+
+
+def _smaller(scene: Scene, card: ModelCard) -> Iterator[Scene]:
+    """Sizes of about the same shape, larger ones first."""
+    multiple = card.multiple
+    for tall in range(scene.height // multiple - 1, 0, -1):
+        height = tall * multiple
+        width = max(1, round(scene.width * height / scene.height / multiple)) * multiple
+        if min(width, height) >= min(LOWEST, scene.width, scene.height):
+            yield replace(scene, width=width, height=height)
+
+
+def _shorter(scene: Scene, card: ModelCard) -> Iterator[Scene]:
+    """Lengths, longer ones first."""
+    for latent in range(scene.frames - 1, 0, -1):
+        yield replace(scene, frames=latent, length=card.stride.pixel_frames(latent))

@@ -1,0 +1,140 @@
+"""What fits: the machine's memory as its files tell it, and the arrangement that is picked."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+import torch
+
+from kinema.core.errors import ConfigError, ResourceError
+from kinema.pipelines.cards import read_card
+from kinema.pipelines.plan import make_plan
+from kinema.pipelines.residency import fit as fitting
+from kinema.pipelines.residency.fit import fit
+from kinema.pipelines.residency.machine import free_host
+from kinema.pipelines.residency.sizes import sizes
+from kinema.story.shot import Shot
+
+MB = 1 << 20
+
+
+def machine(root, available, cgroup, **files):
+    """A made-up /proc and /sys/fs/cgroup."""
+    proc, groups = root / "proc", root / "cgroup"
+    (proc / "self").mkdir(parents=True)
+    (proc / "meminfo").write_text(f"MemTotal: 99999999 kB\nMemAvailable: {available // 1024} kB\n")
+    (proc / "self" / "cgroup").write_text(cgroup)
+    for name, text in files.items():
+        place = groups / name.replace("__", "/").replace("_dot_", ".")
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text(str(text))
+    return {"proc": proc, "groups": groups}
+
+
+def test_a_machine_without_limits_has_what_the_kernel_says(tmp_path):
+    assert free_host(**machine(tmp_path, 700 * MB, "0::/\n")) == 700 * MB
+
+
+def test_the_limit_of_a_container_counts_and_its_cached_files_do_not(tmp_path):
+    found = machine(
+        tmp_path,
+        9000 * MB,
+        "0::/a/b\n",
+        a__memory_dot_max=1000 * MB,
+        a__memory_dot_current=600 * MB,
+        a__memory_dot_stat=f"anon 1\ninactive_file {100 * MB}\n",
+        a__b__memory_dot_max="max\n",
+        a__b__memory_dot_current=1,
+    )
+    assert free_host(**found) == 500 * MB
+
+
+def test_the_older_interface_is_read_too(tmp_path):
+    files = {
+        "memory__memory_dot_limit_in_bytes": 800 * MB,
+        "memory__memory_dot_usage_in_bytes": 300 * MB,
+        "memory__memory_dot_stat": f"total_inactive_file {50 * MB}",
+    }
+    # inside a container, its own group is the root of what is mounted
+    assert free_host(**machine(tmp_path, 9000 * MB, "4:cpu,memory:/docker/123\n", **files)) == 550 * MB
+    files["memory__memory_dot_limit_in_bytes"] = 1 << 62
+    assert free_host(**machine(tmp_path / "free", 9000 * MB, "4:memory:/docker/123\n", **files)) == 9000 * MB
+
+
+def planned(folder, **fields):
+    card = read_card(str(folder))
+    fields = {"prompt": "a", "size": "64x64", "frames": 9, "seed": 1, **fields}
+    return make_plan(Shot(model=card.id, **fields), card), card
+
+
+def test_configurations_tell_how_many_numbers_there_are(wan):
+    import safetensors
+
+    folder = wan("two-experts")
+    found = sizes(read_card(str(folder)))
+
+    def there(part: str, stem: str) -> int:
+        with safetensors.safe_open(folder / part / f"{stem}.safetensors", "pt") as file:
+            return sum(file.get_tensor(name).numel() for name in file.keys())  # noqa: SIM118
+
+    assert found.transformer.total == there("transformer", "diffusion_pytorch_model")
+    assert found.vae == there("vae", "diffusion_pytorch_model")
+    assert found.text.total == pytest.approx(
+        there("text_encoder", "model"), rel=0.1
+    )  # norms and biases aside
+    assert found.transformer.count == 2
+
+
+def test_the_fastest_that_fits_is_picked(wan, monkeypatch):
+    for name in ("BASE", "LIVE_FRAMES"):  # of so small a model the VAE's work space is all that counts
+        monkeypatch.setattr(fitting, name, 0)
+    plan, card = planned(wan("two-experts"))
+    free = 1 << 40
+    monkeypatch.setattr(fitting, "free_on", lambda device: free)
+    needs = fit([plan], card).needs
+    assert needs["whole"] > needs["component"] > needs["block"]
+    for tier in ("whole", "component", "block"):
+        free = needs[tier]
+        found = fit([plan], card)
+        assert found.tier == tier
+        assert (found.note is None) == (tier == "whole")
+    free = needs["block"] - 1
+    with pytest.raises(ResourceError):
+        fit([plan], card)
+    assert "may not be enough" in fit([plan], card, "whole").note  # who asks by name is told, not refused
+
+
+def test_what_a_refusal_proposes_fits(wan, monkeypatch):
+    plan, card = planned(wan("t2v"), size="832x480", frames=81)
+    monkeypatch.setattr(fitting, "free_on", lambda device: 600 * MB)
+    with pytest.raises(ResourceError) as caught:
+        fit([plan], card)
+    size, _ = re.search(r"; (\d+x\d+) with (81) frames", str(caught.value)).groups()
+    smaller, _ = planned(wan("t2v"), size=size, frames=81)
+    assert fit([smaller], card).tier in ("whole", "component", "block")
+
+
+def test_a_job_is_arranged_for_its_largest_shot(wan):
+    small, card = planned(wan("t2v"))
+    large, _ = planned(wan("t2v"), size="512x512")
+    assert fit([small, large], card).needs == fit([large, small], card).needs
+    assert fit([small, large], card).needs["whole"] > fit([small], card).needs["whole"]
+
+
+def test_a_merged_lora_takes_the_whole_model(wan, tmp_path, monkeypatch):
+    from safetensors.torch import save_file
+
+    tensors = {
+        "transformer.blocks.0.attn1.to_q.lora_A.weight": torch.ones(1, 48),
+        "transformer.blocks.0.attn1.to_q.lora_B.weight": torch.ones(48, 1),
+    }
+    save_file(tensors, tmp_path / "a.safetensors")
+    plan, card = planned(wan("t2v"), loras=[{"path": str(tmp_path / "a.safetensors"), "merge": True}])
+    monkeypatch.setattr(fitting, "free_on", lambda device: fit_whole - 1)
+    fit_whole = 1 << 40
+    fit_whole = fit([plan], card).needs["whole"]
+    with pytest.raises(ResourceError):
+        fit([plan], card)
+    with pytest.raises(ConfigError, match="leave out merge"):
+        fit([plan], card, "block")
