@@ -140,6 +140,7 @@ def studio(
 
 def _run(**given: Any) -> None:
     try:
+        from kinema.io.locks import Lock
         from kinema.serve.logs import write_logs
         from kinema.serve.run import listen, url_of
         from kinema.serve.run import serve as answer
@@ -160,7 +161,9 @@ def _run(**given: Any) -> None:
             import webbrowser
 
             threading.Timer(1.0, webbrowser.open, [url]).start()
-        answer(settings, listening)
+        settings.data.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with Lock(settings.data / "server.lock", f"the data folder {settings.data}"):
+            answer(settings, listening)
 
 
 def _settings(given: dict[str, Any]) -> tuple[ServeSettings, bool]:

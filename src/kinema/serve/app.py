@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -16,20 +15,34 @@ from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from kinema.core.errors import KinemaError, MediaError
+from kinema.core.errors import KinemaError
 from kinema.core.version import VERSION
-from kinema.serve import native_jobs, native_look, native_media, native_workers
+from kinema.serve import (
+    native_jobs,
+    native_look,
+    native_media,
+    native_workers,
+    openai_images,
+    openai_models,
+    openai_videos,
+)
 from kinema.serve.access import Access
-from kinema.serve.errors import ApiError, error_body, of_kinema
+from kinema.serve.errors import ApiError, error_body, told
 from kinema.serve.guard import Guard
-from kinema.serve.jobs import Conflict, NotFound, QueueFull
-from kinema.serve.logs import log
 from kinema.serve.page import page_files, page_routes
 from kinema.serve.settings import ServeSettings
 from kinema.serve.studio import Studio
 
 ABOUT = "Kinema Studio: a durable queue of clips. Errors are {error: {message, type, code, param}}."
-ROUTERS = (native_jobs.router, native_media.router, native_look.router, native_workers.router)
+ROUTERS = (
+    native_jobs.router,
+    native_media.router,
+    native_look.router,
+    native_workers.router,
+    openai_videos.router,
+    openai_images.router,
+    openai_models.router,
+)
 
 
 def create_app(settings: ServeSettings) -> FastAPI:
@@ -97,21 +110,6 @@ async def _kinema(request: Request, error: Exception) -> Response:
     """What the queue or a shot refused."""
     assert isinstance(error, KinemaError)
     return _answer(told(error))
-
-
-def told(error: KinemaError) -> ApiError:
-    """The answer to an error of kinema's own."""
-    if isinstance(error, NotFound):
-        return ApiError(404, str(error), code="not_found")
-    if isinstance(error, QueueFull):
-        return ApiError(429, str(error), code="queue_full", headers={"retry-after": "30"})
-    if isinstance(error, Conflict):
-        return ApiError(409, str(error), code="conflict", headers={"x-should-retry": "false"})
-    if isinstance(error, MediaError):  # files of clients are looked at elsewhere: this is our own disk
-        log(logging.ERROR, "storage", message=str(error))
-        message = "the server cannot use its own files; its log tells more."
-        return ApiError(503, message, code="storage", headers={"retry-after": "10"})
-    return of_kinema(error)
 
 
 def _answer(error: ApiError) -> Response:

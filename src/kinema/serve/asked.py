@@ -6,19 +6,18 @@ and LoRAs are names that the server was started with.
 
 from __future__ import annotations
 
-import re
 import secrets
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from kinema.core.errors import ConfigError, unknown_name
 from kinema.serve.errors import ApiError, of_kinema
+from kinema.serve.media import REFERENCE, is_word, named_paths
 from kinema.serve.settings import ServeSettings
 from kinema.story.shot import Shot
-from kinema.story.storyboard import Storyboard, from_mapping, with_paths
+from kinema.story.storyboard import Storyboard, from_mapping
 
-MEDIA = re.compile(r"media:(?P<sha256>[0-9a-f]{64})")
 FIELDS = frozenset({*Shot.names(), *Storyboard.names()})
 MOST_SEED = 2**31
 
@@ -74,13 +73,7 @@ def read_asked(values: Any, settings: ServeSettings, exists: Callable[[str], boo
         raise of_kinema(error, fields=FIELDS) from None
     except RecursionError:
         raise ApiError(422, "nested too deeply for a shot.", code="invalid_value") from None
-    media: dict[str, None] = {}
-
-    def check(path: str) -> str:
-        media[_media(path, values, settings, exists)] = None
-        return path
-
-    with_paths(story, check)
+    media = {_media(where, path, settings, exists): None for where, path in named_paths(story)}
     asked = Asked(story, tuple(sha256 for sha256 in media if sha256))
     for place, shot in enumerate(asked.shots):
         where = f"shots[{place}].model" if isinstance(story, Storyboard) else "model"
@@ -95,56 +88,20 @@ def _with_model(values: Mapping[str, Any], model: str) -> Mapping[str, Any]:
     return values if "model" in values else {**values, "model": model}
 
 
-def _media(
-    path: str, values: Mapping[str, Any], settings: ServeSettings, exists: Callable[[str], bool]
-) -> str:
-    """The upload that a path stands for; empty for a LoRA of the server's."""
-    match = MEDIA.fullmatch(path)
-    if match is not None and exists(match["sha256"]):
-        return match["sha256"]
-    param = next(_places(values, path), None)
+def _media(where: str, path: str, settings: ServeSettings, exists: Callable[[str], bool]) -> str:
+    """The upload that a path stands for; empty for a word, or a LoRA of the server's."""
+    match = REFERENCE.fullmatch(path)
     if match is not None:
-        raise ApiError(422, f"{path} is not here; upload it first.", code="unknown_media", param=param)
-    if param is not None and "loras" in param:
-        known = [file.stem for file in settings.loras]
+        if exists(match[1]):
+            return match[1]
+        raise ApiError(422, f"{path} is not here; upload it first.", code="unknown_media", param=where)
+    if is_word(where, path):
+        return ""
+    if "loras[" in where:
+        known = sorted(file.stem for file in settings.loras)
         if path in known:
             return ""
-        message = f"unknown LoRA {path[:80]!r}; this server has {', '.join(sorted(known)) or 'none'}."
-        raise ApiError(422, message, code="unknown_lora", param=param)
-    raise ApiError(
-        422,
-        f"{path[:80]!r} is not media:<sha256>; upload the file first and name what the answer says.",
-        code="not_media",
-        param=param,
-    )
-
-
-def _places(values: Any, text: str, place: str = "") -> Iterator[str]:
-    """Where a text stands in a request: `keyframes[0].image`; a keyframe may be written `TEXT@12`."""
-    if isinstance(values, str):
-        if values == text or values.startswith(f"{text}@"):
-            yield place
-    elif isinstance(values, Mapping):
-        for name, value in values.items():
-            yield from _places(value, text, f"{place}.{name}" if place else str(name))
-    elif isinstance(values, list | tuple):
-        for index, value in enumerate(values):
-            yield from _places(value, text, f"{place}[{index}]")
-
-
-def with_files(
-    values: Mapping[str, Any], place: Callable[[str], str], loras: Mapping[str, str]
-) -> dict[str, Any]:
-    """The request with paths of this machine in place of `media:` and of LoRAs' names.
-
-    Args:
-        values: a request of the queue.
-        place: the path of the upload with this sha256.
-        loras: the path of each LoRA by its name.
-    """
-
-    def change(path: str) -> str:
-        match = MEDIA.fullmatch(path)
-        return loras.get(path, path) if match is None else place(match["sha256"])
-
-    return with_paths(from_mapping(values), change).to_mapping()
+        message = f"unknown LoRA {path[:80]!r}; this server has {', '.join(known) or 'none'}."
+        raise ApiError(422, message, code="unknown_lora", param=where)
+    message = f"{path[:80]!r} is not media:<sha256>; upload the file first and name what the answer says."
+    raise ApiError(422, message, code="not_media", param=where)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -94,7 +93,7 @@ async def read_upload(request: Request, folder: Path) -> Upload:
             raise
         return await target.close()
     form = await read_form(request)
-    files = [part for part in form.values() if isinstance(part, UploadFile)]
+    files = [part for _, part in form if isinstance(part, UploadFile)]
     if len(files) != 1:
         raise ApiError(400, f"the form has {len(files)} files; send one.", code="invalid_form", param="file")
     return await keep_upload(files[0], folder)
@@ -106,13 +105,13 @@ def is_form(request: Request) -> bool:
     return kind in ("multipart/form-data", "application/x-www-form-urlencoded")
 
 
-async def read_form(request: Request) -> Mapping[str, UploadFile | str]:
+async def read_form(request: Request) -> list[tuple[str, UploadFile | str]]:
     """The fields of a form; files larger than a megabyte wait on disk."""
     try:
         form = await request.form(max_files=16, max_fields=MOST_FIELDS, max_part_size=MOST_FIELD_BYTES)
     except HTTPException as error:
         raise ApiError(400, f"the form cannot be read: {error.detail}", code="invalid_form") from None
-    return dict(form.multi_items())
+    return form.multi_items()
 
 
 async def keep_upload(part: UploadFile, folder: Path) -> Upload:

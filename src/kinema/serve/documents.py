@@ -132,6 +132,105 @@ PAGE: Schema = {
         query("order", {"enum": ["desc", "asc"], "default": "desc"}),
     ]
 }
+VIDEO: Schema = {
+    "type": "object",
+    "required": ["id", "object", "model", "status", "progress", "created_at", "seconds", "size"],
+    "properties": {
+        "id": {"type": "string"},
+        "object": {"const": "video"},
+        "model": {"type": "string"},
+        "status": {"enum": ["queued", "in_progress", "completed", "failed"]},
+        "progress": {"type": "integer", "minimum": 0, "maximum": 100},
+        "created_at": {"type": "integer"},
+        "completed_at": {"type": ["integer", "null"]},
+        "expires_at": {"type": ["integer", "null"]},
+        "seconds": {"type": "string"},
+        "size": {"type": "string"},
+        "prompt": {"type": ["string", "null"]},
+        "remixed_from_video_id": {"type": ["string", "null"]},
+        "error": {"type": ["object", "null"]},
+    },
+}
+_VIDEO_FIELDS: Schema = {
+    "prompt": {"type": "string", "minLength": 1},
+    "model": {"type": "string"},
+    "seconds": {"type": "string"},
+    "size": {"type": "string", "description": "WIDTHxHEIGHT"},
+    "seed": {"type": "integer", "minimum": 0},
+    "steps": {"type": "integer", "minimum": 1},
+    "negative_prompt": {"type": "string"},
+}
+VIDEO_FORM: Schema = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {
+                "schema": {
+                    "type": "object",
+                    "required": ["prompt"],
+                    "properties": {
+                        **_VIDEO_FIELDS,
+                        "input_reference": {"type": "object"},
+                        "video": {"type": "object"},
+                    },
+                }
+            },
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["prompt"],
+                    "properties": {
+                        **_VIDEO_FIELDS,
+                        "input_reference": {"type": "string", "format": "binary"},
+                        "video": {"type": "string", "format": "binary"},
+                    },
+                }
+            },
+        },
+    }
+}
+VIDEO_PAGE: Schema = {
+    "parameters": [
+        query("after", {"type": "string"}),
+        query("limit", {"type": "integer", "minimum": 1, "maximum": 100, "default": 20}),
+        query("order", {"enum": ["desc", "asc"], "default": "desc"}),
+    ]
+}
+_TOKEN: Schema = {"token": {"type": "string"}}
+TOKEN: Schema = {"type": "object", "required": ["token"], "properties": _TOKEN}
+LEASE: Schema = {
+    "type": "object",
+    "required": ["worker"],
+    "properties": {"worker": {"type": "string"}, "seconds": {"type": "number", "minimum": 5, "maximum": 600}},
+}
+BEAT: Schema = {
+    "type": "object",
+    "required": ["token", "progress"],
+    "properties": {**_TOKEN, "progress": ANYTHING, "preview": {"type": ["string", "null"]}},
+}
+FAIL: Schema = {
+    "type": "object",
+    "required": ["token", "error"],
+    "properties": {**_TOKEN, "error": ANYTHING, "again": {"type": "boolean"}},
+}
+RESULT: Schema = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["token", "facts", "file"],
+                    "properties": {
+                        **_TOKEN,
+                        "facts": {"type": "string", "description": "JSON: fps, seed, partial"},
+                        "file": {"type": "string", "format": "binary"},
+                    },
+                }
+            }
+        },
+    }
+}
 FILE: Schema = {
     "requestBody": {
         "required": True,

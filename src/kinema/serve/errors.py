@@ -6,6 +6,7 @@ A message names the value, the rule and the way out; it never holds a traceback 
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -19,6 +20,8 @@ from kinema.core.errors import (
     ModelError,
     ResourceError,
 )
+from kinema.serve.jobs import Conflict, NotFound, QueueFull
+from kinema.serve.logs import log
 
 _TYPES = {
     401: "authentication_error",
@@ -92,6 +95,21 @@ def of_kinema(error: KinemaError, *, status: int = 422, fields: frozenset[str] =
     """
     code = next((code for kind, code in _CODES if isinstance(error, kind)), "invalid_request")
     return ApiError(status, one_line(str(error)), code=code, param=field_of(str(error), fields))
+
+
+def told(error: KinemaError) -> ApiError:
+    """The answer to an error of kinema's own."""
+    if isinstance(error, NotFound):
+        return ApiError(404, str(error), code="not_found")
+    if isinstance(error, QueueFull):
+        return ApiError(429, str(error), code="queue_full", headers={"retry-after": "30"})
+    if isinstance(error, Conflict):
+        return ApiError(409, str(error), code="conflict", headers={"x-should-retry": "false"})
+    if isinstance(error, MediaError):  # files of clients are looked at elsewhere: this is our own disk
+        log(logging.ERROR, "storage", message=str(error))
+        message = "the server cannot use its own files; its log tells more."
+        return ApiError(503, message, code="storage", headers={"retry-after": "10"})
+    return of_kinema(error)
 
 
 def field_of(message: str, fields: frozenset[str]) -> str | None:

@@ -131,6 +131,17 @@ def frame(path: str, index: int, width: int | None = None) -> dict[str, Any]:
     return {"png": base64.b64encode(buffer.getvalue()).decode()}
 
 
+def result(path: str, fps: str, seed: int, partial: bool) -> dict[str, Any]:
+    """What a worker elsewhere has sent, looked at like what one here has made."""
+    from dataclasses import asdict
+
+    from kinema.serve.results import Made
+
+    found = asdict(Made.of(Path(path), fps=fps, seed=seed, partial=partial))
+    pictures = {name: base64.b64encode(found[name]).decode() for name in ("thumbnail", "spritesheet")}
+    return {**found, **pictures, "file": str(path)}
+
+
 def restore(path: str) -> dict[str, Any]:
     """The request that a file was made by; see `kinema.serve.restore`."""
     from kinema.serve.restore import restore_file
@@ -139,7 +150,7 @@ def restore(path: str) -> dict[str, Any]:
 
 
 TABLE: Mapping[str, Callable[..., dict[str, Any]]] = {
-    "plan": plan, "measure": measure, "frame": frame, "restore": restore,
+    "plan": plan, "measure": measure, "frame": frame, "result": result, "restore": restore,
 }  # fmt: skip
 
 

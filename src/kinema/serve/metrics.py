@@ -24,7 +24,6 @@ class Metrics:
         seconds: of all answers, by the number of them that took up to each bound of `_LATENCIES`.
         job_seconds: spent in each phase of jobs, as their progress told it.
         jobs_ended: jobs that ended, by state.
-        worker_restarts: of local workers that died.
     """
 
     requests: dict[tuple[str, str, int], int] = field(default_factory=lambda: defaultdict(int))
@@ -32,7 +31,6 @@ class Metrics:
     seconds_sum: float = 0.0
     job_seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     jobs_ended: dict[str, int] = field(default_factory=lambda: defaultdict(int))
-    worker_restarts: int = 0
     _seen: dict[str, tuple[str, float]] = field(default_factory=dict, repr=False)
     _ended: dict[str, float | None] = field(default_factory=dict, repr=False)
 
@@ -61,16 +59,17 @@ class Metrics:
         while len(self._ended) > ENDED_KEPT:
             self._ended.pop(next(iter(self._ended)))
 
-    def text(self, queue: Mapping[State, int], listeners: int) -> str:
+    def text(self, queue: Mapping[State, int], listeners: int, restarts: int) -> str:
         """The page.
 
         Args:
             queue: jobs by state.
             listeners: open event streams.
+            restarts: of local workers that died.
         """
-        return "".join(f"{line}\n" for line in self._lines(queue, listeners))
+        return "".join(f"{line}\n" for line in self._lines(queue, listeners, restarts))
 
-    def _lines(self, queue: Mapping[State, int], listeners: int) -> Iterator[str]:
+    def _lines(self, queue: Mapping[State, int], listeners: int, restarts: int) -> Iterator[str]:
         states = ((label("state", state), count) for state, count in queue.items())
         yield from series("kinema_jobs", "gauge", "Jobs by state.", states)
         spent = ((label("phase", phase), seconds) for phase, seconds in sorted(self.job_seconds.items()))
@@ -86,7 +85,7 @@ class Metrics:
         yield from series("kinema_http_requests_total", "counter", "HTTP answers.", answers)
         yield from self._histogram()
         alone = "kinema_worker_restarts_total", "counter", "Local workers that died and were started again."
-        yield from series(*alone, [((), self.worker_restarts)])
+        yield from series(*alone, [((), restarts)])
         yield from series("kinema_event_listeners", "gauge", "Open event streams.", [((), listeners)])
 
     def _histogram(self) -> Iterator[str]:

@@ -140,5 +140,5 @@ async def metrics(request: Request) -> Response:
     """Prometheus' text format."""
     studio = studio_of(request)
     counts = await studio.thread(studio.queue.counts)
-    text = studio.metrics.text(counts, studio.watcher.listeners)
+    text = studio.metrics.text(counts, studio.watcher.listeners, studio.restarts)
     return Response(text, media_type=CONTENT_TYPE)

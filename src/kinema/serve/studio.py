@@ -7,9 +7,11 @@ import contextlib
 import hashlib
 import json
 import logging
+import os
+import shutil
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
@@ -19,21 +21,25 @@ import anyio
 from kinema.core.errors import KinemaError
 from kinema.pipelines.card import ModelCard
 from kinema.pipelines.cards import read_card
-from kinema.serve.asked import FIELDS, Asked, read_asked, with_files
+from kinema.serve.asked import FIELDS, Asked, read_asked
 from kinema.serve.bodies import Upload
-from kinema.serve.errors import ApiError, of_kinema
+from kinema.serve.errors import ApiError, not_found, of_kinema
 from kinema.serve.events import Watcher
 from kinema.serve.folders import Folders
 from kinema.serve.inspector import Inspector
 from kinema.serve.jobs import Job
 from kinema.serve.logs import log
+from kinema.serve.media import MediaStore, localized, references
 from kinema.serve.metrics import Metrics
 from kinema.serve.queue import Queue
+from kinema.serve.results import sweep
 from kinema.serve.settings import ServeSettings
+from kinema.serve.worker_process import WorkerProcess, WorkerSettings
 
 P = ParamSpec("P")
 T = TypeVar("T")
 SWEEP = 5.0
+COLLECT, UNUSED_FOR = 86_400.0, 7 * 86_400.0
 FILE_MEMORY = 8 << 30
 QUEUE_THREADS = 8
 PLANS_KEPT = 512
@@ -48,7 +54,8 @@ class Studio:
 
     def __init__(self, settings: ServeSettings) -> None:
         self.settings = settings
-        self.folders = Folders(settings.data)
+        self.folders = Folders(settings.data.absolute())
+        self.media = MediaStore(self.folders.media)
         self.metrics = Metrics()
         self.draining = False
         self.began = time.time()
@@ -59,19 +66,29 @@ class Studio:
         self._files = Inspector("files", hidden, FILE_MEMORY)
         self._planned: OrderedDict[str, dict[str, Any]] = OrderedDict()
         self._tasks: list[asyncio.Task[None]] = []
+        self._workers: list[WorkerProcess] = []
+        self._restarts = 0
 
     async def start(self) -> None:
         """Open the queue, read what the models are, begin to watch."""
         self.folders.make()
         self._threads = anyio.CapacityLimiter(QUEUE_THREADS)
         self.queue = Queue(self.folders.queue)
+        await self.thread(sweep, self.queue, self.folders)
         self.cards = {model: await self.thread(read_card, model) for model in self.settings.models}
         self.watcher = Watcher(self.queue, self.settings.limits.listeners, self._count, self._forget)
         await self.watcher.start()
-        self._tasks = [asyncio.create_task(self._sweep())]
+        self._tasks = [asyncio.create_task(self._sweep()), asyncio.create_task(self._collect())]
+        told = WorkerSettings(data=self.folders.root, loras=self.loras)
+        self._workers = [
+            WorkerProcess(self.queue, told, f"worker {number + 1}") for number in range(self.settings.workers)
+        ]
+        for worker in self._workers:
+            await self.thread(worker.start)
 
     async def stop(self) -> None:
         """End everything that `start` began."""
+        await self._let_workers_go()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -87,7 +104,20 @@ class Studio:
     async def drain(self) -> None:
         """Before the end: nothing more is taken in, workers let go, streams end; looks are still answered."""
         self.draining = True
+        await self._let_workers_go()
         self.watcher.let_go()
+
+    async def _let_workers_go(self) -> None:
+        workers, self._workers = self._workers, []
+        self._restarts += sum(worker.restarts for worker in workers)
+        async with asyncio.TaskGroup() as group:
+            for worker in workers:
+                group.create_task(anyio.to_thread.run_sync(worker.stop))
+
+    @property
+    def restarts(self) -> int:
+        """How often a local worker died and was started again."""
+        return self._restarts + sum(worker.restarts for worker in self._workers)
 
     # Requests
 
@@ -97,7 +127,7 @@ class Studio:
 
     def has_media(self, sha256: str) -> bool:
         """Whether that file was uploaded."""
-        return self.folders.upload(sha256).is_file()
+        return self.media.has(sha256)
 
     async def plan(self, asked: Asked) -> dict[str, Any]:
         """What a request would do and cost, and that it can be done.
@@ -105,9 +135,10 @@ class Studio:
         Raises:
             ApiError: 422 when it cannot, or costs more than one job may.
         """
-        values = with_files(asked.values(), lambda sha256: str(self.folders.upload(sha256)), self.loras)
+        story, _ = localized(asked.values(), self.media.path, self.loras)
+        seconds = self.settings.limits.plan_seconds
         try:
-            found = await self._plans.ask("plan", self.settings.limits.plan_seconds, request=values)
+            found = await self._plans.ask("plan", seconds, request=story.to_mapping())
         except KinemaError as error:
             raise of_kinema(error, fields=FIELDS) from None
         most = self.settings.limits.work
@@ -145,16 +176,48 @@ class Studio:
         return {"ref": f"media:{upload.sha256}", "bytes": upload.bytes, **facts}
 
     def _take(self, upload: Upload) -> None:
-        target = self.folders.upload(upload.sha256)
-        if not target.exists():
-            held = sum(path.stat().st_size for path in self.folders.media.iterdir())
-            if held + upload.bytes > self.settings.limits.media_bytes:
-                raise ApiError(413, "there is no room for more uploads on this server.", code="media_full")
-            upload.path.replace(target)
+        most = self.settings.limits.media_bytes
+        if not self.media.has(upload.sha256) and self.media.held() + upload.bytes > most:
+            raise ApiError(413, "there is no room for more uploads on this server.", code="media_full")
+        self.media.take(upload.path, upload.sha256)
 
-    async def delete(self, name: str) -> bool:
-        """Remove a job; whether it is gone, or its worker has yet to let go."""
-        return await self.thread(self.queue.delete, name)
+    async def held(self, sha256: str) -> dict[str, Any]:
+        """What `keep` said of an upload; 404 when it is not here."""
+        if not self.has_media(sha256):
+            raise not_found("upload", f"media:{sha256}")
+        return {"ref": f"media:{sha256}", **await self.inspect("measure", self.folders.upload(sha256))}
+
+    async def adopt(self, path: Path) -> str:
+        """A file of ours as an upload, so that another request can name it: its `media:` name."""
+        return f"media:{await self.thread(self._adopt, path)}"
+
+    def _adopt(self, path: Path) -> str:
+        with path.open("rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        copy = self.folders.incoming / f"adopted-{os.urandom(12).hex()}"
+        try:
+            os.link(path, copy)
+        except OSError:  # a disk without links
+            shutil.copyfile(path, copy)
+        try:
+            self._take(Upload(copy, sha256, copy.stat().st_size))
+        finally:
+            copy.unlink(missing_ok=True)
+        return sha256
+
+    async def delete(self, name: str, patience: float = 0.0) -> bool:
+        """Remove a job; whether it is gone, or its worker has yet to let go.
+
+        Args:
+            name: of the job.
+            patience: seconds to wait for the worker.
+        """
+        gone = await self.thread(self.queue.delete, name)
+        until = time.monotonic() + patience
+        while not gone and time.monotonic() < until:
+            await asyncio.sleep(0.1)
+            gone = not await self.thread(self.queue.knows, name)
+        return gone
 
     async def inspect(self, what: str, path: Path, **arguments: Any) -> dict[str, Any]:
         """Look into a file in the process that is for it; `ApiError` 422 when it is not what it should be."""
@@ -187,3 +250,20 @@ class Studio:
             with contextlib.suppress(KinemaError):
                 if lost := await self.thread(self.queue.sweep):
                     log(logging.WARNING, "leases expired", jobs=lost)
+
+    async def _collect(self) -> None:
+        """Once a day, uploads that nothing names any more."""
+        while True:
+            with contextlib.suppress(KinemaError, OSError):
+                removed = await self.thread(lambda: self.media.collect(self._named_media(), UNUSED_FOR))
+                log(logging.INFO, "uploads removed", files=removed)
+            await asyncio.sleep(COLLECT)
+
+    def _named_media(self) -> Iterator[str]:
+        """The uploads that any job names."""
+        since, more = 0, True
+        while more:
+            found = self.queue.changes(since)
+            since, more = found.revision, found.more
+            for job in found.jobs:
+                yield from references(job.request)

@@ -179,7 +179,7 @@ def load(path: str | Path, *, variables: Variables | None = None) -> Shot | Stor
         story = from_mapping(_with_values(values, variables or {}))
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
-    return with_paths(story, lambda media: _from_folder(path.parent, media))
+    return _with_paths(story, lambda media: _from_folder(path.parent, media))
 
 
 def _with_values(values: Any, variables: Variables) -> Any:
@@ -202,7 +202,7 @@ def dump(story: Shot | Storyboard, path: str | Path) -> None:
         ConfigError: the name's ending is not `.yaml`, `.yml` or `.json`, or the place cannot be written.
     """
     path = Path(path)
-    story = with_paths(story, lambda media: _to_folder(path.parent, media))
+    story = _with_paths(story, lambda media: _to_folder(path.parent, media))
     write_values(escaped(story.to_mapping()), path)
 
 
@@ -214,8 +214,7 @@ def _to_folder(folder: Path, media: str) -> str:
     return media if Path(media).is_absolute() else os.path.relpath(media, folder)
 
 
-def with_paths(story: Shot | Storyboard, change: Callable[[str], str]) -> Shot | Storyboard:
-    """The same with `change` done to every path of a picture, clip, sound or LoRA, and of `./model`."""
+def _with_paths(story: Shot | Storyboard, change: Callable[[str], str]) -> Shot | Storyboard:
     if isinstance(story, Storyboard):
         return story.with_(shots=tuple(_shot_with_paths(shot, change) for shot in story.shots))
     return _shot_with_paths(story, change)

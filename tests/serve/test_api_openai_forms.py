@@ -1,0 +1,178 @@
+"""Bodies of the OpenAI surface: forms with brackets, JSON, and calls that are sent again."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import io
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from live import client, error_of
+from PIL import Image
+
+from kinema.serve.errors import ApiError
+from kinema.serve.openai_forms import nested
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    with client(tmp_path_factory.mktemp("forms")) as found:
+        yield found
+
+
+def count(server) -> int:
+    return sum(server.app.state.studio.queue.counts().values())
+
+
+def data_url() -> str:
+    buffer = io.BytesIO()
+    Image.new("RGB", (64, 64)).save(buffer, "PNG")
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def test_brackets_are_the_values_they_describe():
+    fields = [
+        ("a", "1"), ("b[c]", "2"), ("b[d][e]", "3"), ("t[]", "x"), ("t[]", "y"),
+        ("l[][path]", "p"), ("l[][scale]", "1"), ("l[][path]", "q"),
+    ]  # fmt: skip
+    assert nested(fields) == {
+        "a": "1",
+        "b": {"c": "2", "d": {"e": "3"}},
+        "t": ["x", "y"],
+        "l": [{"path": "p", "scale": "1"}, {"path": "q"}],
+    }
+
+
+@pytest.mark.parametrize(
+    "names", [["a", "a"], ["a", "a[b]"], ["a[]", "a[b]"], ["a[b]", "a[]"], ["[a]"], ["a[b"]]
+)
+def test_names_that_contradict_each_other_are_refused(names):
+    with pytest.raises(ApiError) as caught:
+        nested([(name, "1") for name in names])
+    assert caught.value.status == 400
+
+
+@given(st.lists(st.text(alphabet="ab[]", min_size=1, max_size=12), max_size=6))
+def test_any_names_give_values_or_a_refusal(names):
+    with contextlib.suppress(ApiError):
+        assert len(nested([(name, "1") for name in names])) <= len(names)
+
+
+@pytest.mark.parametrize("form", ["multipart", "urlencoded", "json"])
+def test_every_kind_of_body_asks_for_the_same(server, form):
+    wanted = {
+        "prompt": "a fox",
+        "seconds": "1",
+        "steps": 2,
+        "seed": 5,
+        "negative_prompt": "text",
+        "guidance": 2.5,
+    }
+    if form == "json":
+        answer = server.post("/v1/videos", json=wanted)
+    else:
+        fields = {name: str(value) for name, value in wanted.items()}
+        files = {"x": ("", b"")} if form == "multipart" else None
+        body = (
+            {"files": {name: (None, value) for name, value in fields.items()}} if files else {"data": fields}
+        )
+        answer = server.post("/v1/videos", **body)
+    assert answer.status_code == 200, answer.text
+    video = answer.json()
+    assert (video["status"], video["seconds"], video["progress"]) == ("queued", "1", 0)
+    request = server.get(f"/api/jobs/{video['id']}").json()["request"]
+    assert request == {
+        "prompt": "a fox",
+        "negative": "text",
+        "seconds": 1.0,
+        "seed": 5,
+        "steps": 2,
+        "guidance": 2.5,
+    }
+
+
+def test_a_picture_comes_as_a_data_url_in_json_and_in_a_form(server):
+    by_json = server.post("/v1/videos", json={"prompt": "a", "input_reference": {"image_url": data_url()}})
+    by_form = server.post("/v1/videos", data={"prompt": "a", "input_reference[image_url]": data_url()})
+    keys = [
+        server.get(f"/api/jobs/{answer.json()['id']}").json()["request"]["keyframes"]
+        for answer in (by_json, by_form)
+    ]
+    assert keys[0] == keys[1]
+    assert keys[0][0]["image"].startswith("media:")
+
+
+@pytest.mark.parametrize(
+    "value", ["file.png", ["x"], {"image_url": "data:image/png;base64,???"}, {"file_id": 3}]
+)
+def test_a_reference_of_another_form_is_refused_by_name(server, value):
+    answer = server.post("/v1/videos", json={"prompt": "a", "input_reference": value})
+    assert (answer.status_code, error_of(answer)["param"]) == (400, "input_reference")
+
+
+def test_a_call_that_is_sent_again_makes_one_job(server):
+    body = {"prompt": "sent again", "steps": "2"}
+    before = count(server)
+    first = server.post("/v1/videos", files={name: (None, value) for name, value in body.items()}).json()[
+        "id"
+    ]
+    for attempt in (1, 2):
+        headers = {"x-stainless-retry-count": str(attempt)}
+        again = server.post("/v1/videos", files={n: (None, v) for n, v in body.items()}, headers=headers)
+        assert again.json()["id"] == first
+    assert count(server) == before + 1
+    other = server.post("/v1/videos", data={**body, "steps": "3"}, headers={"x-stainless-retry-count": "1"})
+    assert other.json()["id"] != first
+    fresh = server.post("/v1/videos", data=body, headers={"x-stainless-retry-count": "0"})
+    assert fresh.json()["id"] != first
+
+
+def test_a_retry_whose_first_attempt_never_came_is_accepted(server):
+    answer = server.post("/v1/videos", data={"prompt": "only now"}, headers={"x-stainless-retry-count": "2"})
+    assert answer.json()["status"] == "queued"
+
+
+def test_an_idempotency_key_is_one_job_and_another_body_a_conflict(server):
+    headers = {"idempotency-key": "k1"}
+    first = server.post("/v1/videos", data={"prompt": "a"}, headers=headers).json()["id"]
+    assert server.post("/v1/videos", json={"prompt": "a"}, headers=headers).json()["id"] == first
+    other = server.post("/v1/videos", json={"prompt": "b"}, headers=headers)
+    assert (other.status_code, other.headers["x-should-retry"]) == (409, "false")
+
+
+def test_lists_leave_pictures_out_and_page_over_them(server):
+    server.post("/api/jobs", json={"request": {"prompt": "a", "frames": 1, "steps": 1}, "count": 5})
+    kept = server.post("/v1/videos", json={"prompt": "kept"}).json()["id"]
+    page = server.get("/v1/videos?limit=1").json()
+    assert (page["data"][0]["id"], page["first_id"], page["last_id"]) == (kept, kept, kept)
+    assert page["has_more"]
+    answer = server.get("/v1/videos?limit=0")
+    assert (answer.status_code, error_of(answer)["param"]) == (400, "limit")
+
+
+def test_a_clip_that_is_not_ready_says_when_to_ask_again(server):
+    answer = server.post("/v1/videos", json={"prompt": "a"})
+    assert 250 <= int(answer.headers["openai-poll-after-ms"]) <= 5000
+    early = server.get(f"/v1/videos/{answer.json()['id']}/content")
+    assert (early.status_code, error_of(early)["code"]) == (404, "video_not_ready")
+    wrong = server.get(f"/v1/videos/{answer.json()['id']}/content?variant=gif")
+    assert (wrong.status_code, error_of(wrong)["param"]) == (400, "variant")
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({"prompt": "a", "n": 11}, "n"),
+        ({"prompt": "a", "stream": True}, "stream"),
+        ({}, "prompt"),
+        ({"prompt": "a", "size": "63x64"}, "size"),
+        ({"prompt": "a", "output_format": "svg"}, "output_format"),
+        ({"prompt": "a", "seconds": "4"}, "seconds"),
+        ({"prompt": "a", "response_format": "x"}, "response_format"),
+    ],
+)
+def test_a_wrong_picture_names_its_field(server, body, param):
+    answer = server.post("/v1/images/generations", json=body)
+    assert (answer.status_code, error_of(answer)["param"]) == (400, param)
