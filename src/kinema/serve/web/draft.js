@@ -1,0 +1,93 @@
+// The shot that is being written: one request, kept over reloads, with undo; and how the page is set.
+
+const KEY = "kinema.draft";
+const MOST_UNDO = 100;
+
+const EMPTY = {
+  request: { prompt: "" }, count: 1, lockSeed: false, seed: "", snap: true, size: "", folded: {},
+  editing: null, // the id of a queued job whose shot this is, and what was here before
+  before: null,
+};
+
+function stored() {
+  try {
+    const read = JSON.parse(localStorage.getItem(KEY) ?? "null");
+    if (read && typeof read.request === "object" && read.request) return { ...EMPTY, ...read };
+  } catch { /* nothing that can be read: begin anew */ }
+  return { ...EMPTY };
+}
+
+class Draft extends EventTarget {
+  #state = stored();
+  #past = [];
+  #future = [];
+  #mark = "";
+  #markTime = 0;
+  card = null; // the model's card, once the server has told it
+
+  get state() { return this.#state; }
+  get request() { return this.#state.request; }
+
+  /** The value of a setting, or the model's own where the shot says nothing. */
+  effective(name) {
+    return this.request[name] ?? this.card?.defaults?.[name];
+  }
+
+  /** Changes the shot. `mark` joins changes of one drag or one typing into one step of undo. */
+  change(request, { mark = "", source = null } = {}) {
+    const now = Date.now();
+    if (!mark || mark !== this.#mark || now - this.#markTime > 1500) this.#past.push(this.#state.request);
+    if (this.#past.length > MOST_UNDO) this.#past.shift();
+    this.#mark = mark;
+    this.#markTime = now;
+    this.#future = [];
+    this.#put({ request }, source);
+  }
+
+  set(name, value, options = {}) {
+    const request = { ...this.request };
+    if (value === undefined || value === null || value === "") delete request[name];
+    else request[name] = value;
+    this.change(request, { mark: `set ${name}`, ...options });
+  }
+
+  /** Changes how the page is set: count, lock, snap, ... */
+  keep(values, source = null) {
+    this.#put(values, source);
+  }
+
+  undo() { this.#step(this.#past, this.#future); }
+  redo() { this.#step(this.#future, this.#past); }
+  get canUndo() { return this.#past.length > 0; }
+
+  #step(from, to) {
+    if (!from.length) return;
+    to.push(this.#state.request);
+    this.#mark = "";
+    this.#put({ request: from.pop() }, "undo");
+  }
+
+  #put(values, source) {
+    this.#state = { ...this.#state, ...values };
+    try {
+      localStorage.setItem(KEY, JSON.stringify(this.#state));
+    } catch { /* storage is full or refused: the page works on, without memory */ }
+    this.dispatchEvent(new CustomEvent("change", { detail: { source } }));
+  }
+}
+
+export const draft = new Draft();
+
+/** What is submitted: the shot, with its seed only where that is locked. */
+export function toSubmit({ request, lockSeed, seed } = draft.state) {
+  const { seed: _, ...rest } = request;
+  return lockSeed && seed !== "" ? { ...rest, seed: /^-?\d{16,}$/.test(seed) ? seed : Number(seed) } : rest;
+}
+
+/** Takes a whole shot over, its seed locked, as one step of undo. */
+export function adopt(request, { seed } = {}) {
+  const { seed: own, ...rest } = request;
+  const kept = seed ?? own;
+  draft.change(rest, { source: "adopt" });
+  draft.keep(kept === undefined || kept === null ? { lockSeed: false } : { lockSeed: true, seed: String(kept) }, "adopt");
+}

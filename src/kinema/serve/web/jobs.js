@@ -1,0 +1,123 @@
+// What the server has: its jobs by id, kept current by events, and the previews of those that run.
+
+import { api } from "./api.js";
+import { Events } from "./events.js";
+
+const PAGE = 60;
+export const ACTIVE = ["queued", "running", "cancelling"];
+
+class Jobs extends EventTarget {
+  all = new Map();
+  previews = new Map(); // id -> {url, step, steps}
+  online = true;
+  more = false;
+  #gone = new Set();
+  #oldest = null;
+  #told = 0;
+  events = new Events();
+
+  start() {
+    this.events.addEventListener("open", () => this.#opened());
+    this.events.addEventListener("away", ({ detail }) => this.#away(detail));
+    this.events.addEventListener("job", ({ detail }) => this.take(detail));
+    this.events.addEventListener("gone", ({ detail }) => this.drop(detail.id));
+    this.events.addEventListener("preview", ({ detail }) => {
+      this.previews.set(detail.id, detail);
+      this.#changed(detail.id);
+    });
+    this.events.start();
+  }
+
+  async #opened() {
+    const before = this.online;
+    this.online = true;
+    this.dispatchEvent(new CustomEvent("online", { detail: { again: !before } }));
+    try {
+      await this.reload();
+    } catch { /* the next event, or the next connection, brings it */ }
+  }
+
+  #away(wait) {
+    this.online = false;
+    this.dispatchEvent(new CustomEvent("away", { detail: wait }));
+  }
+
+  /** Everything that waits or runs, and the newest of the rest; what has gone meanwhile goes here too. */
+  async reload() {
+    const asked = ["queued", "running", "cancelling"].map((state) => api.jobs({ state, limit: 100, order: "asc" }));
+    const [newest, ...active] = await Promise.all([api.jobs({ limit: PAGE, order: "desc" }), ...asked]);
+    const found = [...newest.jobs, ...active.flatMap((answer) => answer.jobs)];
+    const ids = new Set(found.map((job) => job.id));
+    const since = newest.jobs.at(-1)?.created ?? 0;
+    for (const job of [...this.all.values()]) {
+      if (!ids.has(job.id) && (ACTIVE.includes(job.state) || !newest.has_more || job.created > since)) this.all.delete(job.id);
+    }
+    found.forEach((job) => this.take(job));
+    if (this.#oldest === null) {
+      this.#oldest = newest.jobs.at(-1)?.id ?? null;
+      this.more = Boolean(newest.has_more);
+    }
+    this.#changed(null);
+  }
+
+  /** The next older page of the history. */
+  async older() {
+    if (!this.more || !this.#oldest) return;
+    const page = await api.jobs({ limit: PAGE, order: "desc", after: this.#oldest });
+    this.more = Boolean(page.has_more) && page.jobs.length > 0;
+    this.#oldest = page.jobs.at(-1)?.id ?? this.#oldest;
+    page.jobs.forEach((job) => this.take(job));
+    this.#changed(null);
+  }
+
+  /** A job as somebody told it; older news than what is known is passed over. */
+  take(job) {
+    const known = this.all.get(job.id);
+    if (this.#gone.has(job.id) || (known && known.revision > job.revision)) return;
+    this.all.set(job.id, job);
+    if (!ACTIVE.includes(job.state)) this.previews.delete(job.id);
+    if (known && known.state !== job.state) {
+      this.dispatchEvent(new CustomEvent("turned", { detail: { job, from: known.state } }));
+    }
+    this.#changed(job.id);
+  }
+
+  drop(id) {
+    this.#gone.add(id);
+    this.all.delete(id);
+    this.previews.delete(id);
+    this.#changed(id);
+  }
+
+  /** One event for all that changed in one frame of the screen. */
+  #changed() {
+    if (this.#told) return;
+    this.#told = setTimeout(() => {
+      this.#told = 0;
+      this.dispatchEvent(new CustomEvent("change"));
+    }, 16);
+  }
+
+  /** Running first, then the queue in its order. */
+  get active() {
+    const rank = { running: 0, cancelling: 0, queued: 1 };
+    return [...this.all.values()].filter((job) => ACTIVE.includes(job.state))
+      .sort((one, other) => rank[one.state] - rank[other.state] || one.position - other.position);
+  }
+
+  /** Failed, or cancelled with nothing to show: newest first. */
+  get failed() {
+    return this.#newest((job) => job.state === "failed" || (job.state === "cancelled" && !job.result));
+  }
+
+  /** What can be played. */
+  get finished() {
+    return this.#newest((job) => !ACTIVE.includes(job.state) && job.result);
+  }
+
+  #newest(keep) {
+    return [...this.all.values()].filter(keep).sort((one, other) => (other.finished ?? other.created) - (one.finished ?? one.created));
+  }
+}
+
+export const jobs = new Jobs();

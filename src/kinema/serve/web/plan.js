@@ -1,0 +1,79 @@
+// What the shot will cost, asked of the server a moment after the last change; and what is wrong with it.
+
+import { $, debounced, h, settle } from "./dom.js";
+import { api } from "./api.js";
+import { draft, toSubmit } from "./draft.js";
+import * as problems from "./problems.js";
+import { bytes, plural, seconds } from "./words.js";
+
+let asked = null;
+let last = "";
+
+export const latest = { plan: null, error: null };
+
+/** Asks at once; true when the shot can be made. */
+export async function ask() {
+  asked?.abort();
+  asked = new AbortController();
+  const request = toSubmit();
+  try {
+    const answer = await api.plan(request, asked.signal);
+    latest.plan = whole(answer);
+    latest.error = null;
+    problems.clear();
+  } catch (error) {
+    if (error.name === "AbortError") return false;
+    if (error.away) return true;
+    latest.error = error;
+    if (hasWords(request) || error.param !== "prompt") problems.show(error);
+  }
+  show();
+  draft.dispatchEvent(new CustomEvent("planned"));
+  return !latest.error;
+}
+
+/** The facts of the shots together: times add up, memory is that of the hungriest. */
+function whole({ shots = [], ...answer }) {
+  const sum = (name) => shots.reduce((all, shot) => all + (shot[name] ?? 0), 0);
+  const most = (name) => Math.max(0, ...shots.map((shot) => shot[name] ?? 0));
+  return {
+    ...answer, shot: shots[0]?.shot, latent_frames: sum("latent_frames"), tokens: most("tokens"), forwards: sum("forwards"),
+    weight_bytes: most("weight_bytes"), working_bytes: most("working_bytes"),
+    notes: [...new Set([...(answer.notes ?? []), ...shots.flatMap((shot) => shot.notes ?? [])])],
+  };
+}
+
+function hasWords({ prompt }) {
+  return prompt !== "" && prompt !== undefined;
+}
+
+const later = debounced(350, ask);
+
+export function build() {
+  draft.addEventListener("change", () => {
+    const now = JSON.stringify(toSubmit());
+    if (now === last) return;
+    last = now;
+    $("cost").classList.add("old");
+    later();
+  });
+  last = JSON.stringify(toSubmit());
+  ask();
+}
+
+function show() {
+  $("cost").classList.remove("old");
+  const { plan, error } = latest;
+  if (error || !plan) return settle($("cost"), []);
+  const { count } = draft.state;
+  const facts = [
+    plan.seconds ? [`about ${seconds(plan.seconds * count)}`, count > 1 ? `for ${plural(count, "clip")} on this machine, roughly` : "on this machine, roughly"] : null,
+    plan.latent_frames ? [plural(plan.latent_frames, "latent frame"), `${plan.tokens ?? ""} tokens`] : null,
+    plan.forwards ? [`${plan.forwards} passes`, "of the transformer"] : null,
+    plan.weight_bytes ? [bytes(plan.weight_bytes + (plan.working_bytes ?? 0)), "of memory, weights and working set"] : null,
+  ];
+  settle($("cost"), [
+    ...facts.filter(Boolean).map(([text, title]) => h("span", { text, title })),
+    ...(plan.notes ?? []).map((note) => h("p", { class: "note", text: typeof note === "string" ? note : note.message ?? "" })),
+  ]);
+}

@@ -1,0 +1,84 @@
+// The stage: the preview of what runs, or the newest clip.
+
+import { button, $, h } from "./dom.js";
+import { api, url } from "./api.js";
+import { jobs } from "./jobs.js";
+import { attempt, previewUrl } from "./queue.js";
+import { progressText, seconds, summary } from "./words.js";
+
+let parts;
+let open = () => {};
+
+export function build({ onOpen }) {
+  open = onOpen;
+  parts = {
+    image: h("img", { alt: "Preview of the clip as it comes to be", class: "picture", hidden: true }),
+    video: h("video", { class: "picture", muted: true, loop: true, playsinline: true, hidden: true, "aria-label": "The newest clip" }),
+    idle: h("div", { class: "idle" }, h("p", { class: "big", text: "Nothing here yet" }), h("p", { class: "muted", text: "Write what the clip shows, and press Ctrl + Enter." })),
+    title: h("p", { class: "title" }), line: h("p", { class: "muted", id: "stage-line" }), bar: h("progress", { max: 1, value: 0, "aria-label": "Progress of the running clip" }),
+    look: button("Open", { icon: "play", class: "chip", run: () => open(parts.id) }),
+    keep: button("Stop and keep", { icon: "stop", class: "chip", run: () => attempt(() => api.cancel(parts.id, true)) }),
+    cancel: button("Cancel", { icon: "close", class: "chip", run: () => attempt(() => api.cancel(parts.id, false)) }),
+  };
+  parts.video.addEventListener("click", () => open(parts.id));
+  $("stage").append(
+    h("div", { class: "screen" }, parts.image, parts.video, parts.idle),
+    h("div", { class: "stage-foot" }, h("div", { class: "grow" }, parts.title, parts.line, parts.bar), h("div", { class: "buttons" }, parts.keep, parts.cancel, parts.look)));
+  jobs.addEventListener("change", show);
+  show();
+}
+
+function show() {
+  const running = jobs.active.find((job) => job.state !== "queued");
+  const job = running ?? jobs.finished[0];
+  parts.id = job?.id;
+  $("stage").classList.toggle("live", Boolean(running));
+  parts.idle.hidden = Boolean(job);
+  parts.title.textContent = job ? summary(job.request) : "";
+  parts.bar.hidden = !running;
+  parts.bar.value = running?.progress?.fraction ?? 0;
+  parts.line.textContent = running ? (running.state === "cancelling" ? "stopping at the next step" : progressText(running.progress)) : job ? facts(job) : "";
+  parts.keep.hidden = parts.cancel.hidden = running?.state !== "running";
+  parts.look.hidden = Boolean(running) || !job;
+  if (running) showPreview(running);
+  else if (job) showClip(job);
+  else parts.image.hidden = parts.video.hidden = true;
+}
+
+function facts({ result }) {
+  const { width, height, frames, fps, seconds_taken: taken } = result;
+  return [`${width} × ${height}`, frames > 1 ? `${frames} frames at ${fps}` : "a picture", taken ? `made in ${seconds(taken)}` : ""].filter(Boolean).join(" · ");
+}
+
+function showPreview(job) {
+  const preview = jobs.previews.get(job.id);
+  parts.video.hidden = true;
+  parts.video.pause();
+  parts.video.removeAttribute("src");
+  parts.image.hidden = !preview;
+  parts.idle.hidden = Boolean(preview);
+  parts.idle.firstChild.textContent = preview ? "" : "Under way";
+  parts.idle.lastChild.textContent = "The preview comes with the first steps.";
+  if (!preview) return;
+  const source = previewUrl(preview);
+  parts.image.dataset.step = preview.step;
+  if (parts.image.getAttribute("src") !== source) parts.image.setAttribute("src", source);
+  sized(parts.image, job.request?.width ?? 64);
+}
+
+function showClip(job) {
+  const still = job.kind === "image" || job.result.frames === 1;
+  const [shown, other] = still ? [parts.image, parts.video] : [parts.video, parts.image];
+  other.hidden = true;
+  shown.hidden = false;
+  const source = url(job.id, "video");
+  if (shown.getAttribute("src") === source) return;
+  shown.setAttribute("src", source);
+  sized(shown, job.result.width);
+  if (!still && !matchMedia("(prefers-reduced-motion: reduce)").matches) shown.play().catch(() => {});
+}
+
+/** Small pictures keep their pixels when they are shown large. */
+function sized(element, width) {
+  element.classList.toggle("pixels", width < 200);
+}

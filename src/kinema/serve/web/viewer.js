@@ -1,0 +1,195 @@
+// One clip, large: frame by frame, with every parameter, and what can be done with it.
+
+import { announce, button, $, h, toast } from "./dom.js";
+import { api, url } from "./api.js";
+import { adopt, draft } from "./draft.js";
+import { add as addPicture } from "./lane-pictures.js";
+import { listed, remove } from "./gallery.js";
+import { jobs } from "./jobs.js";
+import { attempt } from "./queue.js";
+import { frames } from "./composer.js";
+import { parameters } from "./parameters.js";
+import { fpsNumber } from "./track.js";
+import { number, summary } from "./words.js";
+
+let id = null;
+let part;
+
+export function build() {
+  const dialog = $("viewer");
+  part = {
+    title: h("h2", { id: "viewer-title" }), facts: h("div", { class: "facts" }), screen: h("div", { class: "screen" }),
+    scrub: h("input", { type: "range", min: 0, step: 1, value: 0, "aria-label": "Frame", on: { input: () => seek(Number(part.scrub.value)) } }),
+    at: h("output", { class: "muted" }), play: button("Play", { icon: "pause", quiet: true, class: "ghost", run: toggle }), row: null, tools: h("div", { class: "buttons actions" }),
+  };
+  part.row = h("div", { class: "scrub" }, part.play, part.scrub, part.at);
+  dialog.append(
+    h("header", {}, part.title, h("div", { class: "buttons" }, button("Newer", { icon: "left", quiet: true, class: "ghost", run: () => turn(-1) }), button("Older", { icon: "right", quiet: true, class: "ghost", run: () => turn(1) }), button("Close", { icon: "close", quiet: true, class: "ghost", run: () => dialog.close() }))),
+    h("div", { class: "viewer-body" }, h("div", { class: "show" }, part.screen, part.row, part.tools), part.facts));
+  dialog.addEventListener("close", () => { part.screen.replaceChildren(); id = null; });
+  dialog.addEventListener("keydown", keys);
+  dialog.addEventListener("click", (event) => { if (event.target === dialog) dialog.close(); });
+}
+
+export function open(which) {
+  const job = jobs.all.get(which);
+  if (!job?.result) return;
+  id = which;
+  part.title.textContent = job.title || summary(job.request);
+  showMedia(job);
+  part.tools.replaceChildren(...actions(job));
+  part.facts.replaceChildren(parameters(job));
+  if (!$("viewer").open) $("viewer").showModal();
+}
+
+function showMedia(job) {
+  const still = job.kind === "image" || job.result.frames === 1;
+  const media = still ? h("img", { class: "picture", alt: summary(job.request), src: url(id, "video") })
+    : h("video", { class: "picture", src: url(id, "video"), poster: url(id, "thumbnail"), muted: true, loop: true, playsinline: true, autoplay: !matchMedia("(prefers-reduced-motion: reduce)").matches, "aria-label": summary(job.request) });
+  media.classList.toggle("pixels", job.result.width < 200);
+  part.screen.replaceChildren(media);
+  part.video = still ? null : media;
+  part.row.hidden = still;
+  part.scrub.max = job.result.frames - 1;
+  if (still) return;
+  const follow = () => {
+    if (part.video !== media || !media.isConnected) return;
+    if (!media.paused) tell(frameNow(media, job.result));
+    requestAnimationFrame(follow);
+  };
+  media.addEventListener("click", toggle);
+  for (const event of ["play", "pause"]) media.addEventListener(event, () => {
+    part.play.replaceChildren(button("", { icon: media.paused ? "play" : "pause" }).firstChild);
+    part.play.setAttribute("aria-label", media.paused ? "Play" : "Pause");
+  });
+  tell(0);
+  requestAnimationFrame(follow);
+}
+
+export function frameNow(media, { frames: count, fps }) {
+  return Math.min(count - 1, Math.max(0, Math.floor(media.currentTime * fpsNumber(fps) + 1e-3)));
+}
+
+function tell(frame) {
+  part.scrub.value = frame;
+  part.at.textContent = `frame ${frame} of ${Number(part.scrub.max) + 1}`;
+}
+
+function seek(frame) {
+  const { result } = jobs.all.get(id);
+  part.video.pause();
+  part.video.currentTime = (frame + 0.5) / fpsNumber(result.fps);
+  tell(frame);
+}
+
+function toggle() {
+  if (!part.video) return;
+  if (part.video.paused) part.video.play().catch(() => {});
+  else {
+    part.video.pause();
+    seek(Number(part.scrub.value));
+  }
+}
+
+function keys(event) {
+  if (event.target.matches("input, textarea, select") && event.target !== part.scrub) return;
+  if (event.key === "ArrowLeft" && event.target !== part.scrub) turn(-1);
+  else if (event.key === "ArrowRight" && event.target !== part.scrub) turn(1);
+  else if (event.key === " " && !event.target.matches("button")) {
+    event.preventDefault();
+    toggle();
+  } else if (event.key === "f") favourite();
+  else if (event.key === "Delete") discard();
+}
+
+function turn(by) {
+  const list = listed();
+  const to = list[list.findIndex((job) => job.id === id) + by];
+  if (to) open(to.id);
+}
+
+function favourite() {
+  return attempt(() => api.patch(id, { favourite: !jobs.all.get(id).favourite })).then(() => open(id));
+}
+
+function discard() {
+  remove(id);
+  $("viewer").close();
+}
+
+function actions(job) {
+  const act = (label, shape, run, props = {}) => button(label, { icon: shape, class: "chip", run, ...props });
+  const still = job.kind === "image" || job.result.frames === 1;
+  return [
+    act("Reuse all", "undo", () => take(job.request, job.result.seed, "All settings are in the form.")),
+    act("Reuse seed", "dice", () => { draft.keep({ seed: String(job.result.seed ?? job.request.seed), lockSeed: true }); leave("The seed is in the form."); }),
+    still ? null : act("Extend from the end", "right", () => extend(job)),
+    act(still ? "Use as first frame" : "Frame as start", "image", () => useFrame(job, 0)),
+    act(still ? "Use as last frame" : "Frame as end", "image", () => useFrame(job, frames() - 1)),
+    act("One more", "plus", () => more(job)),
+    act("Favourite", "star", favourite, { "aria-pressed": String(Boolean(job.favourite)) }),
+    h("a", { class: "chip", href: url(job.id, "video"), download: "" }, button("", { icon: "save" }).firstChild, h("span", { text: "Download" })),
+    ...[["cli", "CLI"], ["python", "Python"], ["yaml", "YAML"]].map(([as, label]) => act(`Copy ${label}`, "copy", () => copy(job.id, as, label))),
+    act("Delete", "trash", discard),
+  ].filter(Boolean);
+}
+
+function leave(text) {
+  $("viewer").close();
+  dispatchEvent(new CustomEvent("kinema:view", { detail: "make" }));
+  announce(text);
+  toast(text);
+  $("prompt").focus({ preventScroll: true });
+}
+
+function take(request, seed, text) {
+  adopt(request, { seed });
+  leave(text);
+}
+
+/** The same again with another seed. */
+async function more(job) {
+  const { seed: _, ...request } = job.request;
+  const answer = await attempt(() => api.submit({ request, kind: job.kind }));
+  if (answer) toast("One more is in the queue.");
+}
+
+async function extend(job) {
+  await attempt(async () => {
+    const ref = await api.asMedia(job.id, "video");
+    const { source: _, keyframes: __, seed: ___, ...rest } = job.request;
+    adopt({ ...rest, extend: { path: ref } });
+    leave("The clip goes on from its end: change the words, and press Make.");
+  });
+}
+
+async function useFrame(job, at) {
+  const frame = part.video ? Number(part.scrub.value) : 0;
+  await attempt(async () => {
+    const ref = await api.asMedia(job.id, job.kind === "image" || job.result.frames === 1 ? "video" : `frames/${frame}.png`);
+    addPicture(ref, at);
+    leave(`Frame ${number(frame)} is held at the ${at ? "end" : "beginning"}.`);
+  });
+}
+
+async function copy(which, as, label) {
+  try {
+    const text = await api.text(which, as);
+    await toClipboard(text);
+    toast(`${label} copied.`);
+  } catch (error) {
+    toast(error.message, { kind: "error" });
+  }
+}
+
+/** The clipboard, and where a page may not reach it, a selected text to copy by hand. */
+async function toClipboard(text) {
+  try {
+    await navigator.clipboard.writeText(text);
+  } catch {
+    const box = h("textarea", { class: "code", value: text, readonly: true, "aria-label": "Text to copy", rows: 6 });
+    part.facts.prepend(box);
+    box.select();
+    throw new Error("The browser keeps the clipboard closed here; the text is selected in the panel.");
+  }
+}
