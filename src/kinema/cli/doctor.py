@@ -30,7 +30,7 @@ def register(app: typer.Typer) -> None:
 
 
 def doctor() -> None:
-    """Check the installation: versions, device, ffmpeg, the embedded model, attention kernels."""
+    """Check the installation: versions, device, ffmpeg, the embedded model, compiled code, attention."""
     healthy = True
     for name, text, good in findings():
         typer.echo(f"{'ok ' if good else 'BAD'}  {name:<12} {text}")
@@ -49,6 +49,7 @@ def findings() -> Iterator[tuple[str, str, bool]]:
     yield _ffmpeg()
     yield _embedded()
     yield from _kernels()
+    yield _native()
 
 
 def _versions() -> Iterator[str]:
@@ -107,3 +108,12 @@ def _kernels() -> Iterator[tuple[str, str, bool]]:
             f"oneDNN for {', '.join(used)}" if used else "torch's own; oneDNN's are not here",
             True,
         )
+
+
+def _native() -> tuple[str, str, bool]:
+    """Never a failure: without compiled code the same is computed, more slowly."""
+    from kinema.models.winograd import native
+
+    found = native()
+    text = found.note if found.loaded is not None else f"plain torch, slower on a CPU: {found.note}"
+    return "convolutions", text, True

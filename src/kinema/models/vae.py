@@ -104,9 +104,9 @@ class CausalVideoVAE(nn.Module):
         batch, _, length, rows, columns = latents_BCTYX.shape
         space, frames = self.stride.space, self.stride.pixel_frames(length)
         areas = tiles.areas(rows, columns, space) if tiles else []
-        out = self._canvas((batch, frames, rows, columns), latents_BCTYX)
+        out, first = self._canvas((batch, frames, rows, columns), latents_BCTYX), StreamState()
         for area in areas:
-            for start, chunk in self._chunks(area.cut(latents_BCTYX)):
+            for start, chunk in self._chunks(area.cut(latents_BCTYX), first.beside()):
                 area.blend_into(out[:, :, start : start + chunk.shape[2]], chunk)
         if not areas:
             for start, chunk in self._chunks(latents_BCTYX):
@@ -125,7 +125,9 @@ class CausalVideoVAE(nn.Module):
                 yield chunk.clamp(-1, 1)
             return
         areas = tiles.areas(rows, columns, self.stride.space)
-        for chunks in zip(*(self._chunks(area.cut(latents_BCTYX)) for area in areas), strict=True):
+        first = StreamState()
+        passes = [self._chunks(area.cut(latents_BCTYX), first.beside()) for area in areas]
+        for chunks in zip(*passes, strict=True):
             canvas = self._canvas((batch, chunks[0][1].shape[2], rows, columns), latents_BCTYX)
             for area, (_, chunk) in zip(areas, chunks, strict=True):
                 area.blend_into(canvas, chunk)
@@ -150,10 +152,12 @@ class CausalVideoVAE(nn.Module):
         state.started = True
         return unpatchify(out, self._patch)
 
-    def _chunks(self, latents_BCTYX: Tensor) -> Iterator[tuple[int, Tensor]]:
+    def _chunks(
+        self, latents_BCTYX: Tensor, state: StreamState | None = None
+    ) -> Iterator[tuple[int, Tensor]]:
         """First frame index and frames of each latent frame of a clip, not clamped."""
         centre, scale = self._statistics(latents_BCTYX)
-        state, start = StreamState(), 0
+        state, start = state or StreamState(), 0
         for latent in torch.split(latents_BCTYX, 1, dim=2):
             frames = self.decode_chunk(latent.float() * scale + centre, state)
             yield start, frames

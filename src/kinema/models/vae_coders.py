@@ -20,9 +20,9 @@ from kinema.models.vae_layers import (
     ResidualBlock,
     StreamState,
     Upsample,
-    add,
+    added,
     fold,
-    silu,
+    pair,
     unfold,
 )
 
@@ -62,7 +62,7 @@ class DownBlock(nn.Module):
             x_BCFYX = resnet(x_BCFYX, state)
         if self.downsampler is not None:
             x_BCFYX = self.downsampler(x_BCFYX, state)
-        return add(x_BCFYX, shortcut)
+        return added(x_BCFYX, shortcut)
 
 
 class UpBlock(nn.Module):
@@ -97,7 +97,7 @@ class UpBlock(nn.Module):
             out: Tensor = self.upsamplers[0](y, state)
             return out
         y = self.upsampler(y, state)
-        return add(y, unfold(x_BCFYX, self.channels_out, time=self.time, space=2, first=not state.started))
+        return added(y, unfold(x_BCFYX, self.channels_out, time=self.time, space=2, first=not state.started))
 
 
 class Encoder(nn.Module):
@@ -114,14 +114,22 @@ class Encoder(nn.Module):
         self.mid_block = MidBlock(widths[-1], config.dropout)
         self.norm_out = ChannelNorm(widths[-1])
         self.conv_out = CausalConv3d(widths[-1], 2 * config.z_dim, 3)
+        halvings = [i for i, layer in enumerate(self.down_blocks) if _halves_frames(layer)]
+        for layer in (self.conv_in, *self.down_blocks[: max(halvings, default=-1) + 1]) if halvings else ():
+            pair(layer)
 
     def forward(self, x_BCFHW: Tensor, state: StreamState) -> Tensor:
         """The clip's first frame, or `stride.time` later ones, to moments `[B, 2 C, 1, Y, X]`."""
         x = self.conv_in(x_BCFHW, state)
         for block in (*self.down_blocks, self.mid_block):
             x = block(x, state)
-        out: Tensor = self.conv_out(silu(self.norm_out(x)), state)
+        out: Tensor = self.conv_out(self.norm_out.activated(x), state)
         return out
+
+
+def _halves_frames(layer: nn.Module) -> bool:
+    step = layer.downsampler if isinstance(layer, DownBlock) else layer
+    return isinstance(step, Downsample) and step.time_conv is not None
 
 
 def _residual_level(width_in: int, width: int, config: CausalVideoVAEConfig, level: int) -> list[nn.Module]:
@@ -154,11 +162,15 @@ class Decoder(nn.Module):
             self.up_blocks.append(UpBlock(width_in // 2 if halved else width_in, width, config, level))
         self.norm_out = ChannelNorm(widths[-1])
         self.conv_out = CausalConv3d(widths[-1], config.out_channels, 3)
+        times = config.temperal_downsample[::-1]
+        if True in times:  # from the level after the first that doubles the frames
+            for layer in (*self.up_blocks[times.index(True) + 1 :], self.conv_out):
+                pair(layer)
 
     def forward(self, z_BCTYX: Tensor, state: StreamState) -> Tensor:
         """`[B, C, 1, Y, X]` to the clip's first frame, or to a group of `stride.time` frames."""
         x = self.conv_in(z_BCTYX, state)
         for block in (self.mid_block, *self.up_blocks):
             x = block(x, state)
-        out: Tensor = self.conv_out(silu(self.norm_out(x)), state)
+        out: Tensor = self.conv_out(self.norm_out.activated(x), state)
         return out

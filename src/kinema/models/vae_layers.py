@@ -20,6 +20,8 @@ import torch.nn.functional as F
 from einops import rearrange, reduce, repeat
 from torch import Tensor, nn
 
+from kinema.models.winograd import Kernels, Packed, kernels, kernels_for
+
 CHANNELS_LAST = torch.channels_last_3d
 TINY = 1e-12  # what a norm is at least, so that zeros stay zeros
 
@@ -31,14 +33,27 @@ class StreamState:
     Attributes:
         started: the clip's first frame has passed completely.
         past: the last input frames of each layer that looks back, `[B, C, frames, Y, X]`.
+        packed: each layer's weights as compiled kernels want them; passes over the tiles of one clip share
+            them.
     """
 
     started: bool = False
     past: dict[nn.Module, Tensor] = field(default_factory=dict)
+    packed: dict[nn.Module, Packed] = field(default_factory=dict)
 
     def keep(self, layer: nn.Module, x_BCFYX: Tensor, frames: int) -> None:
         """Remember the last `frames` of `x` for `layer`; a copy, so that the rest can be freed."""
         self.past[layer] = x_BCFYX[:, :, -frames:].clone(memory_format=CHANNELS_LAST)
+
+    def beside(self) -> StreamState:
+        """Of another pass at its beginning, with the same weights packed."""
+        return StreamState(packed=self.packed)
+
+    def weights(self, layer: CausalConv3d | DoublingConv, kernels: Kernels) -> Packed:
+        """The layer's packed weights, made once for a pass."""
+        if layer not in self.packed:
+            self.packed[layer] = kernels.pack(layer.weight, paired=layer.paired)
+        return self.packed[layer]
 
 
 def convolve(
@@ -73,8 +88,25 @@ def _onednn_has(dtype: torch.dtype) -> bool:
     return dtype == torch.float32
 
 
+def compiled(x: Tensor, weight: Tensor) -> Kernels | None:
+    """Compiled kernels for `x`, where there are any and no gradient is wanted."""
+    return kernels(x) if _inference_on_cpu(x, weight) else None
+
+
+def compiled_for(x: Tensor, weight: Tensor) -> Kernels | None:
+    """Compiled kernels for a 3 x 3 convolution, where it gains by them."""
+    return kernels_for(x, weight) if _inference_on_cpu(x, weight) else None
+
+
 class CausalConv3d(nn.Conv3d):
-    """3D convolution over the current and the `kernel - 1` earlier frames, zeros before the clip's first."""
+    """3D convolution over the current and the `kernel - 1` earlier frames, zeros before the clip's first.
+
+    Attributes:
+        paired: frames come in pairs, but for a clip's first; said by where the layer lies, for the bits of a
+            frame must not depend on how a clip is cut into chunks.
+    """
+
+    paired = False
 
     def __init__(
         self, channels_in: int, channels_out: int, kernel: int | tuple[int, int, int], *, step: int = 1
@@ -84,21 +116,28 @@ class CausalConv3d(nn.Conv3d):
         self.padding = (0, rows // 2, columns // 2)
         self.reach = time - 1
 
-    def forward(self, x_BCFYX: Tensor, state: StreamState) -> Tensor:  # type: ignore[override]
-        """`[B, C, F, Y, X]`, F new frames, as many out."""
+    def forward(  # type: ignore[override]
+        self, x_BCFYX: Tensor, state: StreamState, plus: Tensor | None = None
+    ) -> Tensor:
+        """`[B, C, F, Y, X]`, F new frames, as many out; `plus` is added to them."""
         if not self.reach:
-            return self.apply_kernel(x_BCFYX, self.weight)
-        past = state.past.get(self)
-        if past is None and x_BCFYX.shape[2] == 1:
-            # All earlier frames are zeros, only the last tap counts: an image costs a third.
-            state.keep(self, F.pad(x_BCFYX, (0, 0, 0, 0, self.reach - 1, 0)), self.reach)
-            return self.apply_kernel(x_BCFYX, self.weight[:, :, -1:])
-        if past is None:
-            joined = F.pad(x_BCFYX, (0, 0, 0, 0, self.reach, 0))
-        else:
-            joined = torch.cat((past, x_BCFYX), dim=2)
+            return added(self.apply_kernel(x_BCFYX, self.weight), plus)
+        past, frames = state.past.get(self), x_BCFYX.shape[2]
+        if self.stride == (1, 1, 1) and (fast := compiled_for(x_BCFYX, self.weight)):
+            state.keep(self, x_BCFYX if frames >= self.reach else self.joined(past, x_BCFYX), self.reach)
+            return fast.convolve(x_BCFYX, past, state.weights(self, fast), self.bias, plus=plus)
+        joined = self.joined(past, x_BCFYX)
         state.keep(self, joined, self.reach)
-        return self.apply_kernel(joined, self.weight)
+        if past is None and frames == 1:
+            # All earlier frames are zeros, only the last tap counts: an image costs a third.
+            return added(self.apply_kernel(x_BCFYX, self.weight[:, :, -1:]), plus)
+        return added(self.apply_kernel(joined, self.weight), plus)
+
+    def joined(self, past: Tensor | None, x_BCFYX: Tensor) -> Tensor:
+        """The frames before `x`, zeros at a clip's beginning, and `x`."""
+        if past is None:
+            return F.pad(x_BCFYX, (0, 0, 0, 0, self.reach, 0))
+        return torch.cat((past, x_BCFYX), dim=2)
 
     def apply_kernel(self, x_BCFYX: Tensor, weight: Tensor) -> Tensor:
         """The convolution without any padding in time."""
@@ -125,10 +164,13 @@ class ChannelNorm(nn.Module):
             out = F.rms_norm(x, x.shape[-1:], gamma, TINY**2 / len(gamma))
         return out.movedim(-1, 1)
 
-
-def silu(x: Tensor) -> Tensor:
-    """`x * sigmoid(x)`, over `x` itself where no gradient needs it."""
-    return F.silu(x, inplace=not x.requires_grad)
+    def activated(self, x_BCFYX: Tensor, *, over: bool = False) -> Tensor:
+        """`silu` of the norm, in one pass where compiled code can; `over` allows to write it over `x`."""
+        gamma = self.gamma.flatten()
+        if fast := compiled(x_BCFYX, gamma):
+            return fast.activate(x_BCFYX, gamma * len(gamma) ** 0.5, TINY, over=over)
+        normed = self(x_BCFYX)
+        return F.silu(normed, inplace=not normed.requires_grad)
 
 
 class ResidualBlock(nn.Module):
@@ -147,14 +189,16 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x_BCFYX: Tensor, state: StreamState) -> Tensor:
         """`[B, C, F, Y, X]`."""
-        y = self.conv1(silu(self.norm1(x_BCFYX)), state)
-        y = self.conv2(self.dropout(silu(self.norm2(y))), state)
         shortcut = x_BCFYX if self.conv_shortcut is None else self.conv_shortcut(x_BCFYX, state)
-        return add(y, shortcut)
+        y = self.conv1(self.norm1.activated(x_BCFYX), state)
+        out: Tensor = self.conv2(self.dropout(self.norm2.activated(y, over=True)), state, shortcut)
+        return out
 
 
-def add(fresh: Tensor, other: Tensor) -> Tensor:
+def added(fresh: Tensor, other: Tensor | None) -> Tensor:
     """`fresh + other`, written over `fresh` where no gradient needs it."""
+    if other is None:
+        return fresh
     return fresh + other if fresh.requires_grad or other.requires_grad else fresh.add_(other)
 
 
@@ -174,7 +218,7 @@ class FrameAttention(nn.Module):
         q, k, v = F.linear(tokens, self.to_qkv.weight.flatten(1), self.to_qkv.bias).chunk(3, dim=-1)
         mixed = F.scaled_dot_product_attention(q, k, v)
         out = F.linear(mixed, self.proj.weight.flatten(1), self.proj.bias)
-        return add(rearrange(out, "(B F) 1 (Y X) C -> B C F Y X", B=batch, Y=rows), x_BCFYX)
+        return added(rearrange(out, "(B F) 1 (Y X) C -> B C F Y X", B=batch, Y=rows), x_BCFYX)
 
 
 def frame_by_frame(layer: nn.Module, x_BCFYX: Tensor) -> Tensor:
@@ -190,6 +234,8 @@ class DoublingConv(nn.Conv2d):
     Each output pixel sees only 2 x 2 different inputs, through weights that depend on whether its row and
     column are even or odd. Where that pays, the four kinds are computed at the small size, 4/9 of the work.
     """
+
+    paired = False  # looks at one frame at a time
 
     def __init__(self, channels_in: int, channels_out: int) -> None:
         super().__init__(channels_in, channels_out, 3)
@@ -227,6 +273,13 @@ class HalvingConv(nn.Conv2d):
         return convolve(padded, self.weight, self.bias, stride=(2, 2), padding=(0, 0))
 
 
+def pair(layers: nn.Module) -> None:
+    """Say that the convolutions in `layers` see frames in pairs, but for a clip's first."""
+    for layer in layers.modules():
+        if isinstance(layer, CausalConv3d):
+            layer.paired = layer.kernel_size == (3, 3, 3)
+
+
 class Upsample(nn.Module):
     """Twice the rows and columns; with `time` also twice the frames, but the clip's first stays one."""
 
@@ -239,7 +292,11 @@ class Upsample(nn.Module):
         """`[B, C, F, Y, X] -> [B, C', F or 2 F, 2 Y, 2 X]`."""
         if self.time_conv is not None and state.started:  # its memory begins at the clip's second frame
             x_BCFYX = rearrange(self.time_conv(x_BCFYX, state), "B (t C) F Y X -> B C (F t) Y X", t=2)
-        return frame_by_frame(self.resample["1"], x_BCFYX)
+        double = self.resample["1"]
+        assert isinstance(double, DoublingConv)
+        if fast := compiled_for(x_BCFYX, double.weight):
+            return fast.convolve(x_BCFYX, None, state.weights(double, fast), double.bias, doubled=True)
+        return frame_by_frame(double, x_BCFYX)
 
 
 class Downsample(nn.Module):

@@ -9,25 +9,13 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
-import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
+from kinema.core.places import cache_folder
 from kinema.io.atomic import publish, staging
 from kinema.models.weights import file_hashes, tells
-
-
-def cache_folder() -> Path:
-    """Where kinema may keep what it can make again: `$KINEMA_CACHE`, else the system's place for caches."""
-    if own := os.environ.get("KINEMA_CACHE"):
-        return Path(own).expanduser()
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "kinema"
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA", str(Path.home()))) / "kinema" / "cache"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kinema"
 
 
 def cached_hashes(folder: Path, more: Sequence[Path] = ()) -> dict[str, str]:
