@@ -174,6 +174,26 @@ def save_image_model(kind: str, folder: Path) -> Path:
     return folder
 
 
+def save_control(kind: str, folder: Path, seed: int = 0) -> Path:
+    """A ControlNet for `save_image_model` of kind `sd` or `sdxl`."""
+    import diffusers
+
+    torch.manual_seed(seed)
+    more: dict[str, Any] = {"cross_attention_dim": TEXT_WIDTH}
+    if kind == "sdxl":
+        more = {
+            "cross_attention_dim": 2 * TEXT_WIDTH,
+            "addition_embed_type": "text_time",
+            "addition_time_embed_dim": 4,
+            "projection_class_embeddings_input_dim": 6 * 4 + TEXT_WIDTH,
+            "use_linear_projection": True,
+        }
+    shape = {name: UNET[name] for name in UNET if name not in ("sample_size", "up_block_types")}
+    network = diffusers.ControlNetModel(**shape, **more, conditioning_embedding_out_channels=(4, 8))
+    _lively(network).save_pretrained(folder)
+    return folder
+
+
 def _stable_diffusion() -> Any:
     import diffusers
 

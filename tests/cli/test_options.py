@@ -24,12 +24,13 @@ ELSEWHERE = {
     "loras": "--lora, --lora-high, --lora-low",
 }
 LORAS = {"lora", "lora_high", "lora_low"}
+PARTS = {"control_model", "control_strength"}
 
 
 def test_every_field_of_a_shot_is_reachable():
     options = {f.name for f in fields(ShotOptions)}
-    assert options - {"size"} - LORAS == set(Shot.model_fields) - set(ELSEWHERE)
-    assert options - LORAS <= set(Shot.names())
+    assert options - {"size"} - LORAS - PARTS == set(Shot.model_fields) - set(ELSEWHERE)
+    assert options - LORAS - PARTS <= set(Shot.names())
     found = ShotOptions(lora=["a.safetensors:0.5"], lora_low=["b.safetensors"]).given()["loras"]
     assert [(lora["path"], lora.get("expert")) for lora in found] == [
         ("a.safetensors", None),
@@ -95,6 +96,16 @@ def test_redraw_values_are_named_one_by_one():
     assert shot.mode == "frame_by_frame"
     assert (shot.redraw.strength.constant, shot.redraw.mask_invert) == (0.4, True)
     assert shot.redraw.noise.sample(9, 8)[[0, 8]].tolist() == [0.05, 0]
+
+
+def test_a_control_is_said_in_three_options():
+    said = ShotOptions(control="edges.png", control_model="./canny", control_strength="0:(1), 8:(0)").given()
+    control = Shot(**said).control
+    assert control is not None
+    assert (control.path, control.model) == ("edges.png", "./canny")
+    assert control.strength.sample(9, 8)[4] == 0.5
+    with pytest.raises(ConfigError, match="belong together"):
+        ShotOptions(control="edges.png").given()
 
 
 def test_options_of_another_pipeline_are_read_as_in_a_shot_file():

@@ -83,6 +83,16 @@ class ShotOptions:
         Text,
         _clip("--camera", metavar="MOVES", help="zoom in 1.2, pan left, ...; or tracks by name, as YAML."),
     ] = None
+    control: Annotated[
+        Text,
+        _clip("--control", metavar="FILE", help="Picture or clip of edges, depth, ... that frames follow."),
+    ] = None
+    control_model: Annotated[
+        Text, _clip("--control-model", metavar="NAME", help="Folder or hub id of the ControlNet for it.")
+    ] = None
+    control_strength: Annotated[
+        Text, _clip("--control-strength", metavar="X", help='How firmly: 1, or "0:(1), 24:(0.3)".')
+    ] = None
     length_fit: Annotated[
         bool, _clip("--fit-length", help="Make the next legal length and trim it to the one asked for.")
     ] = False
@@ -208,11 +218,21 @@ class ShotOptions:
         for name in ("camera", "windows"):
             if said.get(name, "").lstrip().startswith("{"):
                 said[name] = parse_yaml(said[name])
+        said |= self._control(said)
         if self.options:
             said["options"] = _option_values(self.options)
         if self.redraw:
             said |= {"mode": self.mode or "frame_by_frame", "redraw": _named_values(self.redraw)}
         return said
+
+    def _control(self, said: dict[str, Any]) -> dict[str, Any]:
+        """The control's three options as one field."""
+        named = {"path": "control", "model": "control_model", "strength": "control_strength"}
+        found = {field: said.pop(name, None) for field, name in named.items()}
+        found = {field: value for field, value in found.items() if value is not None}
+        if found and not {"path", "model"} <= set(found):
+            raise ConfigError("--control FILE and --control-model NAME belong together; write both.")
+        return {"control": found} if found else {}
 
     def _loras(self, said: dict[str, Any]) -> list[dict[str, Any]]:
         from kinema.story.lora import Lora

@@ -120,7 +120,10 @@ def drawing(plan: Plan) -> list[str]:
     low, high = min(strengths), max(strengths)
     strength = f"{low:g}" if low == high else f"{low:.3g} to {high:.3g}"
     alone = ", no frame sees the one before" if plan.redraw.independent else f", colours {colour}"
+    control = plan.control
+    followed = [] if control is None else [row("control", f"{control.path}, read by {control.model}")]
     return [
+        *followed,
         row("drawn", f"{len(strokes)} of {plan.geometry.keep} frames, strength {strength}{alone}"),
         row(
             "",

@@ -6,6 +6,7 @@ in a moment.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from kinema.core.contracts import Stride
@@ -85,6 +86,19 @@ def local_folder(card: ModelCard, *, local_files_only: bool = False) -> Path:
         weights = [f"{part}/*.safetensors" for part in ("vae", "text_encoder", "image_encoder")]
     patterns = ["*.json", "*/*.json", *weights, "*/*.model", "*/*.txt"]
     return _from_hub(name, local_files_only=local_files_only, patterns=patterns)
+
+
+PART_FILES = ("config.json", "*.safetensors", "*.safetensors.index.json")
+
+
+def part_folder(name: str, *, patterns: Sequence[str] = PART_FILES, local_files_only: bool = False) -> Path:
+    """The folder of a part that comes by itself, such as a ControlNet; of a hub id, the files that match.
+
+    Raises:
+        ModelError: nothing is there.
+    """
+    found = _local(name)
+    return found or _from_hub(name, local_files_only=local_files_only, patterns=list(patterns))
 
 
 def _local(model: str) -> Path | None:

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from kinema.core.runtime import resolve_device, resolve_dtype
-from kinema.pipelines.cards import local_folder
+from kinema.pipelines.cards import local_folder, part_folder
 from kinema.pipelines.hashes import cached_hashes
 from kinema.pipelines.job import Job
 from kinema.pipelines.modes import AnyModel
@@ -55,10 +55,16 @@ def plan_keys(job: Job, models: Mapping[str, AnyModel]) -> list[str]:
             "weights": weights[plan.model],
             "versions": versions(),
             "arithmetic": arithmetic(plan, models.get(plan.model)),
+            **_control_weights(plan),
             "before": keys[-1] if keys and _goes_on(plan) else None,
         }
         keys.append(hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest())
     return keys
+
+
+def _control_weights(plan: Plan) -> dict[str, Any]:
+    """Those of the network that reads the plan's control; nothing for a plan without one."""
+    return {} if plan.control is None else {"control": cached_hashes(part_folder(plan.control.model))}
 
 
 def _goes_on(plan: Plan) -> bool:

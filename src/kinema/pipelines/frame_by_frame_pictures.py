@@ -6,27 +6,20 @@ Pictures are float32 `[1, 3, H, W]` and masks `[1, 1, H, W]`, 0..1, at the plan'
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
-from fractions import Fraction
 from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
 import torch
-from einops import rearrange
 from torch import Tensor
 
 from kinema.animation.colour import colours
 from kinema.animation.retouch import blur
-from kinema.core.errors import MediaError
 from kinema.io.clip import Clip
-from kinema.io.formats import STILLS
 from kinema.io.image import fit_image, read_image
-from kinema.io.reader import resample
-from kinema.io.video_read import open_video
 from kinema.pipelines.known import read_held
+from kinema.pipelines.picture_track import PictureTrack, picture_tensor
 from kinema.pipelines.plan import Plan
-from kinema.story.redraw import COLOUR_WORDS
+from kinema.story.redraw import BARS, COLOUR_WORDS
 from kinema.story.shot import PREVIOUS
 
 KEPT_PICTURES = 4
@@ -50,7 +43,7 @@ class Pictures:
         self.held = lru_cache(KEPT_PICTURES)(self._held)
         named = self.redraw.colour_from not in COLOUR_WORDS and self.redraw.colour != "off"
         self.reference = colours(self._fitted(read_image(self.redraw.colour_from))) if named else None
-        self._masks = None if self.redraw.mask is None else _Masks(self.redraw.mask, plan)
+        self._masks = None if self.redraw.mask is None else _Masks(self.redraw.mask, plan, previous)
 
     def at(self, frame: int) -> Tensor | None:
         """The keyframe at exactly this frame."""
@@ -82,43 +75,23 @@ class Pictures:
 
 
 class _Masks:
-    """One mask for all frames, or a clip of masks, of which a short one stays on its last frame."""
+    """One mask for all frames, a clip of masks, or what a picture of another shape leaves open."""
 
-    def __init__(self, path: str, plan: Plan) -> None:
-        self.plan, self.place = plan, -1
-        still = Path(path).suffix.lower() in STILLS
-        self.frames = self._one(path) if still else self._clip(path)
-        self.current: Tensor | None = None
+    def __init__(self, path: str, plan: Plan, previous: Clip | None) -> None:
+        self._bars = bars(plan, read_held(plan.given.held[0], previous)) if path == BARS else None
+        self._track = None if path == BARS else PictureTrack(path, plan, "mask")
 
     def at(self, frame: int) -> Tensor:
         """`[1, 1, H, W]`; frames only go forward."""
-        while self.place < frame:
-            following = next(self.frames, None)
-            if following is None:
-                break
-            self.current, self.place = following, self.place + 1
-        assert self.current is not None
-        return self.current
-
-    def _one(self, path: str) -> Iterator[Tensor]:
-        yield self._gray(read_image(path))
-
-    def _clip(self, path: str) -> Iterator[Tensor]:
-        empty = True
-        for frame in resample(open_video(path), Fraction(self.plan.geometry.fps)):
-            empty = False
-            yield self._gray(frame)
-        if empty:
-            raise MediaError(f"{path} has no frames; give a mask with one at least.")
-
-    def _gray(self, frame: np.ndarray) -> Tensor:
-        g = self.plan.geometry
-        rgb = picture_tensor(fit_image(frame, g.width, g.height, self.plan.given.fit))
+        if self._bars is not None:
+            return self._bars
+        assert self._track is not None
         weights = torch.tensor(LUMA).view(1, 3, 1, 1)
-        return (rgb * weights).sum(dim=1, keepdim=True)
+        return (self._track.at(frame) * weights).sum(dim=1, keepdim=True)
 
 
-def picture_tensor(frame_HWC: np.ndarray) -> Tensor:
-    """uint8 `[H, W, 3]` as float32 `[1, 3, H, W]`, 0..1."""
-    pixels: Tensor = rearrange(torch.from_numpy(np.array(frame_HWC)), "H W C -> 1 C H W").float() / 255
-    return pixels
+def bars(plan: Plan, picture_HWC: np.ndarray) -> Tensor:
+    """1 where a picture of this shape, shown whole, leaves the frame empty `[1, 1, H, W]`."""
+    g = plan.geometry
+    white = np.full((*picture_HWC.shape[:2], 3), 255, np.uint8)
+    return 1 - picture_tensor(fit_image(white, g.width, g.height, "pad"))[:, :1]

@@ -22,7 +22,7 @@ from kinema.io.video_read import open_video
 from kinema.pipelines.card import Mode, ModelCard
 from kinema.pipelines.geometry import Geometry
 from kinema.pipelines.given import Given, HeldImage
-from kinema.story.redraw import RANGES, Redraw, check_range
+from kinema.story.redraw import BARS, RANGES, Redraw, check_range
 from kinema.story.seeds import seeds
 from kinema.story.shot import Shot
 from kinema.story.tracks import Schedule
@@ -145,17 +145,25 @@ def plan_redraw(
     chosen = _seeds(redraw, seed, drawn, frames, fps)
     names = redraw.solver.sample(frames, fps) if redraw.solver is not None else (solver,) * frames
     names = tuple(known_solver(name) for name in names)
+    outpainted = redraw.mask == BARS
+    if outpainted and (shot.fit != "pad" or not given.held):
+        raise ConfigError(
+            "mask: bars is what a keyframe of another shape leaves open; add fit: pad, and a "
+            "keyframe at frame 0."
+        )
     rates = _guides(given.held, drawn, redraw.approach)
     strokes = [
         Stroke(
             frame=frame,
-            strength=_strength(frame, float(tracks["strength"][frame]), given),
+            strength=1.0
+            if outpainted and _exact(frame, given.held) is not None
+            else _strength(frame, float(tracks["strength"][frame]), given),
             steps=steps if redraw.steps is None else round(tracks["steps"][frame]),
             solver=names[frame],
             seeds=chosen[i],
             **{name: float(tracks[name][frame]) for name in _TOUCHES},
             guides=rates[i],
-            exact=_exact(frame, given.held),
+            exact=None if outpainted else _exact(frame, given.held),
         )
         for i, frame in enumerate(drawn)
     ]
@@ -228,7 +236,9 @@ def _guides(
         for k, picture in enumerate(held):
             before = _share(picture, drawn[i - 1], approach) if i else 0.0
             share = _share(picture, frame, approach)
-            if share > before:
+            if frame == picture.frame == 0:
+                found.append((k, 1.0))  # there is nothing before it: what a mask keeps is this picture's
+            elif share > before:
                 found.append((k, (share - before) / (1 - before)))
         rates.append(tuple(found))
     return rates

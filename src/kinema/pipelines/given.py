@@ -95,6 +95,8 @@ def _paths(shot: Shot) -> list[Path]:
         paths.append(Path(shot.source.path))
     if shot.camera is not None and shot.camera.depth.path is not None:
         paths.append(Path(shot.camera.depth.path))
+    if shot.control is not None:
+        paths.append(Path(shot.control.path))
     if shot.redraw is not None:
         paths += [Path(path) for path in shot.redraw.files]
     if shot.audio is not None:

@@ -18,6 +18,7 @@ from kinema.core.runtime import generator
 from kinema.pipelines.image_engine import Drawing
 from kinema.pipelines.image_engine_texts import ImageTexts
 from kinema.pipelines.image_model import ImageModel, Task, given_noise
+from kinema.pipelines.picture_track import PictureTrack
 from kinema.pipelines.plan import Plan
 
 HOLE_MARGIN = 8  # pixels that a hole is widened by: latents beside it have seen what fills it for now
@@ -33,6 +34,7 @@ class DiffusersImages:
 
     def __init__(self, plan: Plan, model: ImageModel) -> None:
         self.plan, self.model = plan, model
+        self._controls = None if plan.control is None else PictureTrack(plan.control.path, plan, "control")
         blend = plan.sampling.blend
         zeros = bool(getattr(model.pipe.config, "force_zeros_for_empty_prompt", False))
         self._positive = ImageTexts(plan.prompts, model, blend=blend)
@@ -69,7 +71,8 @@ class DiffusersImages:
 
     def _call(self, task: Task, drawing: Drawing, options: dict[str, Any]) -> Tensor:
         g, model = self.plan.geometry, self.model
-        pipe = model.pipeline(task, drawing.solver)
+        control = self.plan.control
+        pipe = model.pipeline(task, drawing.solver, None if control is None else control.model)
         noise = (
             drawing.seeds.noise((model.card.latent_channels, g.rows, g.columns)) * drawing.noise_multiplier
         )
@@ -86,8 +89,22 @@ class DiffusersImages:
         elif task == "inpaint" and options["strength"] == 1.0:
             common["latents"] = noise  # at full strength the picture is not noised, but left out
         with torch.inference_mode(), given_noise(pipe.scheduler, noise):
-            out = pipe(**{**common, **self._texts(drawing.frame), **options})
+            out = pipe(
+                **{**common, **self._texts(drawing.frame), **options, **self._followed(task, drawing.frame)}
+            )
         return self._checked(out, drawing)
+
+    def _followed(self, task: Task, frame: int) -> dict[str, Any]:
+        """The control picture of a frame, and how firmly it is followed, by the pipeline's own names."""
+        control = self.plan.control
+        if control is None or self._controls is None:
+            return {}
+        return {
+            "image" if task == "text" else "control_image": self._controls.at(frame),
+            "controlnet_conditioning_scale": control.strength[frame],
+            "control_guidance_start": control.start,
+            "control_guidance_end": control.end,
+        }
 
     def _texts(self, frame: int) -> dict[str, Any]:
         """Prompts and guidance of a frame, by the pipeline's own names."""

@@ -14,10 +14,16 @@ from kinema.core.errors import ModelError
 from kinema.core.runtime import resolve_device, resolve_dtype
 from kinema.models.pretrained import require_safetensors
 from kinema.pipelines.card import ModelCard
-from kinema.pipelines.cards import local_folder
+from kinema.pipelines.cards import local_folder, part_folder
 from kinema.pipelines.image_cards import OWN_SOLVER, ImageKind, kind_of_card
 
 Task = Literal["text", "image", "inpaint"]
+AUTO: dict[Task, str] = {
+    "text": "AutoPipelineForText2Image",
+    "image": "AutoPipelineForImage2Image",
+    "inpaint": "AutoPipelineForInpainting",
+}
+"""What finds a model's pipeline for a task in diffusers."""
 
 # Their names in diffusers, with what makes them the solver of that name.
 SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -49,7 +55,8 @@ class ImageModel:
     device: torch.device
     dtype: torch.dtype
     weights: str = "full"
-    _tasks: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
+    _tasks: dict[tuple[Task, str | None], Any] = field(default_factory=dict, init=False, repr=False)
+    _networks: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         self._own = self.pipe.scheduler  # the pipelines get new ones, made from this
@@ -59,11 +66,17 @@ class ImageModel:
         """Its family."""
         return kind_of_card(self.card)
 
-    def pipeline(self, task: Task, solver: str) -> Any:
-        """The pipeline of a task, with a scheduler that no earlier picture has left its mark on."""
-        if task not in self._tasks:
-            self._tasks[task] = self._made(task)
-        pipe = self._tasks[task]
+    def pipeline(self, task: Task, solver: str, control: str | None = None) -> Any:
+        """The pipeline of a task, with a scheduler that no earlier picture has left its mark on.
+
+        Args:
+            task: what it does.
+            solver: by name.
+            control: folder or hub id of a ControlNet that it follows; None for none.
+        """
+        if (task, control) not in self._tasks:
+            self._tasks[task, control] = self._made(task, control)
+        pipe = self._tasks[task, control]
         pipe.scheduler = self.scheduler(solver)
         return pipe
 
@@ -77,20 +90,29 @@ class ImageModel:
         name, options = SCHEDULERS[solver]
         return getattr(diffusers, name).from_config(own.config, **options)
 
-    def _made(self, task: Task) -> Any:
-        from diffusers import AutoPipelineForImage2Image, AutoPipelineForInpainting
+    def _made(self, task: Task, control: str | None) -> Any:
+        import diffusers
 
-        if task == "text":
+        if task == "text" and control is None:
             return self.pipe
-        auto = AutoPipelineForImage2Image if task == "image" else AutoPipelineForInpainting
-        pipe = auto.from_pipe(self.pipe)
+        auto = getattr(diffusers, AUTO[task])
+        pipe = auto.from_pipe(
+            self.pipe, **({} if control is None else {"controlnet": self._network(control)})
+        )
         pipe.set_progress_bar_config(disable=True)
         return pipe
+
+    def _network(self, control: str) -> Any:
+        if control not in self._networks:
+            self._networks[control] = load_control(control, self.device, self.dtype)
+        return self._networks[control]
 
     def to(self, device: torch.device | None = None, dtype: torch.dtype | None = None) -> Self:
         """Move it, in place."""
         self.device, self.dtype = device or self.device, dtype or self.dtype
         self.pipe.to(device=self.device, dtype=self.dtype)
+        for network in self._networks.values():
+            network.to(device=self.device, dtype=self.dtype)
         return self
 
 
@@ -119,6 +141,27 @@ def load_image_model(
         raise ModelError(f"{folder} does not load as {kind_of_card(card).name}: {reason}") from None
     pipe.set_progress_bar_config(disable=True)
     return ImageModel(card, pipe.to(where), where, precision)
+
+
+def load_control(name: str, device: torch.device, dtype: torch.dtype) -> Any:
+    """A ControlNet from its folder or hub id: safetensors only.
+
+    Raises:
+        ModelError: files are missing, damaged, or pickled.
+    """
+    from diffusers import ControlNetModel
+
+    folder = part_folder(name)
+    require_safetensors(folder)
+    try:
+        with loading_quietly():
+            network = ControlNetModel.from_pretrained(
+                folder, dtype=dtype, use_safetensors=True, local_files_only=True
+            )
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise ModelError(f"{folder} does not load as a ControlNetModel: {reason}") from None
+    return network.to(device)
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from kinema.core.errors import ConfigError
 from kinema.pipelines.camera_plan import CameraPlan, plan_camera
 from kinema.pipelines.card import ModelCard
+from kinema.pipelines.control import ControlPlan, plan_control
 from kinema.pipelines.foreign.asked import (
     check_foreign_shot,
     foreign_solver,
@@ -107,6 +108,7 @@ class Plan:
         begin: seconds of the clip since the shot's sound began.
         options: arguments of another pipeline of diffusers, by its own names.
         weights: how the transformer's matrices are kept: full, fp8 or int8.
+        control: pictures that the frames follow; None where the shot has none.
     """
 
     model: str
@@ -126,6 +128,7 @@ class Plan:
     begin: float = 0.0
     options: Options = ()
     weights: str = "full"
+    control: ControlPlan | None = None
 
     @property
     def mode(self) -> Mode:
@@ -199,6 +202,7 @@ def make_plan(shot: Shot, card: ModelCard, after: Geometry | None = None, begin:
         redraw=redraw,
         begin=begin,
         options=options,
+        control=plan_control(shot, card, geometry, seed),
     )
 
 

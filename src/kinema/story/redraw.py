@@ -35,6 +35,8 @@ MAX_CADENCE = 64
 MAX_SEED = 2**53  # whole numbers that a float holds exactly
 
 COLOUR_WORDS = ("first", "keyframes")
+BARS = "bars"
+"""The mask of what a keyframe of another shape leaves open around it."""
 
 RANGES: Mapping[str, tuple[float, float]] = {
     "strength": (0.0, 1.0),
@@ -219,7 +221,8 @@ class Redraw(Settings):
     mask: MediaPath | None = Field(
         None,
         title="Mask",
-        description="picture or video: white is redrawn, black keeps what is there",
+        description="picture or video: white is redrawn, black keeps what is there; bars: what fit: pad "
+        "leaves open around the first keyframe",
     )
     mask_invert: bool = Field(False, title="Invert mask", description="black is redrawn instead")
     mask_feather: Annotated[Schedule, _in_range("mask_feather")] = Field(
@@ -242,11 +245,11 @@ class Redraw(Settings):
     def files(self) -> tuple[str, ...]:
         """Paths of the pictures and clips that it names."""
         named = () if self.colour_from in COLOUR_WORDS or self.colour == "off" else (self.colour_from,)
-        return named if self.mask is None else (*named, self.mask)
+        return named if self.mask in (None, BARS) else (*named, str(self.mask))
 
     def with_files(self, change: Callable[[str], str]) -> Redraw:
         """A copy whose paths are changed."""
-        mask = {} if self.mask is None else {"mask": change(self.mask)}
+        mask = {} if self.mask is None or self.mask == BARS else {"mask": change(self.mask)}
         if self.colour_from in COLOUR_WORDS:
             return self.with_(**mask)
         return self.with_(**mask, colour_from=change(self.colour_from))

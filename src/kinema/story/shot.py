@@ -22,6 +22,7 @@ from pydantic import (
 
 from kinema.core.errors import ConfigError
 from kinema.story.camera import AnyCamera, Camera
+from kinema.story.control import Control
 from kinema.story.lora import Lora, as_loras
 from kinema.story.media import MediaPath
 from kinema.story.own_options import Options
@@ -243,6 +244,9 @@ class Shot(Settings):
     )
     camera: AnyCamera | None = Field(
         None, title="Camera", description="how the camera moves; from text, moves such as zoom in, pan left"
+    )
+    control: Control | None = Field(
+        None, title="Control", description="pictures that the frames follow, and the network that reads them"
     )
     transition: Transition | None = Field(
         None, title="Transition", description="how it begins after the shot before, in a storyboard"

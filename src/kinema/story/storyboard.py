@@ -231,6 +231,8 @@ def _shot_with_paths(shot: Shot, change: Callable[[str], str]) -> Shot:
         changes["source"] = shot.source.with_(path=change(shot.source.path))
     if shot.redraw is not None:
         changes["redraw"] = shot.redraw.with_files(change)
+    if shot.control is not None:
+        changes["control"] = shot.control.with_(path=change(shot.control.path))
     if shot.audio is not None:
         changes["audio"] = change(shot.audio)
     if shot.extend is not None and not shot.extend.previous:
