@@ -147,7 +147,7 @@ def test_a_formula_is_plotted_as_the_server_reads_it(pages, server):
     page.wait_for_function(
         """() => {
             const line = document.querySelector('.lane .curve').getAttribute('d');
-            const ends = line.match(/[\\d.]+ [\\d.]+/g).map((pair) => Number(pair.split(' ')[1]));
+            const ends = (line.match(/[\\d.]+ [\\d.]+/g) ?? []).map((pair) => Number(pair.split(' ')[1]));
             return ends.length > 10 && ends[0] - ends.at(-1) > 50;
         }"""
     )

@@ -22,13 +22,14 @@ const MEDIA = {
 const SHORT = { // settings that have a form in words beside their mapping
   camera: "zoom in 1.2, pan left", windows: "fuse, continue or whole", interpolate: "24 or 24:flow", transition: "cut, match, ...",
 };
-const LISTS = { loras: "files on the server, with commas in between" };
+const LISTS = { loras: "names, with commas in between" };
 
 let schema = { properties: {}, $defs: {} };
 const shown = []; // functions that put the draft's values into the controls
 
-export function build(told) {
+export function build(told, { loras = [] }) {
   schema = told;
+  if (loras.length) LISTS.loras = loras.join(", ");
   const left = new Set(Object.keys(schema.properties).filter((name) => !BASIC.includes(name)));
   const groups = Object.entries(GROUPS).map(([title, names]) => [title, names.filter((name) => left.delete(name))]);
   groups.push(["More", [...left]]);

@@ -22,13 +22,14 @@ let sending = false;
 async function submit() {
   if (sending) return;
   const request = toSubmit();
-  const wordless = !request.prompt && !request.keyframes && !request.source && !request.extend;
+  const wordless = !request.prompt && !request.keyframes && !request.source && !request.extend && !request.shots;
   if (wordless) {
     problems.show(Object.assign(new Error("Write what the clip shows."), { param: "prompt" }));
     return $("prompt").focus();
   }
   sending = true;
   $("make").setAttribute("aria-busy", "true");
+  const slow = setTimeout(() => { $("make-label").textContent = "Checking…"; }, 400);
   try {
     if (draft.state.editing) await save(request);
     else await send(request);
@@ -38,7 +39,9 @@ async function submit() {
     else place?.closest("details")?.setAttribute("open", "");
   } finally {
     sending = false;
+    clearTimeout(slow);
     $("make").removeAttribute("aria-busy");
+    showEditing();
   }
 }
 
@@ -183,7 +186,7 @@ async function start() {
   $("away").hidden = true;
   $("version").textContent = about.version ? `kinema ${about.version}` : "";
   composer.build(withCards(about));
-  advanced.build(schema);
+  advanced.build(schema, about);
   timeline.build();
   plan.build();
   queue.build({ onEdit: edit });

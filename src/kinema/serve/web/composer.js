@@ -126,8 +126,13 @@ export function setFrames(wanted) {
   if (!(wanted > 0)) return show();
   const from = frames();
   const to = draft.request.length_fit ? Math.max(1, Math.round(wanted)) : nearest(wanted, stride());
-  const { seconds: _, ...rest } = stretched(draft.request, from, to, fps());
+  const { seconds: _, ...rest } = stretched(draft.request, from, to, fps(), numberPaths());
   draft.change(to === draft.card?.defaults?.frames ? withoutFrames(rest) : { ...rest, frames: to }, { mark: "length" });
+}
+
+/** Where the shot may hold numbers over frames that the timeline shows. */
+function numberPaths() {
+  return ["guidance", "redraw.strength", ...Object.keys(draft.request.camera ?? {}).map((name) => `camera.${name}`)];
 }
 
 function withoutFrames({ frames: _, ...rest }) {

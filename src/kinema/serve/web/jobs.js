@@ -44,9 +44,8 @@ class Jobs extends EventTarget {
 
   /** Everything that waits or runs, and the newest of the rest; what has gone meanwhile goes here too. */
   async reload() {
-    const asked = ["queued", "running", "cancelling"].map((state) => api.jobs({ state, limit: 100, order: "asc" }));
-    const [newest, ...active] = await Promise.all([api.jobs({ limit: PAGE, order: "desc" }), ...asked]);
-    const found = [...newest.jobs, ...active.flatMap((answer) => answer.jobs)];
+    const [newest, active] = await Promise.all([api.jobs({ limit: PAGE, order: "desc" }), api.jobs({ state: ACTIVE.join(), limit: 200, order: "asc" })]);
+    const found = [...newest.jobs, ...active.jobs];
     const ids = new Set(found.map((job) => job.id));
     const since = newest.jobs.at(-1)?.created ?? 0;
     for (const job of [...this.all.values()]) {

@@ -73,7 +73,7 @@ const built = [];
 
 export function show() {
   const { read, selected } = promptBlocks();
-  if (!read) return area.replaceChildren(h("p", { class: "muted", text: "Several prompts mixed by weight: edit them in a file, or write a new prompt" }));
+  if (!read) return area.replaceChildren(h("p", { class: "muted", text: "These prompts are mixed by weight, or are more than the frames: edit them in a file" }));
   while (built.length < read.blocks.length) built.push(block(built.length));
   built.length = read.blocks.length;
   read.blocks.forEach((one, index) => fillBlock(built[index], one, index, read.blocks, selected));

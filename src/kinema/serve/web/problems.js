@@ -18,6 +18,7 @@ export function show(error) {
   const field = place.closest(".field, .lane, .track") ?? place;
   field.classList.add("wrong");
   field.append(line);
+  if (!place.checkVisibility()) $("problem").textContent = message;
   const input = place.matches("input, textarea, select") ? place : place.querySelector("input, textarea, select");
   input?.setAttribute("aria-invalid", "true");
   input?.setAttribute("aria-errormessage", id);

@@ -47,7 +47,8 @@ async function take([file]) {
     away();
     adopt(request);
     dispatchEvent(new CustomEvent("kinema:view", { detail: "make" }));
-    told(file.name, source, notes ?? []);
+    const story = request.shots ? [`It is a storyboard of ${request.shots.length} shots: it is made as it is, the form holds for all of them.`] : [];
+    told(file.name, source, [...story, ...(notes ?? [])]);
   } catch (error) {
     away();
     if (error.away || error.status === 401 || error.status === 413) toast(error.message, { kind: "error" });

@@ -27,7 +27,7 @@ export function placeOf(frame, frames) {
 }
 
 /** A prompt track as blocks `{a, b, text, ease}`, frames a to b of one text with cross-fades in the gaps; null when it
- *  is a mix of weights, which has no blocks. */
+ *  is a mix of weights, which has no blocks, or has more of them than the clip has frames. */
 export function readPrompt(prompt, frames, fps, bpm) {
   if (prompt === undefined || prompt === null || typeof prompt === "string") {
     return { blocks: [{ a: 0, b: frames - 1, text: prompt ?? "", ease: "" }], head: "", tail: "" };
@@ -43,7 +43,7 @@ export function readPrompt(prompt, frames, fps, bpm) {
     const own = typeof written === "string" ? { prompt: written } : written;
     blocks.push({ a, b, text: own.prompt ?? "", ease: own.ease ?? prompt.ease ?? "", hold: (own.mode ?? prompt.mode) === "hold" });
   }
-  if (!blocks.length) return null;
+  if (!blocks.length || blocks.length > frames) return null;
   blocks.sort((one, other) => one.a - other.a);
   blocks.forEach((block, i) => {
     if (block.hold && i + 1 < blocks.length) block.b = Math.max(block.a, blocks[i + 1].a - 1);
@@ -133,6 +133,10 @@ export function writeKeys(keys, frames) {
     `${placeOf(frame, frames)}:(${Number(value.toFixed(4))}${ease && ease !== "linear" ? `, ease=${ease}` : ""})`).join(", ");
 }
 
+function distinct(keys) {
+  return keys.filter(({ frame }, i) => i === 0 || frame !== keys[i - 1].frame);
+}
+
 /** The value at `path` ("camera.zoom") of nested mappings. */
 export function at(value, path) {
   return path.split(".").reduce((inner, name) => (inner && typeof inner === "object" ? inner[name] : undefined), value);
@@ -151,11 +155,17 @@ export function withAt(value, path, to) {
   return copy;
 }
 
-/** The shot at another length: prompts, keyframes and keys keep their share of the way to the last frame. */
-export function stretched(request, from, to, fps) {
+/** The shot at another length: prompts, keyframes and the keys of the numbers at `paths` keep their share of the way
+ *  to the last frame. */
+export function stretched(request, from, to, fps, paths = []) {
   if (from === to || from < 2) return request;
   const moved = (frame) => Math.round((frame * (to - 1)) / (from - 1));
-  const out = { ...request };
+  let out = { ...request };
+  for (const path of paths) {
+    const written = at(request, path);
+    const { kind, keys } = written === undefined || written === null ? {} : readNumbers(written, from, fps, request.bpm ?? 120);
+    if (kind === "keys") out = withAt(out, path, writeKeys(distinct(keys.map((key) => ({ ...key, frame: moved(key.frame) }))), to));
+  }
   const track = typeof request.prompt === "object" ? readPrompt(request.prompt, from, fps) : null;
   if (track) {
     const blocks = track.blocks.map((block) => ({ ...block, a: moved(block.a), b: moved(block.b) }));

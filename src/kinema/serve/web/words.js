@@ -62,7 +62,7 @@ export function progressText(progress) {
   if (!progress?.phase) return "starting";
   const parts = [PHASES[progress.phase] ?? progress.phase];
   if (progress.shots > 1) parts.unshift(`shot ${progress.shot} of ${progress.shots}`);
-  if (progress.steps) parts.push(`step ${progress.step} of ${progress.steps}`);
+  if (progress.steps > 1) parts.push(`step ${progress.step} of ${progress.steps}`);
   if (progress.seconds_left !== null && progress.seconds_left !== undefined) parts.push(`${seconds(progress.seconds_left)} left`);
   return parts.join(", ");
 }
