@@ -56,9 +56,10 @@ def page_routes(files: Mapping[str, PageFile]) -> list[Route]:
 
 def _endpoint(file: PageFile) -> Callable[[Request], Awaitable[Response]]:
     async def serve(request: Request) -> Response:
-        headers = {"etag": file.etag, "cache-control": "no-cache"}
+        # A 304 names its type too: a browser takes its headers over, and with them the policy of that type.
+        headers = {"etag": file.etag, "cache-control": "no-cache", "content-type": file.kind}
         if is_known(request.headers.get("if-none-match"), file.etag):
             return Response(status_code=304, headers=headers)
-        return Response(file.body, headers=headers, media_type=file.kind)
+        return Response(file.body, headers=headers)
 
     return serve

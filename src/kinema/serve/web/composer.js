@@ -60,9 +60,9 @@ function writePromptBox() {
 
 function buildModel() {
   parts.model = h("select", { on: { change: () => {
-    draft.set("model", parts.model.value === "embedded" ? undefined : parts.model.value);
+    draft.set("model", parts.model.value === usualModel() ? undefined : parts.model.value);
   } } });
-  for (const { id } of about.models) parts.model.append(h("option", { value: id, text: id === "embedded" ? "Embedded" : id }));
+  for (const { id } of about.models) parts.model.append(h("option", { value: id, title: id, text: id === "embedded" ? "Embedded" : id.split(/[\\/]/).at(-1) }));
   parts.size = h("select", { on: { change: chooseSize } });
   parts.width = h("input", { type: "number", min: 8, max: 16384, "aria-label": "Width in pixels", data: { param: "width" }, on: { change: writeSize } });
   parts.height = h("input", { type: "number", min: 8, max: 16384, "aria-label": "Height in pixels", data: { param: "height" }, on: { change: writeSize } });
@@ -70,6 +70,11 @@ function buildModel() {
   const size = field("Size", parts.size, { param: "size", span: "half" });
   size.append(parts.own);
   $("basic").append(field("Model", parts.model, { param: "model", span: "half" }), size);
+}
+
+/** What a shot without a model is made with: the first that the server offers. */
+function usualModel() {
+  return about.models[0]?.id ?? "embedded";
 }
 
 function chooseSize() {
@@ -169,7 +174,7 @@ function toggleLock() {
 
 export function show() {
   const { request, state } = draft;
-  const model = request.model ?? "embedded";
+  const model = request.model ?? usualModel();
   draft.card = about.models.find(({ id }) => id === model) ?? null;
   if (![...parts.model.options].some((option) => option.value === model)) parts.model.append(h("option", { value: model, text: model }));
   parts.model.value = model;
