@@ -266,7 +266,26 @@ def _svd() -> Any:
     )
 
 
+def _vace() -> Any:
+    import diffusers
+
+    from checkpoints import TRANSFORMER, VAE
+
+    transformer = diffusers.WanVACETransformer3DModel(
+        **TRANSFORMER, vace_layers=[0], vace_in_channels=2 * VAE["z_dim"] + 64
+    )
+    return diffusers.WanVACEPipeline(
+        transformer=_lively(transformer),
+        vae=_lively(diffusers.AutoencoderKLWan(**VAE)),
+        scheduler=diffusers.UniPCMultistepScheduler(
+            prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0
+        ),
+        **_text_parts(),
+    )
+
+
 KINDS = {
+    "vace": _vace,
     "ltx": lambda: _ltx("LTXPipeline"),
     "ltx-condition": lambda: _ltx("LTXConditionPipeline"),
     "cogvideo": lambda: _cogvideo("CogVideoXPipeline"),

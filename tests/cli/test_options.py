@@ -24,7 +24,7 @@ ELSEWHERE = {
     "loras": "--lora, --lora-high, --lora-low",
 }
 LORAS = {"lora", "lora_high", "lora_low"}
-PARTS = {"control_model", "control_strength"}
+PARTS = {"control_model", "control_mask", "control_strength"}
 
 
 def test_every_field_of_a_shot_is_reachable():
@@ -104,8 +104,8 @@ def test_a_control_is_said_in_three_options():
     assert control is not None
     assert (control.path, control.model) == ("edges.png", "./canny")
     assert control.strength.sample(9, 8)[4] == 0.5
-    with pytest.raises(ConfigError, match="belong together"):
-        ShotOptions(control="edges.png").given()
+    with pytest.raises(ConfigError, match="--control-model belongs to --control FILE"):
+        ShotOptions(control_model="./canny").given()
 
 
 def test_options_of_another_pipeline_are_read_as_in_a_shot_file():

@@ -193,7 +193,7 @@ def test_a_still_is_inpainted(loaded, media, tmp_path):
 @pytest.mark.parametrize(
     ("kind", "fields", "error", "message"),
     [
-        ("flux", {}, ConfigError, r"control is read by ControlNets of Stable Diffusion and SDXL, and"),
+        ("flux", {}, ConfigError, r"control is read by ControlNets of Stable Diffusion and SDXL"),
         (
             "sd",
             {"model": "{sdxl}"},
@@ -206,6 +206,8 @@ def test_a_still_is_inpainted(loaded, media, tmp_path):
             ModelError,
             r"is a 'UNet2DConditionModel'; kinema reads",
         ),
+        ("sd", {"model": None}, ConfigError, r"control needs a model that reads it for"),
+        ("sd", {"mask": "m.png"}, ConfigError, r"control.mask is for VACE; .* write redraw: \{mask: FILE\}"),
         ("sd", {"path": "no.png"}, kinema.KinemaError, r"no\.png"),
         ("sd", {"strength": "0:(1), 2:(9)"}, ConfigError, r"control.strength is 5 at frame 1"),
         ("sd", {"strength": 9}, ConfigError, r"control.strength=9 is out of range; write 0 to 4"),

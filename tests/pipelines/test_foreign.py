@@ -36,6 +36,14 @@ CALLS = {
 }
 
 
+SLOW = {"euler", "heun", "dpm++2m", "ddim", "ddpm", "lcm"}
+"""Solvers whose memory is like another's that is always tested."""
+
+
+def marked(values, name):
+    return pytest.param(*values, marks=[pytest.mark.slow] if name in SLOW else [])
+
+
 @pytest.fixture(scope="module")
 def loaded(foreign):
     models = {}
@@ -112,6 +120,7 @@ def picture(media, side, name="a"):
         ("cogvideo", "CogVideoXPipeline", {"negative": "dog"}, {"negative_prompt": "dog"}),
         ("cogvideo", "CogVideoXPipeline", {"frames": 1}, {"num_frames": 1}),
         ("hunyuan", "HunyuanVideoPipeline", {}, {}),
+        ("vace", "WanVACEPipeline", {"negative": "dog"}, {"negative_prompt": "dog"}),
         (
             "hunyuan",
             "HunyuanVideoPipeline",
@@ -195,7 +204,45 @@ def test_video_to_video_is_the_pipelines_own(loaded, media, kind, name):
     assert len(ours) == 9
 
 
-@pytest.mark.parametrize("solver", VP_SOLVERS)
+def test_vace_follows_a_clip_where_its_mask_is_open(loaded, media, tmp_path):
+    model = loaded("vace")
+    half = np.zeros((16, 16), np.uint8)
+    half[:, 8:] = 255
+    Image.fromarray(half).save(tmp_path / "mask.png")
+    control = {"path": str(media / "clip.mp4"), "mask": str(tmp_path / "mask.png"), "strength": 0.8}
+    given = {"control": control, "fps": 8, "keyframes": f"{media}/a.png@3"}
+    ours = frames_of("vace", model, **given)
+    clip = kinema.Clip.open(media / "clip.mp4").array()
+    video = [Image.fromarray(fit_image(frame, 16, 16)) for frame in clip]
+    mask = [Image.fromarray(half)] * 9
+    video[3], mask[3] = picture(media, 16), Image.new("L", (16, 16), 0)
+    call = {"video": video, "mask": mask, "conditioning_scale": 0.8, "negative_prompt": ""}
+    assert np.array_equal(ours, theirs("vace", model, "WanVACEPipeline", **call))
+    for change in ({"control": control | {"strength": 0.2}}, {"keyframes": f"{media}/b.png@3"}):
+        assert not np.array_equal(ours, frames_of("vace", model, **(given | change)))
+
+
+def test_vace_holds_pictures_anywhere_and_carries_clips_on(loaded, media):
+    model = loaded("vace")
+    ours = frames_of("vace", model, keyframes=[f"{media}/a.png@0", f"{media}/b.png@-1"], fps=8)
+    gray, open_, closed = (
+        Image.new("RGB", (16, 16), (128,) * 3),
+        *(Image.new("L", (16, 16), v) for v in (255, 0)),
+    )
+    video = [picture(media, 16, "a"), *[gray] * 7, picture(media, 16, "b")]
+    mask = [closed, *[open_] * 7, closed]
+    assert np.array_equal(ours, theirs("vace", model, "WanVACEPipeline", video=video, mask=mask))
+    clip = str(media / "clip.mp4")
+    longer = frames_of("vace", model, extend={"path": clip, "context": 2}, frames=4, size="32x32")
+    before = kinema.Clip.open(clip).array()
+    side = {"height": 32, "width": 32}
+    video = [*(Image.fromarray(f) for f in before[-5:]), *[gray.resize((32, 32))] * 4]
+    mask = [m.resize((32, 32)) for m in [*[closed] * 5, *[open_] * 4]]
+    expected = theirs("vace", model, "WanVACEPipeline", video=video, mask=mask, **side)
+    assert np.array_equal(longer[9:], expected[5:])
+
+
+@pytest.mark.parametrize("solver", [marked((solver,), solver) for solver in VP_SOLVERS])
 def test_solvers_are_diffusers_schedulers(loaded, solver):
     model = loaded("animatediff")
     name, options = VP_SOLVERS[solver]
@@ -257,6 +304,7 @@ def test_prompt_travel_is_the_pipelines_prompt_dict(loaded):
     assert np.array_equal(plain, frames_of("animatediff", model, negative="dog", frames=6))
 
 
+@pytest.mark.slow
 def test_a_clip_longer_than_the_model_is_made_in_windows(loaded):
     model = loaded("animatediff")
     fields = {"frames": 20, "windows": {"kind": "fuse", "length": 8, "overlap": 4}}
@@ -307,9 +355,10 @@ def cut_at(step):
 
 
 SOLVERS = [
-    ("ltx", None), ("ltx-condition", None), ("cogvideo", "ddim"), ("cogvideo", "dpm"), ("hunyuan", None),
-    ("mochi", None), ("svd", None), ("cogvideo-i2v", None),
-    *[("animatediff", solver) for solver in VP_SOLVERS],
+    ("ltx", None), ("ltx-condition", None), ("cogvideo", "dpm"), ("hunyuan", None), ("vace", None),
+    ("svd", None), *[marked(("animatediff", solver), solver) for solver in VP_SOLVERS],
+    pytest.param("mochi", None, marks=pytest.mark.slow),
+    pytest.param("cogvideo-i2v", None, marks=pytest.mark.slow),
 ]  # fmt: skip
 
 
@@ -346,6 +395,7 @@ def test_after_the_last_step_only_the_decoder_runs(loaded, tmp_path):
     assert later.kept == 0
 
 
+@pytest.mark.slow
 def test_video_to_video_goes_on_to_the_bit(loaded, media, tmp_path):
     model, source = loaded("cogvideo"), {"path": str(media / "clip.mp4"), "strength": 0.7}
     whole = frames_of("cogvideo", model, source=source, steps=5, solver="dpm")
@@ -392,7 +442,7 @@ def test_latents_that_are_not_finite_are_told_at_their_step(loaded):
 # Going on from a clip
 
 
-@pytest.mark.parametrize("kind", ["ltx", "svd", "ltx-condition"])
+@pytest.mark.parametrize("kind", ["ltx", pytest.param("svd", marks=pytest.mark.slow)])
 def test_a_clip_is_carried_on_from_its_last_frame(loaded, media, kind):
     model = loaded(kind)
     added = 8 if kind != "svd" else 3
@@ -513,6 +563,22 @@ def test_signatures_are_read_as_python_reads_them(name):
         ("svd", {"solver": "euler", "keyframes": "{a}"}, ConfigError, "unknown solver of .*checkpoint"),
         ("ltx", {"guidance": "0:(1), 8:(5)"}, ConfigError, r"guidance over frames is not carried by"),
         ("ltx", {"camera": "zoom in"}, ConfigError, r"camera is not carried by .*LTX-Video"),
+        ("ltx", {"control": {"path": "{clip}"}}, ConfigError, "control is read by Wan VACE and by"),
+        ("vace", {"control": {"path": "{clip}", "model": "x"}}, ConfigError, "reads its control itself"),
+        (
+            "vace",
+            {"control": {"path": "{clip}", "end": 0.5}},
+            ConfigError,
+            "control.start and control.end",
+        ),
+        (
+            "vace",
+            {"control": {"path": "{clip}", "strength": "0:(0), 8:(1)"}},
+            ConfigError,
+            "over frames",
+        ),
+        ("vace", {"keyframes": "{a}@3:0.5"}, ModelError, "cannot do keyframes below full strength"),
+        ("vace", {"source": "{clip}", "frames": None}, ModelError, "cannot do video to video"),
         ("ltx", {"loras": "x.safetensors"}, ConfigError, "loras is not carried by"),
         ("ltx", {"loop": True, "frames": 8}, ConfigError, "loop is not carried by"),
         ("ltx", {"windows": "fuse"}, ConfigError, "windows is not carried by"),
@@ -651,6 +717,7 @@ def test_nothing_heavy_is_imported_for_a_plan(foreign, media):
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+@pytest.mark.slow
 def test_low_precision_is_the_pipelines_own(foreign):
     model = kinema.load(str(foreign("cogvideo")), device="cpu", dtype="bfloat16")
     assert model.denoiser.dtype == torch.bfloat16

@@ -87,6 +87,10 @@ class ShotOptions:
         Text,
         _clip("--control", metavar="FILE", help="Picture or clip of edges, depth, ... that frames follow."),
     ] = None
+    control_mask: Annotated[
+        Text,
+        _clip("--control-mask", metavar="FILE", help="For VACE: white is made, black kept."),
+    ] = None
     control_model: Annotated[
         Text, _clip("--control-model", metavar="NAME", help="Folder or hub id of the ControlNet for it.")
     ] = None
@@ -226,12 +230,14 @@ class ShotOptions:
         return said
 
     def _control(self, said: dict[str, Any]) -> dict[str, Any]:
-        """The control's three options as one field."""
-        named = {"path": "control", "model": "control_model", "strength": "control_strength"}
-        found = {field: said.pop(name, None) for field, name in named.items()}
+        """The control's options as one field."""
+        parts = ("model", "mask", "strength")
+        found = {part: said.pop(f"control_{part}", None) for part in parts} | {
+            "path": said.pop("control", None)
+        }
         found = {field: value for field, value in found.items() if value is not None}
-        if found and not {"path", "model"} <= set(found):
-            raise ConfigError("--control FILE and --control-model NAME belong together; write both.")
+        if found and "path" not in found:
+            raise ConfigError(f"--control-{next(iter(found))} belongs to --control FILE; write both.")
         return {"control": found} if found else {}
 
     def _loras(self, said: dict[str, Any]) -> list[dict[str, Any]]:

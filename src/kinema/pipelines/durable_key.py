@@ -64,7 +64,9 @@ def plan_keys(job: Job, models: Mapping[str, AnyModel]) -> list[str]:
 
 def _control_weights(plan: Plan) -> dict[str, Any]:
     """Those of the network that reads the plan's control; nothing for a plan without one."""
-    return {} if plan.control is None else {"control": cached_hashes(part_folder(plan.control.model))}
+    if plan.control is None or plan.control.model is None:
+        return {}
+    return {"control": cached_hashes(part_folder(plan.control.model))}
 
 
 def _goes_on(plan: Plan) -> bool:

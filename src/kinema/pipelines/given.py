@@ -96,7 +96,7 @@ def _paths(shot: Shot) -> list[Path]:
     if shot.camera is not None and shot.camera.depth.path is not None:
         paths.append(Path(shot.camera.depth.path))
     if shot.control is not None:
-        paths.append(Path(shot.control.path))
+        paths += [Path(path) for path in (shot.control.path, shot.control.mask) if path is not None]
     if shot.redraw is not None:
         paths += [Path(path) for path in shot.redraw.files]
     if shot.audio is not None:

@@ -22,11 +22,17 @@ class Control(Settings):
     path: MediaPath = Field(
         title="Control", description="picture or clip of edges, depth, poses, ... as the network learned them"
     )
-    model: str = Field(
+    model: str | None = Field(
+        None,
         min_length=1,
         max_length=4096,
         title="Control model",
-        description="folder or hub id of the ControlNet that reads it",
+        description="folder or hub id of the ControlNet that reads it; none for VACE, which reads it itself",
+    )
+    mask: MediaPath | None = Field(
+        None,
+        title="Mask",
+        description="picture or clip, for VACE: white is made, black keeps what the control shows there",
     )
     strength: Schedule = Field(
         Schedule(1.0),

@@ -23,6 +23,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field, model_validator
 
 from kinema.core.errors import ConfigError, unknown_name
+from kinema.story.control import Control
 from kinema.story.files import read_values, write_values
 from kinema.story.settings import Settings
 from kinema.story.shot import Shot, parse_size
@@ -232,7 +233,7 @@ def _shot_with_paths(shot: Shot, change: Callable[[str], str]) -> Shot:
     if shot.redraw is not None:
         changes["redraw"] = shot.redraw.with_files(change)
     if shot.control is not None:
-        changes["control"] = shot.control.with_(path=change(shot.control.path))
+        changes["control"] = _with_control_files(shot.control, change)
     if shot.audio is not None:
         changes["audio"] = change(shot.audio)
     if shot.extend is not None and not shot.extend.previous:
@@ -241,7 +242,21 @@ def _shot_with_paths(shot: Shot, change: Callable[[str], str]) -> Shot:
         depth = shot.camera.depth.with_(path=change(shot.camera.depth.path))
         changes["camera"] = shot.camera.with_(depth=depth)
     if shot.model.startswith("."):
-        model = change(shot.model)
-        # without the dot, a folder in a folder reads as a hub id, owner/name
-        changes["model"] = model if Path(model).is_absolute() or model.startswith(".") else f"./{model}"
+        changes["model"] = _with_folder(shot.model, change)
     return shot.with_(**changes) if changes else shot
+
+
+def _with_folder(model: str, change: Callable[[str], str]) -> str:
+    """A model's folder, changed; without the dot, a folder in a folder reads as a hub id, owner/name."""
+    folder = change(model)
+    return folder if Path(folder).is_absolute() or folder.startswith(".") else f"./{folder}"
+
+
+def _with_control_files(control: Control, change: Callable[[str], str]) -> Control:
+    """A control with its paths, and that of its network's folder, changed."""
+    changes = {"path": change(control.path)}
+    if control.mask is not None:
+        changes["mask"] = change(control.mask)
+    if control.model is not None and control.model.startswith("."):
+        changes["model"] = _with_folder(control.model, change)
+    return control.with_(**changes)

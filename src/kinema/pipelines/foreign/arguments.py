@@ -2,30 +2,21 @@
 
 from __future__ import annotations
 
-from collections import deque
 from fractions import Fraction
 from typing import Any
 
-import numpy as np
 from PIL import Image
 
 from kinema.core.runtime import generator
 from kinema.io.clip import Clip
-from kinema.io.image import fit_image
 from kinema.models.text import join
 from kinema.pipelines.foreign.asked import takes
 from kinema.pipelines.foreign.families import Call, Role
+from kinema.pipelines.foreign.masked import last_frames, masked, shown_before
 from kinema.pipelines.foreign.model import ForeignModel
 from kinema.pipelines.image_engine_diffusers import enough_steps
 from kinema.pipelines.known import picture, source_frames
 from kinema.pipelines.plan import Plan, Prompts
-from kinema.story.shot import PREVIOUS
-
-
-def shown_before(plan: Plan) -> int:
-    """Frames at the beginning of what the pipeline makes that an earlier clip has shown already."""
-    g = plan.geometry
-    return 0 if plan.given.extend is None else 1 + g.time * (g.context - 1)
 
 
 def arguments(plan: Plan, model: ForeignModel, call: Call, previous: Clip | None) -> dict[str, Any]:
@@ -56,6 +47,7 @@ def arguments(plan: Plan, model: ForeignModel, call: Call, previous: Clip | None
     return {
         **given,
         **_conditions(plan, call, previous),
+        **masked(plan, model.family, call, previous),
         **dict(plan.options),
         "width": g.width,
         "height": g.height,
@@ -78,7 +70,7 @@ def _pictures(plan: Plan, call: Call, previous: Clip | None) -> dict[Role, Any]:
     if call.pictures != "first":
         return {}
     if plan.given.extend is not None:
-        return {"image": _last_frames(plan, previous)[-1]}
+        return {"image": last_frames(plan, previous)[-1]}
     return {"image": Image.fromarray(picture(plan.given.held[0], plan, previous))}
 
 
@@ -105,15 +97,5 @@ def _conditions(plan: Plan, call: Call, previous: Clip | None) -> dict[str, Any]
         for held in plan.given.held
     ]
     if plan.given.extend is not None:
-        found.append(LTXVideoCondition(video=_last_frames(plan, previous)))
+        found.append(LTXVideoCondition(video=last_frames(plan, previous)))
     return {"conditions": found} if found else {}
-
-
-def _last_frames(plan: Plan, previous: Clip | None) -> list[Image.Image]:
-    """The end of the clip that is carried on, as many frames as are shown again."""
-    g, extend = plan.geometry, plan.given.extend
-    assert extend is not None, "a plan that extends a clip"
-    clip = previous if extend == PREVIOUS else Clip.open(extend)
-    assert clip is not None, "a storyboard's first shot extends no other"
-    frames: deque[np.ndarray] = deque(clip, maxlen=shown_before(plan))
-    return [Image.fromarray(fit_image(frame, g.width, g.height, plan.given.fit)) for frame in frames]

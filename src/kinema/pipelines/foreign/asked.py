@@ -29,7 +29,7 @@ RAMP_ERROR = 1e-6
 OURS = frozenset(USUAL.values()) | {
     "width", "height", "num_inference_steps", "generator", "output_type", "return_dict", "latents",
     "num_videos_per_prompt", "frame_rate", "fps", "frame_index", "min_guidance_scale", "max_guidance_scale",
-    "denoise_strength", "prompt_2", "negative_prompt_2",
+    "denoise_strength", "prompt_2", "negative_prompt_2", "conditioning_scale",
 }  # fmt: skip
 
 
@@ -211,7 +211,7 @@ def _check_guidance(sampling: Sampling, card: ModelCard, family: Family) -> None
 
 
 def _check_context(shot: Shot, geometry: Geometry, call: Call, card: ModelCard) -> None:
-    if shot.extend is not None and geometry.context > 1 and call.pictures != "frames":
+    if shot.extend is not None and geometry.context > 1 and call.pictures not in ("frames", "masked"):
         raise GeometryError(
             f"context={geometry.context}: {card.id!r} goes on from the last frame alone; leave context out."
         )

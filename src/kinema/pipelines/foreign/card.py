@@ -35,6 +35,9 @@ STRIDES: Mapping[str, Callable[[Config], Stride]] = {
     "AutoencoderKLHunyuanVideo": lambda vae: Stride(
         vae["temporal_compression_ratio"], vae["spatial_compression_ratio"]
     ),
+    "AutoencoderKLWan": lambda vae: Stride(
+        vae.get("scale_factor_temporal", 4), vae.get("scale_factor_spatial", 8)
+    ),
     "AutoencoderKLMochi": lambda vae: Stride(6, 8),
     "AutoencoderKL": lambda vae: Stride(1, _levels(vae)),
     "AutoencoderKLTemporalDecoder": lambda vae: Stride(1, _levels(vae)),
@@ -51,6 +54,11 @@ def foreign_card(name: str, folder: Path, index: Mapping[str, Any]) -> ModelCard
     class_name = index.get("_class_name")
     if not isinstance(class_name, str) or class_name not in CLASSES:
         return None
+    if (index.get("transformer_2") or [None])[0] is not None:
+        raise ModelError(
+            f"model {name!r} is a {class_name!r} of two transformers; which kinema does not "
+            "run; use Wan 2.1 VACE."
+        )
     return _card(name, folder, class_name)
 
 
@@ -65,7 +73,7 @@ def _card(name: str, folder: Path, class_name: str) -> ModelCard:
         family="foreign",
         stride=stride,
         multiple=math.lcm(stride.space * family.multiple, family.divisor),
-        latent_channels=int(vae.get("latent_channels", 4)),
+        latent_channels=int(vae.get("latent_channels") or vae.get("z_dim", 4)),
         mechanism="none",
         modes=frozenset[Mode]().union(*(call.modes for call in family.calls[class_name])),
         defaults=_defaults(family, denoiser, stride),

@@ -58,14 +58,15 @@ class Call:
         module: below `diffusers.pipelines`.
         modes: what it serves, of `card.MODES`.
         names: arguments that are called otherwise than in `USUAL`.
-        pictures: how held pictures are told: not at all, as one first frame, or as conditions at frames.
+        pictures: how held pictures are told: not at all, as one first frame, as conditions at frames, or in
+            a clip with a mask that closes their frames.
     """
 
     name: str
     module: str
     modes: frozenset[Mode]
     names: Mapping[Role, str] = field(default_factory=dict)
-    pictures: Literal["none", "first", "frames"] = "none"
+    pictures: Literal["none", "first", "frames", "masked"] = "none"
 
     def argument(self, role: Role) -> str | None:
         """What the pipeline calls it."""
@@ -89,6 +90,8 @@ class Family:
         options: arguments without a number as default that may be given all the same.
         extra: what makes a negative prompt act, where guidance is an input of the network.
         travel: prompts may change over frames (FreeNoise), and clips may be longer than the model.
+        control: the argument that says how firmly a control clip is followed; empty where it reads none.
+        fine_vae: the VAE is kept in float32, whatever the precision.
     """
 
     title: str
@@ -109,6 +112,8 @@ class Family:
     options: tuple[str, ...] = ()
     extra: str = ""
     travel: bool = False
+    control: str = ""
+    fine_vae: bool = False
 
     @property
     def solver_names(self) -> tuple[str, ...]:
@@ -120,7 +125,8 @@ TEXT: frozenset[Mode] = frozenset({"text"})
 TEXT_OR_STILL: frozenset[Mode] = frozenset({"text", "image"})
 PICTURE: frozenset[Mode] = frozenset({"first", "extend"})
 CLIP: frozenset[Mode] = frozenset({"video"})
-PLACES: frozenset[Mode] = frozenset({"first", "last", "keyframes", "strength", "extend"})
+HELD: frozenset[Mode] = frozenset({"first", "last", "keyframes", "extend"})
+PLACES: frozenset[Mode] = HELD | {"strength"}
 
 _LTX_FPS: Mapping[Role, str] = {"fps": "frame_rate"}
 _LTX = (
@@ -273,6 +279,31 @@ FAMILIES: tuple[Family, ...] = (
         ramp=(1.0, 3.0),
         solvers={},
         options=("decode_chunk_size",),
+    ),
+    Family(
+        title="Wan VACE",
+        calls={
+            "WanVACEPipeline": (
+                Call(
+                    name="WanVACEPipeline",
+                    module="wan.pipeline_wan_vace",
+                    modes=TEXT_OR_STILL | HELD,
+                    pictures="masked",
+                ),
+            )
+        },
+        denoiser="transformer",
+        multiple=2,
+        divisor=16,
+        size=(832, 480),
+        frames=81,
+        fps="16",
+        steps=50,
+        guidance=5.0,
+        solvers={},
+        shift="flow_shift",
+        control="conditioning_scale",
+        fine_vae=True,
     ),
 )
 

@@ -84,6 +84,8 @@ class ForeignModel:
         """Move it, in place."""
         self.device, self.dtype = device or self.device, dtype or self.dtype
         self.pipe.to(device=self.device, dtype=self.dtype)
+        if self.family.fine_vae:
+            self.pipe.vae.to(torch.float32)
         return self
 
 
@@ -103,7 +105,7 @@ def load_foreign_model(
     for part in _weighted(folder):
         require_safetensors(folder / part)
     name = card.transformer["_class_name"]
-    options = {"dtype": precision, "use_safetensors": True, "local_files_only": True}
+    options: dict[str, Any] = {"dtype": precision, "use_safetensors": True, "local_files_only": True}
     try:
         with loading_quietly():
             adapter = _adapter(card, options)
@@ -114,7 +116,10 @@ def load_foreign_model(
     if adapter:
         pipe.scheduler = diffusers.DDIMScheduler.from_config(pipe.scheduler.config, **ADAPTED)
     pipe.set_progress_bar_config(disable=True)
-    return ForeignModel(card, pipe.to(where), where, precision)
+    model = ForeignModel(card, pipe.to(where), where, precision)
+    if model.family.fine_vae:
+        pipe.vae.to(torch.float32)
+    return model
 
 
 def _weighted(folder: Path) -> list[str]:

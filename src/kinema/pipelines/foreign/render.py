@@ -17,8 +17,9 @@ from torch import Tensor
 from kinema.core.contracts import OnProgress, Progress
 from kinema.core.errors import NumericError
 from kinema.io.clip import Clip
-from kinema.pipelines.foreign.arguments import arguments, shown_before
+from kinema.pipelines.foreign.arguments import arguments
 from kinema.pipelines.foreign.asked import call_of
+from kinema.pipelines.foreign.masked import shown_before
 from kinema.pipelines.foreign.model import ForeignModel
 from kinema.pipelines.foreign.steps import watched
 from kinema.pipelines.foreign.travel import travelling
@@ -51,9 +52,9 @@ def render_plan(
     pipe = model.pipeline(call, plan.sampling.solver, shift)
     given = arguments(plan, model, call, previous)
     with (
-        torch.inference_mode(),
         travelling(pipe, plan) as instead,
         watched(pipe, model.denoiser, given["generator"], on_progress, memory),
+        torch.inference_mode(),
     ):
         out = pipe(**{**given, **instead})
     frames_FCHW: Tensor = out.frames[0]
