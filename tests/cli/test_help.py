@@ -10,7 +10,7 @@ import pytest
 import kinema.cli
 
 MAKE = ("generate", "animate", "keyframes", "travel", "restyle", "extend", "render")
-LOOK = ("preview", "plan", "inspect", "schema", "models", "import", "doctor")
+LOOK = ("preview", "plan", "inspect", "schema", "models", "import", "calibrate", "doctor")
 HEAVY = ("torch", "diffusers", "transformers", "rich", "tqdm", "numpy", "PIL")
 
 

@@ -22,6 +22,7 @@ ELSEWHERE = {
     "transition": "a shot file; only there is a shot before",
     "sound": "a shot file",
     "loras": "--lora, --lora-high, --lora-low",
+    "shortcuts": "a shot file; --speed fills it in",
 }
 LORAS = {"lora", "lora_high", "lora_low"}
 PARTS = {"control_model", "control_mask", "control_strength"}

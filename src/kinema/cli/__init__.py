@@ -71,7 +71,7 @@ def run(arguments: list[str] | None) -> int:
 
 @cache
 def _program() -> typer.Typer:
-    from kinema.cli import bring, doctor, evaluate, interpolate, look, lora, make, resume, serve
+    from kinema.cli import bring, calibrate, doctor, evaluate, interpolate, look, lora, make, resume, serve
     from kinema.cli.help import PLAIN, VerbGroup
 
     program = typer.Typer(
@@ -82,7 +82,7 @@ def _program() -> typer.Typer:
         context_settings=PLAIN,
     )
     program.callback(invoke_without_command=True)(_root)
-    for verbs in (make, interpolate, resume, look, lora, bring, evaluate, serve, doctor):
+    for verbs in (make, interpolate, resume, look, lora, bring, evaluate, serve, doctor, calibrate):
         verbs.register(program)
     return program
 

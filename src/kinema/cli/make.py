@@ -357,17 +357,19 @@ def finish(
     from kinema.pipelines.durable_open import StateOptions
     from kinema.pipelines.durable_pace import Every
     from kinema.pipelines.run import write
+    from kinema.pipelines.stopwatch import Stopwatch
 
     every = Every.parse(output.checkpoint_every)
     state = StateOptions(folder=output.state_dir, every=every, off=output.no_state, only=only)
     with Interrupts(report, quiet=output.quiet) as interrupts:
+        watch = Stopwatch(interrupts)
         try:
             pace = write(
                 job,
                 path,
                 request=request,
                 state=state,
-                on_progress=interrupts,
+                on_progress=watch,
                 keep_record=not output.no_record,
                 live=output.live,
                 memory=output.memory,
@@ -386,7 +388,9 @@ def finish(
                 raise type(error)(f"{error} Go on with: kinema resume {_resumable(state, path)}") from error
             raise
     cost = {} if pace is None else {"checkpoints": pace.count, "checkpoint_seconds": round(pace.spent, 4)}
-    report.done(f"{path}  {_summary(job)}", path=str(path), seed=job.seed, **_facts(job), **cost)
+    cut = any(plan.sampling.shortcuts is not None for plan in job.plans)
+    facts = {"seed": job.seed, **_facts(job), **cost, "seconds": report.timed(watch.seconds, said=cut)}
+    report.done(f"{path}  {_summary(job)}", path=str(path), **facts)
 
 
 def _way_on(state: StateOptions, path: Path) -> str:

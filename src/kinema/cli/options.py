@@ -166,6 +166,12 @@ class ShotOptions:
     shift: Annotated[
         Text, _sampling("--shift", metavar="X", help="Above 1: more of the steps at high noise.")
     ] = None
+    speed: Annotated[
+        Text,
+        _sampling(
+            "--speed", metavar="TIER", help="exact (default), near or fast: sooner, by what was measured."
+        ),
+    ] = None
     match: Annotated[
         Text,
         _sampling(

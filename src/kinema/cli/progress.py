@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Any
 
@@ -73,6 +74,13 @@ class Reporter:
         elif not self.quiet:
             self._close()
             print(f"note: {text}", file=sys.stderr, flush=True)
+
+    def timed(self, seconds: Mapping[Phase, float], *, said: bool) -> dict[str, float]:
+        """Where the time went, for `done`; in a note for a person where it is to be `said`."""
+        if said and not self.json:
+            parts = ", ".join(f"{WORDS[phase]} {spent:.1f}" for phase, spent in seconds.items())
+            self.note(f"seconds: {parts}.")
+        return {phase: round(spent, 3) for phase, spent in seconds.items()}
 
     def done(self, text: str, **data: Any) -> None:
         """The result: `text` for a person, `data` for a program."""

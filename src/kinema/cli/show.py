@@ -83,6 +83,7 @@ def lines(plan: Plan, card: ModelCard) -> list[str]:
         row("latents", f"{g.latent_frames} frames of {g.rows}x{g.columns}{_context(g.context)}"),
         *windows(plan),
         row("sampling", f"{s.steps} steps of {s.solver}, grid {s.grid}, shift {s.shift:g}, seed {s.seed}"),
+        *quicker(plan),
         *drawing(plan),
         *tracks(plan),
         *(row("note", note) for note in plan.notes),
@@ -109,6 +110,18 @@ def windows(plan: Plan) -> list[str]:
     found += [row("", bars(shares, 1, cell)) for shares in shown[:MOST_WINDOWS]]
     more = len(shown) - MOST_WINDOWS
     return found + ([row("", f"and {more} more")] if more > 0 else [])
+
+
+def quicker(plan: Plan) -> list[str]:
+    """What is left out, step by step: both sides computed, one, or none."""
+    cuts = plan.sampling.shortcuts
+    if cuts is None or not cuts.acts:
+        return []
+    skipped, reused = cuts.skipped(plan.sampling.steps), set(cuts.reuse)
+    steps = [0 if j in skipped else 1 if j in reused else 2 for j in range(plan.sampling.steps)]
+    name = plan.tier.name if plan.tier is not None else "shortcuts"
+    more = f"; first block {cuts.threshold:g}" if cuts.cache == "first-block" else ""
+    return [row("speed", f"{bars(steps, 2, 1)}  {name}: both sides, one, or none in each step{more}")]
 
 
 def drawing(plan: Plan) -> list[str]:

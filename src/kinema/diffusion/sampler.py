@@ -7,8 +7,8 @@ asks.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -31,12 +31,14 @@ class SamplerState:
         x_BCTYX: the latents before it.
         solver: the solver's own memory.
         clean_BCTYX: the guess of the clean latents that the step before was made with; for previews only.
+        carried: what wrappers around the network remember (`carry.Carry`); whoever made them adds it.
     """
 
     index: int
     x_BCTYX: Tensor
     solver: State
     clean_BCTYX: Tensor | None = None
+    carried: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 @torch.inference_mode()

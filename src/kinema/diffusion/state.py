@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from kinema.core.errors import ConfigError
+from kinema.diffusion.carry import Carry
 from kinema.diffusion.sampler import SamplerState
 from kinema.diffusion.solver import Solver
 
@@ -24,7 +25,8 @@ def pack(state: SamplerState, solver: Solver[Any]) -> tuple[dict[str, Tensor], d
     # Levels and counters stay on the CPU wherever the latents are.
     host = [name for name, tensor in memory.items() if tensor.device.type == "cpu"]
     facts = {"index": state.index, "solver": repr(solver), "host": host}
-    return {"x": state.x_BCTYX, **memory}, facts
+    carried = {f"carried.{name}": tensor for name, tensor in state.carried.items()}
+    return {"x": state.x_BCTYX, **memory, **carried}, facts
 
 
 def unpack(
@@ -52,4 +54,11 @@ def unpack(
         for name, tensor in tensors.items()
         if name.startswith("solver.")
     }
-    return SamplerState(int(facts["index"]), tensors["x"].to(device), solver.restore(memory))
+    carried = {
+        name.removeprefix("carried."): tensor
+        for name, tensor in tensors.items()
+        if name.startswith("carried.")
+    }
+    x_BCTYX = tensors["x"].to(device)
+    carry = Carry.of(carried, device)
+    return SamplerState(int(facts["index"]), x_BCTYX, solver.restore(memory), carried=carry.tensors)

@@ -20,6 +20,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any
 
 import torch
@@ -306,6 +307,10 @@ class VideoDiT(nn.Module):
             assert isinstance(block, Block)
             yield block
 
+    def blocks_of(self, part: range) -> Iterator[Block]:
+        """Some of the blocks, in order."""
+        return islice(self.each_block(), part.start, part.stop)
+
     def prepare(self, conditioning: Conditioning) -> Context:
         """Run everything that depends on the prompts alone; once per clip."""
         K = conditioning.states_BKLD.shape[1]
@@ -352,9 +357,12 @@ class VideoDiT(nn.Module):
             return repeat(pooled[:, 0], "B D -> B T D", T=frames)
         return torch.einsum("btk,bkd->btd", context.weights_BTK.type_as(pooled), pooled)
 
-    def trunk(self, x_BND: Tensor, tokens: Tokens, context: Context) -> Tensor:
-        """All blocks."""
-        for index, block in enumerate(self.blocks):
+    def trunk(
+        self, x_BND: Tensor, tokens: Tokens, context: Context, first: int = 0, last: int | None = None
+    ) -> Tensor:
+        """All blocks, or those from `first` to before `last`."""
+        part = range(*slice(first, last).indices(len(self.blocks)))
+        for index, block in zip(part, self.blocks_of(part), strict=True):
             x_BND = block(x_BND, tokens, context.of_block(index))
         return x_BND
 

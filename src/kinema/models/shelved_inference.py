@@ -70,12 +70,16 @@ class ShelvedInference:
 
     def several(self, x_BCTYX: Tensor, timestep_BT: Tensor, contexts: Sequence[Any]) -> tuple[Tensor, ...]:
         """One velocity for each context."""
+        return self.ready().several(x_BCTYX, timestep_BT, contexts)
+
+    def ready(self) -> InferenceDiT:
+        """The transformer with its matrices, or with those that are not streamed."""
         self._dit.take_steps()
         if self._fast is None:
             kind = StreamedInference if self._dit.streamed else InferenceDiT
             with torch.inference_mode(False), torch.no_grad():
                 self._fast = kind(self._dit, **self._options)
-        return self._fast.several(x_BCTYX, timestep_BT, contexts)
+        return self._fast
 
     def drop(self) -> None:
         """Hold no weights any more."""

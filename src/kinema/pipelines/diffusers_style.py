@@ -13,6 +13,7 @@ from __future__ import annotations
 import logging
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -328,7 +329,7 @@ class _Watch(NamedTuple):
             returned = self.callback(self.pipe, step, timestep, shown) or {}
             latents = returned.get("latents", state.x_BCTYX)
             if self.pipe.interrupt or latents is not state.x_BCTYX:
-                raise _Turn(SamplerState(state.index, latents.to(state.x_BCTYX), state.solver))
+                raise _Turn(replace(state, x_BCTYX=latents.to(state.x_BCTYX)))
 
         return call
 

@@ -14,7 +14,8 @@ from pathlib import Path
 from kinema.diffusion.coverage import views
 from kinema.pipelines.card import ModelCard
 from kinema.pipelines.frame_by_frame_cost import drawn_forwards
-from kinema.pipelines.plan import Plan, Prompts
+from kinema.pipelines.plan import Plan, Prompts, Sampling
+from kinema.pipelines.speed.calibration import forwards
 
 EFFICIENCY = 0.5  # share of a large product's rate that whole forwards reach; measured 0.4 to 0.8 on CPUs
 LIVE_TENSORS = 10  # token-sized tensors alive at once in a block, fp32 copies for the norms included
@@ -69,7 +70,15 @@ def _forwards(plan: Plan) -> int:
     calls = sum(_prompts(plan.prompts, frames, plan) for frames in seen)
     if any(scale != 1 for scale in s.guidance):
         calls += sum(_prompts(plan.negatives, frames, plan) for frames in seen)
-    return calls * (2 if s.solver == "heun" else 1)
+    return round(calls * kept_share(s)) * (2 if s.solver == "heun" else 1)
+
+
+def kept_share(sampling: Sampling) -> float:
+    """The share of an exact run's forwards that shortcuts leave, as far as it is known ahead."""
+    cuts, guided = sampling.shortcuts, any(scale != 1 for scale in sampling.guidance)
+    if cuts is None:
+        return 1.0
+    return forwards(cuts, sampling.steps, guided=guided) / ((1 + guided) * sampling.steps)
 
 
 def _prompts(side: Prompts, frames: tuple[int, ...], plan: Plan) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from typing import Any
@@ -23,6 +23,9 @@ from kinema.pipelines.conditioning import Conditions
 from kinema.pipelines.model import Model
 from kinema.pipelines.plan import Sampling
 from kinema.pipelines.texts import Branch
+
+Forwards = Callable[[Tensor, Tensor, Mapping[str, Any]], Sequence[Tensor]]
+"""Velocities at latents and timesteps under texts by name, in their order."""
 
 COMPILED_POSITIONS = 2_000_000
 """Latent positions over all forwards of a run from which compiling, half a minute, is worth its while."""
@@ -46,14 +49,23 @@ class Network:
 
     def __call__(self, x_BCTYX: Tensor, step: Step, names: tuple[str, ...], /) -> Mapping[str, Tensor]:
         """One float32 velocity for each name."""
+        return self.ask(
+            x_BCTYX, step, names, lambda x, time, texts: self.fast.several(x, time, [*texts.values()])
+        )
+
+    def ask(
+        self, x_BCTYX: Tensor, step: Step, names: tuple[str, ...], forwards: Forwards
+    ) -> Mapping[str, Tensor]:
+        """The same by way of `forwards`, which is given every text under a name of its own."""
         channels, time_BT = self.conditions.channels_BCTYX, self.times(step).to(x_BCTYX.device)
         given = x_BCTYX if channels is None else torch.cat([x_BCTYX, channels], dim=1)
         sides = {COND: self.conditions.positive, UNCOND: self.conditions.negative}
-        branches = [sides[name] for name in names]
-        asked = [_asked(branch) for branch in branches]
-        found = iter(self.fast.several(given, time_BT, [context for part in asked for _, context in part]))
+        asked = [_asked(sides[name]) for name in names]
+        pairs = zip(names, asked, strict=True)
+        texts = {f"{name}.{k}": context for name, part in pairs for k, _, context in part}
+        found = iter(forwards(given, time_BT, texts))
         return {
-            name: _mixed([(share_T, next(found)) for share_T, _ in part])
+            name: _mixed([(share_T, next(found)) for _, share_T, _ in part])
             for name, part in zip(names, asked, strict=True)
         }
 
@@ -63,12 +75,12 @@ class Network:
         return timesteps(step.sigma_BT, s.steps, s.shift, s.grid).float()
 
 
-def _asked(branch: Branch) -> list[tuple[Tensor | None, Any]]:
-    """A side's contexts, each with its share of the latent frames; those without any are left out."""
+def _asked(branch: Branch) -> list[tuple[int, Tensor | None, Any]]:
+    """A side's contexts by number, each with its share of the latent frames; those without are left out."""
     if branch.shares_TK is None:
-        return [(None, branch.contexts[0])]
+        return [(0, None, branch.contexts[0])]
     pairs = zip(branch.shares_TK.unbind(dim=1), branch.contexts, strict=True)
-    return [(share_T, context) for share_T, context in pairs if bool((share_T > 0).any())]
+    return [(k, share_T, context) for k, (share_T, context) in enumerate(pairs) if bool((share_T > 0).any())]
 
 
 def _mixed(parts: list[tuple[Tensor | None, Tensor]]) -> Tensor:

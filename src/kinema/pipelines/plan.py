@@ -39,10 +39,12 @@ from kinema.pipelines.image_cards import check_image_prompts, check_image_shot, 
 from kinema.pipelines.listening import settle
 from kinema.pipelines.loras import PlannedLora, plan_loras
 from kinema.pipelines.match import matched
+from kinema.pipelines.speed.tiers import Tier, tiered
 from kinema.pipelines.windows import Cover, plan_windows, refuse_windows
 from kinema.story.own_options import Options
 from kinema.story.prompts import both_sides
 from kinema.story.redraw import Mode
+from kinema.story.shortcuts import Shortcuts
 from kinema.story.shot import Shot
 from kinema.story.tracks import PromptTrack, Schedule
 from kinema.story.window import sample_around, turn_back
@@ -71,6 +73,7 @@ class Sampling:
         method, rescale, interval: of the guidance.
         blend: how prompts mix inside a frame.
         noise: `frames`, where each latent frame has its own, or `clip`, drawn at once as other programs do.
+        shortcuts: what is not computed in every step; None for an exact run.
     """
 
     seed: int
@@ -86,6 +89,7 @@ class Sampling:
     guidance_low: tuple[float, ...] | None = None
     boundary: float | None = None
     noise: Literal["frames", "clip"] = "frames"
+    shortcuts: Shortcuts | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -109,6 +113,7 @@ class Plan:
         options: arguments of another pipeline of diffusers, by its own names.
         weights: how the transformer's matrices are kept: full, fp8 or int8.
         control: pictures that the frames follow; None where the shot has none.
+        tier: what is done in place of the exact run; None for that.
     """
 
     model: str
@@ -129,6 +134,7 @@ class Plan:
     options: Options = ()
     weights: str = "full"
     control: ControlPlan | None = None
+    tier: Tier | None = None
 
     @property
     def mode(self) -> Mode:
@@ -138,7 +144,11 @@ class Plan:
     @property
     def digest(self) -> str:
         """sha256 over the request and the content of the files it names; of the model, its name only."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True, default=_as_json).encode()).hexdigest()
+
+
+def _as_json(settings: Shortcuts) -> dict[str, Any]:
+    return settings.to_mapping(all_fields=True)
 
 
 def make_plan(shot: Shot, card: ModelCard, after: Geometry | None = None, begin: float = 0.0) -> Plan:
@@ -157,7 +167,8 @@ def make_plan(shot: Shot, card: ModelCard, after: Geometry | None = None, begin:
         MediaError: a picture, a clip or a sound that cannot be read.
     """
     equal = matched(shot, card)
-    shot, card = equal.shot, equal.card
+    quick = tiered(equal.shot, equal.card)
+    shot, card = quick.shot, equal.card
     if by_frames := is_frame_by_frame(shot, card):
         refuse_windows(shot)
         card = one_frame_card(shot, card)
@@ -187,6 +198,7 @@ def make_plan(shot: Shot, card: ModelCard, after: Geometry | None = None, begin:
         dtype=shot.dtype,
         notes=(
             *equal.notes,
+            *quick.notes,
             *geometry.notes,
             *heard,
             *notes,
@@ -203,6 +215,7 @@ def make_plan(shot: Shot, card: ModelCard, after: Geometry | None = None, begin:
         begin=begin,
         options=options,
         control=plan_control(shot, card, geometry, seed),
+        tier=quick.tier,
     )
 
 
@@ -307,6 +320,7 @@ def _sampling(shot: Shot, card: ModelCard, geometry: Geometry, seed: int) -> Sam
         guidance_low=low,
         boundary=card.boundary,
         noise="frames" if shot.match is None else "clip",
+        shortcuts=shot.shortcuts,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from kinema.pipelines.estimate import Estimate
@@ -28,6 +29,7 @@ def facts(plan: Plan, cost: Estimate, rate: float) -> dict[str, Any]:
         "latent_frames": g.latent_frames,
         "first_frames": g.group_starts(),
         "windows": _windows(plan),
+        "tier": None if plan.tier is None else asdict(plan.tier),
         "tokens": cost.tokens,
         "forwards": cost.forwards,
         "operations": cost.operations,

@@ -18,9 +18,12 @@ from torch import Tensor
 
 from kinema.core.contracts import OnProgress, Progress
 from kinema.core.errors import NumericError
+from kinema.diffusion.cache import CacheRule, StepCache
+from kinema.diffusion.carry import Carry
 from kinema.diffusion.flow import timesteps
 from kinema.diffusion.guard import Guarded
-from kinema.diffusion.guidance import AdaptiveProjected, CFGZero, ClassifierFree, Guided
+from kinema.diffusion.guidance import AdaptiveProjected, CFGZero, ClassifierFree, Guidance, Guided
+from kinema.diffusion.reuse import Reused
 from kinema.diffusion.sampler import SamplerState, sample
 from kinema.diffusion.solvers import solver
 from kinema.diffusion.state import pack, unpack
@@ -28,12 +31,14 @@ from kinema.diffusion.step import FrameNoise, Step, Velocity
 from kinema.diffusion.windows import Windowed, staggered
 from kinema.io.clip import Clip
 from kinema.models.careful import careful, finite
+from kinema.pipelines.cached import CachedNetwork
 from kinema.pipelines.conditioning import Conditions, condition
 from kinema.pipelines.memory import FORGETFUL, Memory, Snapshot
 from kinema.pipelines.model import Model, VideoVAE
 from kinema.pipelines.network import CarefulNetwork, Network, ready
 from kinema.pipelines.plan import Plan, Sampling
 from kinema.pipelines.worn import Frames, worn
+from kinema.story.shortcuts import FINAL, WARMUP, Shortcuts
 
 SAMPLER, LATENTS = "sampler", "latents"
 """Names under which a plan's memory has the state between two steps, and the finished latents."""
@@ -178,19 +183,38 @@ def denoise(
     """
     context = 0 if conditions.tail is None else conditions.tail.held
     table_SBT = conditions.table_SBT
-    frames = Frames()
+    frames, carry = Frames(), Carry({} if state is None else dict(state.carried))
+
+    def keep(after: SamplerState) -> None:
+        assert on_state is not None
+        on_state(replace(after, carried=dict(carry.tensors)))
+
     with worn(model.dit, plan.loras, context=context, frames=frames):
-        return sample(
-            guided(plan, model, conditions, context, frames, _teller(on_progress)),
+        x_BCTYX = sample(
+            guided(plan, model, conditions, context, frames, _teller(on_progress), carry),
             conditions.start_BCTYX if state is None else state.x_BCTYX,
             table_SBT if plan.windows is None else staggered(table_SBT, plan.windows),
             solver(plan.sampling.solver),
             noise=FrameNoise(plan.sampling.seed, first=plan.geometry.first - context),
             on_step=on_progress,
-            on_state=on_state,
+            on_state=None if on_state is None else keep,
             start=0 if state is None else state.index,
             state=None if state is None else state.solver,
         )
+    if (text := _left_out(plan, carry)) is not None:
+        on_progress(Progress("denoise", len(table_SBT) - 1, len(table_SBT) - 1, note=text))
+    return x_BCTYX
+
+
+def _left_out(plan: Plan, carry: Carry) -> str | None:
+    """What was done in place of an exact run; None for that."""
+    if plan.sampling.shortcuts is None or not plan.sampling.shortcuts.acts:
+        return None
+    possible, cached, reused = carry.counts
+    return (
+        f"{possible - cached - reused} of {possible} forwards were run: {cached} were carried on from "
+        f"earlier steps, and {reused} times guidance was reused."
+    )
 
 
 def _teller(on_progress: OnProgress) -> Callable[[Step, str], None]:
@@ -207,28 +231,56 @@ def guided(
     context: int,
     frames: Frames,
     told: Callable[[Step, str], None],
+    carry: Carry,
 ) -> Velocity:
     """The guided network: on the whole clip, or on windows of it, whose frames the LoRAs are told."""
     fast = ready(model, conditions, plan.sampling)
     network = Network(model.dit, conditions, plan.sampling, fast)
-    rule = guidance(plan.sampling, conditions.table_SBT, context)
+    rule, shortcuts = guidance(plan.sampling, conditions.table_SBT, context), plan.sampling.shortcuts
     if plan.windows is None:
-        return Guided(guarded(network, told), rule)
+        return Guided(guarded(network, told, shortcuts, carry), reused(rule, shortcuts, carry))
 
     @cache
     def view(places: tuple[int, ...]) -> Velocity:
-        at = list(places)
+        at, name = list(places), "-".join(map(str, places))
         scale = torch.as_tensor(rule.scale)[..., at]
-        part = guarded(replace(network, conditions=conditions.at(at)), told)
-        window = Guided(part, replace(rule, scale=scale))
+        part = replace(network, conditions=conditions.at(at))
+        window = Guided(
+            guarded(part, told, shortcuts, carry, name),
+            reused(replace(rule, scale=scale), shortcuts, carry, name),
+        )
         return frames.shown(at, window)
 
     return Windowed(view, plan.windows)
 
 
-def guarded(network: Network, told: Callable[[Step, str], None]) -> Guarded:
-    """The network, whose predictions are computed again in float32 where they are not finite."""
-    return Guarded(network, CarefulNetwork(network), told)
+def guarded(
+    network: Network,
+    told: Callable[[Step, str], None],
+    shortcuts: Shortcuts | None = None,
+    carry: Carry | None = None,
+    window: str = "whole",
+) -> Guarded:
+    """The network behind its cache; predictions are computed again in float32 where they are not finite."""
+    if shortcuts is None or shortcuts.cache == "off":
+        return Guarded(network, CarefulNetwork(network), told)
+    rule = CacheRule(
+        kind=shortcuts.cache,
+        skips=frozenset(shortcuts.skip),
+        threshold=shortcuts.threshold,
+        order=shortcuts.order,
+        warmup=WARMUP,
+        final=FINAL,
+    )
+    assert carry is not None, "a cache remembers"
+    return Guarded(CachedNetwork(network, StepCache(rule, carry), window), CarefulNetwork(network), told)
+
+
+def reused(rule: Guidance, shortcuts: Shortcuts | None, carry: Carry, window: str = "whole") -> Guidance:
+    """The guidance, of which some steps take the difference from before."""
+    if shortcuts is None or not shortcuts.acts:
+        return rule
+    return Reused(rule, frozenset(shortcuts.reuse), carry, window)
 
 
 def guidance(sampling: Sampling, table_SBT: Tensor, context: int = 0) -> ClassifierFree:

@@ -30,6 +30,7 @@ from kinema.story.positions import FramePosition
 from kinema.story.post import Interpolate
 from kinema.story.redraw import Mode, Redraw
 from kinema.story.settings import Settings
+from kinema.story.shortcuts import Shortcuts, Speed
 from kinema.story.sound import Sound
 from kinema.story.timing import FrameRate
 from kinema.story.tracks import Dialect, PromptTrack, Schedule, reading
@@ -268,6 +269,14 @@ class Shot(Settings):
     )
     length_fit: bool = Field(
         False, title="Fit length", description="render up to the next length the model can do, then trim"
+    )
+    speed: Speed = Field(
+        "exact",
+        title="Speed",
+        description="exact; near: at least 35 dB from it; fast: farther, as measured on the model",
+    )
+    shortcuts: Shortcuts | None = Field(
+        None, title="Shortcuts", description="what is not computed in every step; speed fills this in"
     )
     match: Literal["wan", "diffusers"] | None = Field(
         None, title="Match", description="the program whose defaults, rounding and noise a Wan model has"
