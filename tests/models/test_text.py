@@ -380,3 +380,59 @@ def test_missing_tokenizer_is_named(wan_folder, tmp_path):
     (tmp_path / "tokenizer" / "tokenizer_config.json").unlink()
     with pytest.raises(ModelError, match=r"lacks tokenizer_config\.json"):
         CheckpointTextEncoder.from_folder(tmp_path)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_umt5_is_that_of_transformers_in_every_precision(wan_folder, dtype):
+    from transformers import UMT5EncoderModel
+
+    from kinema.models.umt5 import UMT5Encoder
+
+    theirs = UMT5EncoderModel.from_pretrained(wan_folder / "text_encoder", dtype=dtype).eval()
+    ours = UMT5Encoder.from_folder(wan_folder / "text_encoder", dtype)
+    ids_KL = torch.randint(0, ours.config.vocab_size, (2, 200), generator=torch.Generator().manual_seed(0))
+    mask_KL = torch.ones_like(ids_KL)
+    mask_KL[1, 150:] = 0
+    with torch.no_grad():
+        expected = theirs(ids_KL, attention_mask=mask_KL).last_hidden_state.float()
+        found = ours(ids_KL, attention_mask=mask_KL).last_hidden_state.float()
+    bound = {torch.float32: 1e-5, torch.bfloat16: 5e-2, torch.float16: 5e-3}[dtype]
+    assert ((found - expected) * mask_KL[..., None]).abs().max() <= bound * expected.abs().max()
+
+
+def test_distances_have_the_buckets_of_transformers():
+    from transformers import UMT5Config
+    from transformers.models.umt5.modeling_umt5 import UMT5Attention
+
+    from kinema.models.umt5 import bucket
+
+    theirs = UMT5Attention(UMT5Config(d_model=8, d_kv=4, num_heads=2), has_relative_attention_bias=True)
+    place = torch.arange(300)
+    expected = theirs._relative_position_bucket(place[None] - place[:, None])
+    assert torch.equal(bucket(300, 32, 128), expected)
+
+
+@pytest.mark.parametrize(
+    "text", ["a red fox in the snow", "", "  two  spaces \n", "ünïcode ✨ 漢字", "</s> a <pad>", "x" * 300]
+)
+def test_the_tokenizer_is_that_of_transformers(wan_folder, wan, text):
+    from transformers import AutoTokenizer
+
+    from kinema.models.tokenizer import JsonTokenizer
+
+    assert isinstance(wan.tokenizer, JsonTokenizer)
+    theirs = AutoTokenizer.from_pretrained(wan_folder / "tokenizer")
+    for special in (True, False):
+        expected = theirs(text, return_offsets_mapping=True, add_special_tokens=special)
+        found = wan.tokenizer(text, return_offsets_mapping=True, add_special_tokens=special)
+        assert found["input_ids"] == expected["input_ids"]
+        assert found["offset_mapping"] == expected["offset_mapping"]
+    assert wan.tokenizer.pad_token_id == theirs.pad_token_id
+
+
+def test_a_checkpoint_is_loaded_without_transformers(wan_folder):
+    code = (
+        "import sys; from kinema.models.text import CheckpointTextEncoder as C;"
+        f"C.from_folder({str(wan_folder)!r}).encode(['a fox']); sys.exit('transformers' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -41,7 +41,10 @@ from kinema.models.layers import (
     sinusoids,
 )
 
-__all__ = ["Conditioning", "Context", "VideoDiT", "VideoDiTConfig", "rotate"]
+# Tables and the time embedding stay in fp32 beside half-precision matrices: small changes add up there.
+FP32_PARTS = ("time_embedder", "scale_shift_table", "norm2")
+
+__all__ = ["FP32_PARTS", "Conditioning", "Context", "VideoDiT", "VideoDiTConfig", "rotate"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -91,7 +91,9 @@ class FastBlock:
     def finish(self, x_BND: Tensor, rows_BTMD: Tensor, place: Place, contexts: tuple[Context, ...]) -> Tensor:
         """Cross-attention, each context for its part of the batch; feed-forward. Overwrites `x_BND`."""
         shift, scale, gate = (self.table_1MD + rows_BTMD)[:, :, 3:].unbind(dim=2)
-        normed = x_BND if self.norm2 is None else F.layer_norm(x_BND, x_BND.shape[-1:], *self.norm2, self.eps)
+        normed = x_BND
+        if self.norm2 is not None:
+            normed = F.layer_norm(x_BND.float(), x_BND.shape[-1:], *self.norm2, self.eps)
         q = self.query(normed.to(self.dtype))
         q = F.rms_norm(q, q.shape[-1:], self.norms[2], self.eps)
         q_BHNE = rearrange(q, "B N (H E) -> B H N E", H=self.heads)

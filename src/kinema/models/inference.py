@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from kinema.models.attention import kernels
 from kinema.models.condense import condense
-from kinema.models.dit import Conditioning, Context, VideoDiT
+from kinema.models.dit import Conditioning, Context, VideoDiT, VideoDiTConfig
 from kinema.models.experts import ExpertContext, Experts
 from kinema.models.fast_block import FastBlock, Place
 from kinema.models.layers import place_waves
@@ -302,7 +302,7 @@ def for_inference(
         return OneByOne(dit)
     if copies is None:
         copies = sum(p.nbytes for p in dit.parameters()) <= COPIED_BYTES
-    rows = math.prod(shape_TYX) // math.prod(dit.config.patch_size)
+    rows = rows_of(dit.config, shape_TYX)
     with torch.inference_mode(False), torch.no_grad():
         return InferenceDiT(dit, timesteps=timesteps, copies=copies, rows=rows, compiled=compiled)
 
@@ -311,6 +311,12 @@ def _simple(dit: VideoDiT) -> bool:
     """Whether all that is not a linear layer or the patch embedding is itself, on one device."""
     devices = {p.device for p in dit.parameters()}
     return len(devices) == 1 and "meta" not in {d.type for d in devices} and unhooked(dit)
+
+
+def rows_of(config: VideoDiTConfig, shape_TYX: Sequence[int]) -> int:
+    """How many rows a product of a guided step has, at latents of this shape."""
+    tokens = math.prod(shape_TYX) // math.prod(config.patch_size)
+    return 2 * tokens if 2 * tokens <= TOGETHER_TOKENS else tokens
 
 
 def unhooked(dit: VideoDiT) -> bool:

@@ -60,7 +60,8 @@ class RowMaker:
         self.dit, self.known = dit, dict[float, tuple[Tensor, Tensor]]()
         embedder = dit.condition_embedder
         self.pooled = dit.config.pooled_dim is not None
-        layers = (*embedder.time_embedder.modules(), embedder.time_proj)
+        layers = [*embedder.time_embedder.modules(), embedder.time_proj]
+        layers += embedder.pooled_embedder.modules() if self.pooled else ()
         self.steady = all(untouched(layer) for layer in layers) and dit.proj_out.weight.device.type == "cpu"
 
     def foresee(self, timesteps: Iterable[float]) -> None:

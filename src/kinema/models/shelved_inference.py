@@ -7,7 +7,6 @@ them before it leaves, so that a step reads the file once, not once for each sid
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, overload
 
@@ -25,6 +24,7 @@ from kinema.models.inference import (
     Several,
     Tokens,
     for_inference,
+    rows_of,
     unhooked,
 )
 from kinema.models.rotary import Turn
@@ -50,7 +50,7 @@ def made_ready(
         return for_inference(dit, timesteps=timesteps, shape_TYX=shape_TYX, compiled=compiled)
     if not unhooked(dit):
         return OneByOne(dit)
-    rows = math.prod(shape_TYX) // math.prod(dit.config.patch_size)
+    rows = rows_of(dit.config, shape_TYX)
     options = {"timesteps": timesteps, "rows": rows, "compiled": compiled}
     return ShelvedInference(dit, {**options, "copies": dit.size <= COPIED_BYTES})
 

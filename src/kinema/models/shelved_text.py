@@ -16,10 +16,11 @@ from kinema.core.errors import ModelError
 from kinema.models.shelf import Shelf
 from kinema.models.supply import StreamedBlocks, Supply, load_small
 from kinema.models.text import CheckpointTextEncoder, load_tokenizer
+from kinema.models.umt5 import TABLE, TIED, UMT5Config, UMT5Encoder, precision
 from kinema.models.weight_files import require_files, weight_files
 from kinema.models.weights import bare, read_config
 
-TABLES = ("shared.weight", "encoder.embed_tokens.weight")
+TABLES = (TABLE, TIED)
 BLOCKS = "encoder.block."
 
 
@@ -67,22 +68,16 @@ class ShelvedTextEncoder(CheckpointTextEncoder):
 
 def _from_shelf(folder: Path, tokenizer: Any, dtype: torch.dtype, device: torch.device) -> ShelvedTextEncoder:
     require_files(folder, "config.json")
-    read_config(folder)
     shelf = Shelf.of(weight_files(folder, "model"))
-    from transformers import UMT5Config, UMT5EncoderModel
-
     with bare():
-        model = UMT5EncoderModel(UMT5Config.from_pretrained(folder, local_files_only=True))
+        model = UMT5Encoder(UMT5Config.from_mapping(read_config(folder)))
     table = next((name for name in TABLES if name in shelf.places), None)
     if table is None:
         raise ModelError(f"{folder} lacks {TABLES[0]}, the table of its words; get the folder again.")
-    kept = tuple(model._keep_in_fp32_modules or ()) if dtype == torch.float16 else ()
-
-    def precision(name: str) -> torch.dtype:
-        return torch.float32 if any(part in name.split(".") for part in kept) else dtype
-
-    supply = Supply(shelf, precision, device)
-    model.shared = model.encoder.embed_tokens = ShelvedTable(supply, table)
+    supply = Supply(shelf, lambda name: precision(name, dtype), device)
+    model.add_module("shared", ShelvedTable(supply, table))
     load_small(model, supply, origin=folder, besides=TABLES)
-    model.encoder.block = StreamedBlocks(model.encoder.block, supply, prefix=BLOCKS)
+    blocks = model.encoder["block"]
+    assert isinstance(blocks, nn.ModuleList)
+    model.encoder["block"] = StreamedBlocks(blocks, supply, prefix=BLOCKS)
     return ShelvedTextEncoder(model.requires_grad_(False).eval(), tokenizer, supply)

@@ -32,7 +32,10 @@ from kinema.core.errors import ConfigError, ModelError
 from kinema.models.config_values import check_code
 from kinema.models.minilm import MiniLM
 from kinema.models.pretrained import load_encoder
+from kinema.models.tokenizer import JsonTokenizer, pad_token, readable
+from kinema.models.umt5 import UMT5Encoder, known
 from kinema.models.weight_files import read_object, require_files
+from kinema.models.weights import read_config
 
 log = logging.getLogger(__name__)
 
@@ -180,7 +183,7 @@ class EmbeddedTextEncoder:
 
 
 class CheckpointTextEncoder:
-    """The UMT5 encoder of a Wan checkpoint, run by transformers on the true length of each prompt.
+    """The UMT5 encoder of a Wan checkpoint, run on the true length of each prompt.
 
     Equal to the prompt states of diffusers' `WanPipeline`, whose zero rows up to `max_length` are counted in
     `TextStates.pad_count_K` and not stored.
@@ -201,9 +204,10 @@ class CheckpointTextEncoder:
         """
         folder = Path(folder)
         tokenizer = load_tokenizer(folder / "tokenizer")
-        return CheckpointTextEncoder(
-            load_encoder(folder / "text_encoder", "UMT5EncoderModel", dtype, device), tokenizer
-        )
+        encoder = folder / "text_encoder"
+        if known(read_config(encoder)):
+            return CheckpointTextEncoder(UMT5Encoder.from_folder(encoder, dtype, device), tokenizer)
+        return CheckpointTextEncoder(load_encoder(encoder, "UMT5EncoderModel", dtype, device), tokenizer)
 
     @property
     def width(self) -> int:
@@ -272,14 +276,21 @@ class CheckpointTextEncoder:
 
 
 def load_tokenizer(folder: Path) -> Any:
-    """The transformers tokenizer of a checkpoint; `ModelError` when a file is missing or damaged."""
-    require_files(folder, "tokenizer_config.json")
-    check_code(read_object(folder / "tokenizer_config.json"), folder / "tokenizer_config.json")
-    from transformers import AutoTokenizer
+    """The tokenizer of a checkpoint, transformers' unless a `tokenizer.json` says all there is.
 
+    Raises:
+        ModelError: a file is missing or damaged.
+    """
+    require_files(folder, "tokenizer_config.json")
+    config = read_object(folder / "tokenizer_config.json")
+    check_code(config, folder / "tokenizer_config.json")
     try:
+        if readable(folder, config):
+            return JsonTokenizer(folder / "tokenizer.json", pad_token(config))
+        from transformers import AutoTokenizer
+
         return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except Exception as error:  # what transformers raises about a stranger's file has many classes
+    except Exception as error:  # what those libraries raise about a stranger's file has many classes
         reason = " ".join(str(error).split())[:300]
         raise ModelError(f"{folder} does not load as a tokenizer: {reason}; get the folder again.") from error
 

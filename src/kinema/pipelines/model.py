@@ -14,7 +14,7 @@ from kinema.core.contracts import Stride
 from kinema.core.errors import ModelError
 from kinema.core.runtime import resolve_device, resolve_dtype
 from kinema.models.codec import PatchCodec
-from kinema.models.dit import VideoDiT, VideoDiTConfig
+from kinema.models.dit import FP32_PARTS, VideoDiT, VideoDiTConfig
 from kinema.models.experts import Experts
 from kinema.models.original import load_original
 from kinema.models.selftest import settle
@@ -25,9 +25,6 @@ from kinema.models.weights import bare, load_into, load_state, read_config
 from kinema.pipelines.card import ModelCard
 from kinema.pipelines.cards import local_folder, read_card
 from kinema.pipelines.sums import verify
-
-# Tables and the time embedding stay in fp32 beside half-precision matrices: small changes add up there.
-FP32_PARTS = ("time_embedder", "scale_shift_table", "norm2")
 
 
 class VideoVAE(Protocol):
