@@ -23,12 +23,12 @@ ROOT = Path(__file__).parents[1]
 SHOWN = ("travel", "keyframes", "animate", "letter", "face", "moon", "train", "rooster")
 STORY = {
     "prompt": {"0..4": "a rooster on a blue background", "9..-1": "a penguin on a pink background"},
-    "guidance": "0:(3), 8:(5, ease=in_out), -1:(2.5)",
+    "guidance": "0:(2, ease=in_out), 8:(6, ease=in_out), 16:(3)",
     "steps": 40,
 }
 VIEWS: dict[str, dict[str, Any]] = {
-    "studio": {"viewport": {"width": 1440, "height": 960}, "color_scheme": "dark"},
-    "studio-light": {"viewport": {"width": 1440, "height": 960}, "color_scheme": "light"},
+    "studio": {"viewport": {"width": 1440, "height": 1180}, "color_scheme": "dark"},
+    "studio-light": {"viewport": {"width": 1440, "height": 1180}, "color_scheme": "light"},
     "studio-phone": {
         "viewport": {"width": 390, "height": 844},
         "device_scale_factor": 2,
@@ -83,7 +83,7 @@ def stage(page: Page, url: str) -> None:
     ask(url, "/api/jobs", {"request": {"prompt": "a snowman on a cyan background"}})
     ask(url, "/api/jobs", {"request": {"prompt": "a love letter slides up on a pink background"}})
     page.wait_for_function(
-        "() => Number(document.querySelector('#stage img.picture').dataset.step) >= 26", timeout=240_000
+        "() => Number(document.querySelector('#stage img.picture').dataset.step) >= 34", timeout=240_000
     )
 
 

@@ -29,7 +29,7 @@ class Store:
     error of the next job, `asked` what was asked of jobs.
     """
 
-    def __init__(self, step_seconds: float = 0.05) -> None:
+    def __init__(self, step_seconds: float = 0.02) -> None:
         self.step_seconds = step_seconds
         self.jobs: dict[str, dict[str, Any]] = {}
         self.gone: dict[str, int] = {}

@@ -166,6 +166,7 @@ def test_a_picture_is_dragged_to_a_frame_and_held_there(page):
     clip(page, "a penguin, held").locator(".tile-face").click()
     expect(page.locator("#viewer .keyframe")).to_contain_text("frame -1")
     page.click("#viewer button:has-text('Extend from the end')")
+    expect(page.locator("#viewer")).to_be_hidden()
     expect(page.locator("#prompt")).to_have_value("a penguin, held")
     ask(page, "the penguin goes on", 4)
     clip(page, "the penguin goes on")
@@ -184,13 +185,12 @@ def test_what_is_wrong_is_said_beside_its_field(page, served):
     page.select_option("select[aria-label='Add a lane']", "camera.zoom")
     box.fill("1 + nothing(t)")
     expect(box).to_have_attribute("data-wrong", "")
-    for form, beginning in (("CLI", "kinema"), ("Python", "import kinema"), ("YAML", "")):
+    for form, part in (("CLI", "kinema render"), ("Python", "import kinema"), ("YAML", "prompt:")):
         answer = page.evaluate(
             """async (form) => {
-                const [{id}] = (await (await fetch('/api/jobs?state=done')).json()).jobs;
+                const [{id}] = (await (await fetch('/api/jobs?state=done&limit=1')).json()).jobs;
                 return (await fetch(`/api/jobs/${id}/text?as=${form}`)).text();
             }""",
             form.lower(),
         )
-        assert answer.startswith(beginning)
-        assert "prompt" in answer or "generate" in answer
+        assert part in answer

@@ -51,7 +51,7 @@ function addLane(path) {
   if (needs) request = { ...request, ...needs };
   const now = typeof at(request, path) === "number" ? at(request, path) : path === "guidance" ? draft.card?.defaults?.guidance ?? usual : usual;
   opened.add(path);
-  draft.change(withAt(request, path, writeKeys([{ frame: 0, value: now }, { frame: frames() - 1, value: now }], frames())));
+  draft.change(withAt(request, path, writeKeys([{ frame: 0, value: now }, { frame: frames() - 1, value: now }])));
   choose("curve", { path, point: 0 });
   open.get(path)?.points.querySelector("button")?.focus();
 }
@@ -96,7 +96,7 @@ function lane(path) {
     h("div", { class: "track-name" }, h("span", { text: label }),
       button(`Remove ${label}`, { icon: "close", quiet: true, class: "ghost", run: () => removeLane(path) })),
     h("div", { class: "stack" }, area, box));
-  const made = { element, box, curve, plot, points, range, area, values: null, asked: "", buttons: [] };
+  const made = { element, box, curve, plot, points, range, area, told: null, asked: "", buttons: [] };
   made.ask = debounced(180, () => askCurve(path, made));
   return made;
 }
@@ -112,24 +112,28 @@ function read(path) {
   return readNumbers(at(draft.request, path) ?? LANES[path].usual, frames(), fps(), draft.request.bpm ?? 120);
 }
 
+/** What the server is asked for a lane's curve. */
+function question(path) {
+  return { text: numbersText(at(draft.request, path) ?? LANES[path].usual), frames: frames(), fps: fps(), dialect: draft.request.dialect };
+}
+
 async function askCurve(path, made) {
-  const written = at(draft.request, path);
-  const text = numbersText(written ?? LANES[path].usual);
-  const question = { text, frames: frames(), fps: fps(), dialect: draft.request.dialect };
-  const asked = JSON.stringify(question);
+  const now = question(path);
+  const asked = JSON.stringify(now);
   if (made.asked === asked) return;
   made.asked = asked;
+  let wrong = "";
+  let values = null;
   try {
-    made.values = (await api.curve(question)).values;
-    made.box.setCustomValidity("");
+    ({ values } = await api.curve(now));
   } catch (error) {
-    made.values = null;
-    if (made.asked !== asked) return;
-    made.asked = "";
-    made.box.setCustomValidity(error.away ? "" : error.message);
-    made.box.title = error.message;
+    wrong = error.away ? "" : error.message;
   }
-  made.box.toggleAttribute("data-wrong", !made.box.validity.valid);
+  if (made.asked !== asked) return; // it was changed meanwhile
+  if (!values) made.asked = "";
+  made.told = values ? { asked, values } : null;
+  made.box.title = wrong;
+  made.box.toggleAttribute("data-wrong", Boolean(wrong));
   fill(path, made, false);
 }
 
@@ -140,13 +144,14 @@ function fill(path, made, ask = true) {
   if (made.box !== document.activeElement && made.box.value !== text) made.box.value = text;
   const count = frames();
   const rough = told.kind === "keys" ? told.keys.map(({ value }) => value) : told.kind === "number" ? [told.value] : [];
-  const fresh = made.values?.length === count && !ask ? made.values : null;
-  const all = [low, high, ...rough, ...(made.values ?? [])];
+  const exact = made.told?.asked === JSON.stringify(question(path)) ? made.told.values : null;
+  const values = exact ?? local(told, count) ?? made.told?.values ?? [];
+  const all = [low, high, ...rough, ...values];
   const [bottom, top] = [Math.min(...all), Math.max(...all)];
   made.scale = { bottom, top };
   const y = (value) => (top === bottom ? 50 : 94 - ((value - bottom) / (top - bottom)) * 88);
   made.plot.setAttribute("viewBox", `0 0 ${count} 100`);
-  made.curve.setAttribute("d", line(fresh ?? local(told, count) ?? made.values ?? [], y));
+  made.curve.setAttribute("d", line(values, y));
   made.range.textContent = `${number(bottom, 2)} … ${number(top, 2)}`;
   const keys = told.kind === "keys" ? told.keys : [];
   while (made.buttons.length < keys.length) made.buttons.push(point(path, made.buttons.length));
@@ -163,7 +168,7 @@ function fill(path, made, ask = true) {
     button_.setAttribute("aria-valuetext", `${number(value)} at frame ${frame}`);
   });
   if (made.points.children.length !== keys.length) made.points.replaceChildren(...made.buttons);
-  if (ask) made.ask();
+  if (ask && !exact) made.ask();
 }
 
 /** The straight way between the keys, until the server has told the true one. */
@@ -192,7 +197,7 @@ function clamped(path, value) {
 
 function put(path, keys, mark = "") {
   const sorted = keys.toSorted((one, other) => one.frame - other.frame);
-  draft.change(withAt(draft.request, path, writeKeys(sorted, frames())), { mark });
+  draft.change(withAt(draft.request, path, writeKeys(sorted)), { mark });
 }
 
 function point(path, index) {

@@ -61,6 +61,16 @@ export function build() {
   ask();
 }
 
+let open = false;
+
+/** What the plan has to say, folded away until it is asked for. */
+function noted(notes) {
+  const box = h("details", { class: "note", on: { toggle: () => { open = box.open; } } },
+    h("summary", { text: plural(notes.length, "note") }), h("ul", {}, notes.map((note) => h("li", { text: String(note) }))));
+  box.open = open;
+  return box;
+}
+
 function show() {
   $("cost").classList.remove("old");
   const { plan, error } = latest;
@@ -74,6 +84,6 @@ function show() {
   ];
   settle($("cost"), [
     ...facts.filter(Boolean).map(([text, title]) => h("span", { text, title })),
-    ...(plan.notes ?? []).map((note) => h("p", { class: "note", text: typeof note === "string" ? note : note.message ?? "" })),
+    ...(plan.notes.length ? [noted(plan.notes)] : []),
   ]);
 }

@@ -90,8 +90,8 @@ function tools({ id, state, request }) {
   const act = (label, shape, run) => button(label, { icon: shape, quiet: true, class: "ghost", run: () => attempt(run) });
   if (state === "running") {
     return [
-      button("Stop and keep", { icon: "stop", class: "chip", title: "Stops at the next step and keeps what is decoded", run: () => attempt(() => api.cancel(id, true)) }),
-      button("Cancel", { icon: "close", class: "chip", run: () => attempt(() => api.cancel(id, false)) }),
+      button("Stop and keep", { class: "chip", title: "Stops at the next step and keeps what is decoded", run: () => attempt(() => api.cancel(id, true)) }),
+      button("Cancel", { class: "chip", run: () => attempt(() => api.cancel(id, false)) }),
     ];
   }
   if (state === "cancelling") return [button("Remove", { icon: "trash", quiet: true, class: "ghost", run: () => attempt(() => removed(id)) })];

@@ -63,7 +63,7 @@ function showPreview(job) {
   const source = previewUrl(preview);
   parts.image.dataset.step = preview.step;
   if (parts.image.getAttribute("src") !== source) parts.image.setAttribute("src", source);
-  sized(parts.image, job.request?.width ?? 64);
+  parts.image.classList.remove("pixels"); // an estimate is smooth, not sharp
 }
 
 function showClip(job) {

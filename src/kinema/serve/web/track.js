@@ -127,10 +127,10 @@ export function numbersText(written) {
 }
 
 /** Keys as text; one key alone is its number. */
-export function writeKeys(keys, frames) {
+export function writeKeys(keys) {
   if (keys.length === 1) return keys[0].value;
   return keys.map(({ frame, value, ease }) =>
-    `${placeOf(frame, frames)}:(${Number(value.toFixed(4))}${ease && ease !== "linear" ? `, ease=${ease}` : ""})`).join(", ");
+    `${frame}:(${Number(value.toFixed(4))}${ease && ease !== "linear" ? `, ease=${ease}` : ""})`).join(", ");
 }
 
 function distinct(keys) {
@@ -164,7 +164,7 @@ export function stretched(request, from, to, fps, paths = []) {
   for (const path of paths) {
     const written = at(request, path);
     const { kind, keys } = written === undefined || written === null ? {} : readNumbers(written, from, fps, request.bpm ?? 120);
-    if (kind === "keys") out = withAt(out, path, writeKeys(distinct(keys.map((key) => ({ ...key, frame: moved(key.frame) }))), to));
+    if (kind === "keys") out = withAt(out, path, writeKeys(distinct(keys.map((key) => ({ ...key, frame: moved(key.frame) })))));
   }
   const track = typeof request.prompt === "object" ? readPrompt(request.prompt, from, fps) : null;
   if (track) {
