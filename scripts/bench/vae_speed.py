@@ -1,26 +1,23 @@
-"""Speed of the causal VAE against diffusers' `AutoencoderKLWan`: same weights, alternating in one process.
+"""Speed of the causal VAE against diffusers' `AutoencoderKLWan`: same weights and inputs, alternating.
 
-    python scripts/bench/vae_speed.py --base 8 --size 64 --frames 9 --rounds 9
+    python scripts/bench/vae_speed.py --base 32 --size 128 --frames 17 --rounds 5 --out vae.json
+    python scripts/bench/vae_speed.py --base 96 --size 96 --frames 9 --rounds 5 --out vae.json
 
-prints, for decoding and encoding, the median and range of the per-round ratios and the largest difference of
-the outputs; `--out FILE` writes them as JSON. Weights are random (Wan 2.1 layout, `--base` 96 is the real
-width).
+Decodes and encodes with diffusers, with plain torch and with the compiled convolutions, the default where a
+compiler is at hand. Weights are random, in the layout of Wan 2.1; `--base 96` is its real width.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import statistics
-import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
+from alternate import Work, alternate, show, write
 from diffusers import AutoencoderKLWan
 from torch import Tensor
 
+from kinema.models import winograd
 from kinema.models.vae import CausalVideoVAE, CausalVideoVAEConfig
 
 
@@ -28,19 +25,19 @@ def main() -> None:
     args = parse()
     torch.manual_seed(0)
     torch.set_num_threads(args.threads)
-    theirs = AutoencoderKLWan(base_dim=args.base).eval()
-    ours = CausalVideoVAE(CausalVideoVAEConfig.from_mapping(dict(theirs.config))).eval()
-    ours.load_state_dict(theirs.state_dict())
-    results = {
-        name: compare(peer, own, args.rounds)
-        for name, (peer, own) in works(theirs, ours, args.frames, args.size).items()
+    print(f"compiled convolutions: {winograd.native().note}")
+    theirs, ours = pair(args.base)
+    works = {
+        "decode": decoders(theirs, ours, args.frames, args.size),
+        "encode": encoders(theirs, ours, args.frames, args.size),
     }
-    for name, r in results.items():
-        low, high = min(r["ratios"]), max(r["ratios"])
-        print(f"{name:7} x{r['median']:.2f} [{low:.2f}-{high:.2f}]  largest difference {r['difference']:.1e}")
+    results = {}
+    for name in args.work:
+        title = f"VAE {name}, base {args.base}, {args.frames}x{args.size}x{args.size}"
+        results[title] = alternate(works[name], args.rounds)
+        show(title, results[title])
     if args.out:
-        settings = {k: v for k, v in vars(args).items() if k != "out"}
-        args.out.write_text(json.dumps({"settings": settings, "results": results}, indent=2) + "\n")
+        write(args.out, results, {k: v for k, v in vars(args).items() if k != "out"})
 
 
 def parse() -> argparse.Namespace:
@@ -48,44 +45,51 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--base", type=int, default=8, help="base_dim")
     parser.add_argument("--size", type=int, default=64, help="height and width in pixels, a multiple of 8")
     parser.add_argument("--frames", type=int, default=9, help="1 + a multiple of 4")
-    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--work", nargs="+", choices=["decode", "encode"], default=["decode", "encode"])
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--out", type=Path, help="JSON file for the ratios")
+    parser.add_argument("--out", type=Path, help="JSON file; results of other names in it stay")
     return parser.parse_args()
 
 
-Work = Callable[[], Tensor]
+def pair(base: int) -> tuple[AutoencoderKLWan, CausalVideoVAE]:
+    """Both models with the same random weights."""
+    theirs = AutoencoderKLWan(base_dim=base).eval().requires_grad_(False)
+    ours = CausalVideoVAE(CausalVideoVAEConfig.from_mapping(dict(theirs.config)))
+    ours.load_state_dict(theirs.state_dict())
+    return theirs, ours.eval().requires_grad_(False)
 
 
-def works(
-    theirs: AutoencoderKLWan, ours: CausalVideoVAE, frames: int, size: int
-) -> dict[str, tuple[Work, Work]]:
-    """Pairs of the peer's work and ours, by name."""
-    clip_BCFHW = torch.rand(1, 3, frames, size, size) * 2 - 1
+def plainly(work: Work) -> Work:
+    """Without compiled code."""
+
+    def run() -> Tensor:
+        with winograd.without():
+            return work()
+
+    return run
+
+
+def decoders(theirs: AutoencoderKLWan, ours: CausalVideoVAE, frames: int, size: int) -> dict[str, Work]:
+    """The ways to decode, by name; frames in -1..1."""
     latents_BCTYX = torch.randn(1, 16, ours.stride.latent_frames(frames), size // 8, size // 8)
     std = torch.tensor(ours.config.latents_std).view(1, -1, 1, 1, 1)
     raw_BCTYX = latents_BCTYX * std + torch.tensor(ours.config.latents_mean).view(1, -1, 1, 1, 1)
     return {
-        "decode": (lambda: theirs.decode(raw_BCTYX).sample, lambda: ours.decode(latents_BCTYX)),
-        "encode": (lambda: theirs.encode(clip_BCFHW).latent_dist.mean, lambda: ours.moments(clip_BCFHW)[0]),
+        "diffusers": lambda: theirs.decode(raw_BCTYX).sample,
+        "kinema, plain torch": plainly(lambda: ours.decode(latents_BCTYX)),
+        "kinema": lambda: ours.decode(latents_BCTYX),
     }
 
 
-@torch.no_grad()
-def compare(peer: Work, own: Work, rounds: int) -> dict[str, Any]:
-    """Ratios of times, peer to ours, above 1 when ours is faster; the first round only warms up."""
-    difference = (peer() - own()).abs().max().item()
-    ratios = []
-    for _ in range(rounds):
-        peer_seconds, own_seconds = seconds(peer), seconds(own)
-        ratios.append(peer_seconds / own_seconds)
-    return {"median": statistics.median(ratios), "ratios": ratios, "difference": difference}
-
-
-def seconds(work: Work) -> float:
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
+def encoders(theirs: AutoencoderKLWan, ours: CausalVideoVAE, frames: int, size: int) -> dict[str, Work]:
+    """The ways to encode, by name; the posterior's mean."""
+    clip_BCFHW = torch.rand(1, 3, frames, size, size) * 2 - 1
+    return {
+        "diffusers": lambda: theirs.encode(clip_BCFHW).latent_dist.mean,
+        "kinema, plain torch": plainly(lambda: ours.moments(clip_BCFHW)[0]),
+        "kinema": lambda: ours.moments(clip_BCFHW)[0],
+    }
 
 
 if __name__ == "__main__":

@@ -14,7 +14,13 @@ from torch.autograd.profiler import profile
 
 from kinema.core.errors import ConfigError, GeometryError, ModelError
 from kinema.models import vae_layers
-from kinema.models.vae import CausalVideoVAE, CausalVideoVAEConfig, StreamState, Tiles
+from kinema.models.vae import (
+    CausalVideoVAE,
+    CausalVideoVAEConfig,
+    StreamState,
+    Tiles,
+    latent_frames_at_once,
+)
 from kinema.models.vae_tiles import blend_weights
 from kinema.models.weights import STEM, bare
 
@@ -171,6 +177,29 @@ def test_a_stream_is_the_clip_to_the_last_bit_one_latent_frame_at_a_time(vae):
     chunks = list(vae.stream(z_BCTYX))
     assert [c.shape[2] for c in chunks] == [1, 4, 4]
     assert torch.equal(torch.cat(chunks, dim=2), vae.decode(z_BCTYX))
+
+
+@pytest.mark.parametrize("at_once", [2, 3, 8])
+def test_frames_do_not_depend_on_how_many_latents_are_decoded_together(vae, at_once, monkeypatch):
+    z_BCTYX = latents(vae, length=6)
+    one = list(vae.stream(z_BCTYX))
+    monkeypatch.setattr(vae, "at_once", at_once)
+    several = list(vae.stream(z_BCTYX))
+    assert [c.shape[2] for c in several] == [c.shape[2] for c in one] == [1, 4, 4, 4, 4, 4]
+    torch.testing.assert_close(torch.cat(several, dim=2), torch.cat(one, dim=2), rtol=0, atol=1e-5)
+
+
+def test_a_longer_clip_begins_like_a_shorter_one_to_the_last_bit(vae):
+    z_BCTYX = latents(vae, length=5)
+    assert torch.equal(vae.decode(z_BCTYX)[:, :, :13], vae.decode(z_BCTYX[:, :, :4]))
+
+
+@pytest.mark.parametrize(("free", "wanted"), [(0, 1), (8 * 10**9, 2), (10**12, 4)])
+def test_a_gpu_decodes_as_many_together_as_its_memory_holds(monkeypatch, free, wanted):
+    for name, value in {"mem_get_info": (free, 10**12), "memory_reserved": 9, "memory_allocated": 9}.items():
+        monkeypatch.setattr(torch.cuda, name, lambda _, value=value: value)
+    assert latent_frames_at_once(10**9, torch.device("cuda")) == wanted
+    assert latent_frames_at_once(10**9, torch.device("cpu")) == 1
 
 
 def test_later_latents_never_reach_earlier_frames(vae):

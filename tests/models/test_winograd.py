@@ -131,13 +131,31 @@ def test_a_vae_agrees_with_and_without(residual):
         assert (quick - slow).abs().max() < AGREES * slow.abs().max().clamp(min=1)
 
 
+def test_changed_weights_are_packed_anew_and_moved_ones_forgotten():
+    torch.manual_seed(0)
+    vae = CausalVideoVAE(CausalVideoVAEConfig(base_dim=16, num_res_blocks=1)).eval().requires_grad_(False)
+    z_BCTYX = torch.randn(1, 16, 2, 2, 2)
+    before = vae.decode(z_BCTYX)
+    kept = dict(vae.packed)
+    vae.decode(z_BCTYX)
+    assert kept
+    assert all(vae.packed[layer] is packed for layer, packed in kept.items())
+    vae.decoder.mid_block.resnets[0].conv1.weight.mul_(2)
+    after = vae.decode(z_BCTYX)
+    with winograd.without():
+        assert (after - vae.decode(z_BCTYX)).abs().max() < AGREES
+    assert (after - before).abs().max() > 100 * AGREES
+    vae.double()
+    assert not vae.packed
+
+
 def test_gradients_other_precisions_and_narrow_layers_go_elsewhere():
-    wide, narrow = nn.Parameter(torch.zeros(16, 16, 3, 3, 3)), torch.zeros(3, 16, 3, 3, 3)
+    wide, narrow = nn.Parameter(torch.zeros(16, 16, 3, 3, 3)), torch.zeros(16, 3, 3, 3, 3)
     x = torch.zeros(1, 16, 1, 4, 4)
     assert vae_layers.compiled_for(x, wide) is None
     with torch.no_grad():
         assert vae_layers.compiled_for(x, wide) is not None
-        assert vae_layers.compiled_for(x, narrow) is None
+        assert vae_layers.compiled_for(x[:, :3], narrow) is None
         assert vae_layers.compiled_for(x.bfloat16(), wide.bfloat16()) is None
         with winograd.without():
             assert vae_layers.compiled_for(x, wide) is None

@@ -4,9 +4,11 @@
 
 The first pixel frame is coded alone, then groups of four, a latent frame each. Encoder and decoder run
 chunk by chunk with an explicit `StreamState`, so memory does not grow with length, and a stream is the whole
-clip's decode to the last bit. Both layouts of Wan (https://arxiv.org/abs/2503.20314) are here: 2.1 (stride
-4 x 8 x 8), and 2.2 5B (`is_residual`: 4 x 16 x 16, with pixel patches and weightless shortcuts). Parameter
-names equal those of diffusers' `AutoencoderKLWan`.
+clip's decode to the last bit; on a CPU a longer clip also begins with the bits of a shorter one.
+
+Both layouts of Wan (https://arxiv.org/abs/2503.20314) are here: 2.1 (stride 4 x 8 x 8), and 2.2 5B
+(`is_residual`: 4 x 16 x 16, with pixel patches and weightless shortcuts). Parameter names equal those of
+diffusers' `AutoencoderKLWan`.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from einops import rearrange
@@ -25,6 +28,9 @@ from kinema.models.vae_config import CausalVideoVAEConfig
 from kinema.models.vae_layers import CHANNELS_LAST, CausalConv3d, StreamState
 from kinema.models.vae_tiles import Tiles
 from kinema.models.weights import bare, load_into, load_state, read_config
+from kinema.models.winograd import Packed
+
+AT_ONCE = 4  # latent frames, at most; kernels are full by then
 
 __all__ = ["CausalVideoVAE", "CausalVideoVAEConfig", "StreamState", "Tiles"]
 
@@ -40,6 +46,8 @@ class CausalVideoVAE(nn.Module):
         self.config = config
         self.stride = config.stride
         self.latent_channels = config.z_dim
+        self.packed: dict[nn.Module, Packed] = {}  # weights as compiled kernels want them, between passes
+        self.at_once: int | None = None  # latent frames decoded together; None: as suits the device
         self.encoder = Encoder(config)
         self.quant_conv = CausalConv3d(2 * config.z_dim, 2 * config.z_dim, 1)
         self.post_quant_conv = CausalConv3d(config.z_dim, config.z_dim, 1)
@@ -88,7 +96,7 @@ class CausalVideoVAE(nn.Module):
     def moments(self, frames_BCFHW: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log-variance of the posterior, `[B, C, T, Y, X]` each, not normalised."""
         self._check(frames_BCFHW)
-        state, time, length = StreamState(), self.stride.time, frames_BCFHW.shape[2]
+        state, time, length = self.beginning(), self.stride.time, frames_BCFHW.shape[2]
         groups = [1, *[time] * ((length - 1) // time)]
         chunks = torch.split(frames_BCFHW, groups, dim=2)
         moments_BCTYX = torch.cat([self.encode_chunk(chunk, state) for chunk in chunks], dim=2)
@@ -104,9 +112,9 @@ class CausalVideoVAE(nn.Module):
         batch, _, length, rows, columns = latents_BCTYX.shape
         space, frames = self.stride.space, self.stride.pixel_frames(length)
         areas = tiles.areas(rows, columns, space) if tiles else []
-        out, first = self._canvas((batch, frames, rows, columns), latents_BCTYX), StreamState()
+        out = self._canvas((batch, frames, rows, columns), latents_BCTYX)
         for area in areas:
-            for start, chunk in self._chunks(area.cut(latents_BCTYX), first.beside()):
+            for start, chunk in self._chunks(area.cut(latents_BCTYX)):
                 area.blend_into(out[:, :, start : start + chunk.shape[2]], chunk)
         if not areas:
             for start, chunk in self._chunks(latents_BCTYX):
@@ -125,8 +133,7 @@ class CausalVideoVAE(nn.Module):
                 yield chunk.clamp(-1, 1)
             return
         areas = tiles.areas(rows, columns, self.stride.space)
-        first = StreamState()
-        passes = [self._chunks(area.cut(latents_BCTYX), first.beside()) for area in areas]
+        passes = [self._chunks(area.cut(latents_BCTYX)) for area in areas]
         for chunks in zip(*passes, strict=True):
             canvas = self._canvas((batch, chunks[0][1].shape[2], rows, columns), latents_BCTYX)
             for area, (_, chunk) in zip(areas, chunks, strict=True):
@@ -139,6 +146,16 @@ class CausalVideoVAE(nn.Module):
         state = StreamState()
         return torch.cat([self.decode_chunk(z, state) for z in torch.split(mean_BCTYX, 1, dim=2)], dim=2)
 
+    def beginning(self) -> StreamState:
+        """The state of a pass before its first frame."""
+        return StreamState(packed=self.packed)
+
+    def _apply(self, *args: Any, **kwargs: Any) -> CausalVideoVAE:
+        """Weights that move or change their type leave nothing behind."""
+        self.packed.clear()
+        moved: CausalVideoVAE = super()._apply(*args, **kwargs)  # type: ignore[no-untyped-call]
+        return moved
+
     def encode_chunk(self, frames_BCFHW: Tensor, state: StreamState) -> Tensor:
         """The first frame, or `stride.time` later ones, to `[B, 2 C, 1, Y, X]`; `state` moves on."""
         x = self.encoder(self._enter(patchify(frames_BCFHW, self._patch)), state)
@@ -147,21 +164,35 @@ class CausalVideoVAE(nn.Module):
         return moments
 
     def decode_chunk(self, z_BCTYX: Tensor, state: StreamState) -> Tensor:
-        """One latent frame, not normalised, to `[B, 3, f, H, W]`; `state` moves on."""
+        """Latent frames, not normalised, to `[B, 3, f, H, W]`; `state` moves on; the first comes alone."""
+        assert state.started or z_BCTYX.shape[2] == 1, "the first latent frame is decoded alone"
         out = self.decoder(self.post_quant_conv(self._enter(z_BCTYX), state), state)
         state.started = True
         return unpatchify(out, self._patch)
 
-    def _chunks(
-        self, latents_BCTYX: Tensor, state: StreamState | None = None
-    ) -> Iterator[tuple[int, Tensor]]:
+    def _chunks(self, latents_BCTYX: Tensor) -> Iterator[tuple[int, Tensor]]:
         """First frame index and frames of each latent frame of a clip, not clamped."""
         centre, scale = self._statistics(latents_BCTYX)
-        state, start = state or StreamState(), 0
-        for latent in torch.split(latents_BCTYX, 1, dim=2):
-            frames = self.decode_chunk(latent.float() * scale + centre, state)
-            yield start, frames
-            start += frames.shape[2]
+        state, start, time = self.beginning(), 0, self.stride.time
+        for latents in torch.split(latents_BCTYX, self._cuts(latents_BCTYX), dim=2):
+            joined = self.decode_chunk(latents.float() * scale + centre, state)
+            for frames in torch.split(joined, time, dim=2):
+                yield start, frames
+                start += frames.shape[2]
+
+    def _cuts(self, latents_BCTYX: Tensor) -> list[int]:
+        """How many latent frames are decoded at once: the first alone, then `at_once` or what is left."""
+        rest = latents_BCTYX.shape[2] - 1
+        size = self.at_once or latent_frames_at_once(self._bytes(latents_BCTYX), latents_BCTYX.device)
+        return [1, *[size] * (rest // size), *([rest % size] if rest % size else [])]
+
+    def _bytes(self, latents_BCTYX: Tensor) -> int:
+        """About what decoding one latent frame holds at once: five activations of the widest level."""
+        batch, _, _, rows, columns = latents_BCTYX.shape
+        side = self.stride.space // self._patch
+        channels = self.config.dim_mult[0] * (self.config.decoder_base_dim or self.config.base_dim)
+        frame = channels * rows * columns * side**2 * self.quant_conv.weight.element_size()
+        return 5 * batch * self.stride.time * frame
 
     def _statistics(self, like: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and deviation of each latent channel, `[C, 1, 1, 1]`, on the device of `like`."""
@@ -197,6 +228,18 @@ class CausalVideoVAE(nn.Module):
                 f"frames={frames} is not 1 + a multiple of {time}; "
                 f"the nearest lengths are {low} and {low + time}."
             )
+
+
+def latent_frames_at_once(bytes_each: int, device: torch.device) -> int:
+    """How many latent frames to decode together.
+
+    On a CPU one: more gains nothing there. On a GPU up to four, in a quarter of the memory that is free.
+    """
+    if device.type != "cuda":
+        return 1
+    free, _ = torch.cuda.mem_get_info(device)
+    idle = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return max(1, min(AT_ONCE, (free + idle) // 4 // bytes_each))
 
 
 def patchify(x_BCFHW: Tensor, patch: int) -> Tensor:

@@ -148,7 +148,7 @@ def _plain_level(width_in: int, width: int, config: CausalVideoVAEConfig, level:
 
 
 class Decoder(nn.Module):
-    """One latent frame after the other to chunks of frames."""
+    """Chunks of latent frames to chunks of frames."""
 
     def __init__(self, config: CausalVideoVAEConfig) -> None:
         super().__init__()
@@ -168,7 +168,7 @@ class Decoder(nn.Module):
                 pair(layer)
 
     def forward(self, z_BCTYX: Tensor, state: StreamState) -> Tensor:
-        """`[B, C, 1, Y, X]` to the clip's first frame, or to a group of `stride.time` frames."""
+        """`[B, C, T, Y, X]` to `stride.time` frames each; the clip's first, which comes alone, to one."""
         x = self.conv_in(z_BCTYX, state)
         for block in (self.mid_block, *self.up_blocks):
             x = block(x, state)

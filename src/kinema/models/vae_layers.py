@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from einops import rearrange, reduce, repeat
 from torch import Tensor, nn
 
-from kinema.models.winograd import Kernels, Packed, kernels, kernels_for
+from kinema.models.winograd import Kernels, Packed, kernels, kernels_for, stamp
 
 CHANNELS_LAST = torch.channels_last_3d
 TINY = 1e-12  # what a norm is at least, so that zeros stay zeros
@@ -33,8 +33,7 @@ class StreamState:
     Attributes:
         started: the clip's first frame has passed completely.
         past: the last input frames of each layer that looks back, `[B, C, frames, Y, X]`.
-        packed: each layer's weights as compiled kernels want them; passes over the tiles of one clip share
-            them.
+        packed: each layer's weights as compiled kernels want them; passes through one model share them.
     """
 
     started: bool = False
@@ -42,18 +41,22 @@ class StreamState:
     packed: dict[nn.Module, Packed] = field(default_factory=dict)
 
     def keep(self, layer: nn.Module, x_BCFYX: Tensor, frames: int) -> None:
-        """Remember the last `frames` of `x` for `layer`; a copy, so that the rest can be freed."""
-        self.past[layer] = x_BCFYX[:, :, -frames:].clone(memory_format=CHANNELS_LAST)
+        """Remember the last `frames` of `x` for `layer`; a copy, so that the rest can be freed.
 
-    def beside(self) -> StreamState:
-        """Of another pass at its beginning, with the same weights packed."""
-        return StreamState(packed=self.packed)
+        What was remembered before is overwritten where nothing else can need it: fresh memory is slow.
+        """
+        latest, before = x_BCFYX[:, :, -frames:], self.past.get(layer)
+        if before is not None and before.shape == latest.shape and _may_be_overwritten(before):
+            before.copy_(latest)
+        else:
+            self.past[layer] = latest.clone(memory_format=CHANNELS_LAST)
 
     def weights(self, layer: CausalConv3d | DoublingConv, kernels: Kernels) -> Packed:
-        """The layer's packed weights, made once for a pass."""
-        if layer not in self.packed:
-            self.packed[layer] = kernels.pack(layer.weight, paired=layer.paired)
-        return self.packed[layer]
+        """The layer's packed weights, made anew only where the layer's own have changed."""
+        found = self.packed.get(layer)
+        if found is None or found.source != stamp(layer.weight):
+            found = self.packed[layer] = kernels.pack(layer.weight, paired=layer.paired)
+        return found
 
 
 def convolve(
@@ -86,6 +89,12 @@ def _onednn_has(dtype: torch.dtype) -> bool:
     if dtype == torch.bfloat16:
         return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
     return dtype == torch.float32
+
+
+def _may_be_overwritten(x: Tensor) -> bool:
+    if torch.is_grad_enabled():
+        return False
+    return torch.is_inference_mode_enabled() or not x.is_inference()
 
 
 def compiled(x: Tensor, weight: Tensor) -> Kernels | None:
@@ -124,8 +133,9 @@ class CausalConv3d(nn.Conv3d):
             return added(self.apply_kernel(x_BCFYX, self.weight), plus)
         past, frames = state.past.get(self), x_BCFYX.shape[2]
         if self.stride == (1, 1, 1) and (fast := compiled_for(x_BCFYX, self.weight)):
+            out = fast.convolve(x_BCFYX, past, state.weights(self, fast), self.bias, plus=plus)
             state.keep(self, x_BCFYX if frames >= self.reach else self.joined(past, x_BCFYX), self.reach)
-            return fast.convolve(x_BCFYX, past, state.weights(self, fast), self.bias, plus=plus)
+            return out
         joined = self.joined(past, x_BCFYX)
         state.keep(self, joined, self.reach)
         if past is None and frames == 1:
@@ -313,10 +323,10 @@ class Downsample(nn.Module):
         if self.time_conv is None:
             return small
         past = state.past.get(self)
+        joined = small if past is None else torch.cat((past, small), dim=2)
         state.keep(self, small, 1)
         if past is None:
             return small
-        joined = torch.cat((past, small), dim=2)
         return self.time_conv.apply_kernel(joined, self.time_conv.weight)
 
 

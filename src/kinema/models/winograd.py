@@ -24,7 +24,7 @@ from torch import Tensor
 from kinema.models.native import Native, library
 
 POINTS, TIMES = 36, 4  # of F(4 x 4, 3 x 3), and of F(2, 3) along time
-FEWEST = 16  # channels; below, the direct convolution is as fast
+FEWEST = 16  # channels that go in; below, the direct convolution is as fast
 ERROR = 1e-4  # what the self-test allows
 LAST = torch.channels_last_3d
 
@@ -49,17 +49,26 @@ class Packed:
         values: as winograd.cpp orders them.
         shape: `[K, C, taps]`.
         paired: for outputs in pairs of frames.
+        source: `stamp` of the weights they were made of.
     """
 
     values: Tensor
     shape: tuple[int, int, int]
     paired: bool
+    source: tuple[int, int]
 
     def last(self) -> Packed:
         """Of the last tap in time alone: the last of the four points along time."""
         assert self.paired
         outputs, channels, _ = self.shape
-        return Packed(self.values[3 * len(self.values) // TIMES :], (outputs, channels, 1), False)
+        return Packed(
+            self.values[3 * len(self.values) // TIMES :], (outputs, channels, 1), False, self.source
+        )
+
+
+def stamp(weight: Tensor) -> tuple[int, int]:
+    """Where weights lie and how often they were changed: others have another stamp."""
+    return weight.data_ptr(), 0 if weight.is_inference() else weight._version
 
 
 class Kernels:
@@ -86,7 +95,7 @@ class Kernels:
         values = torch.empty(self.code.kinema_packed_size(*sizes), dtype=torch.float32)
         plain = weight.detach().contiguous()
         self.code.kinema_pack(plain.data_ptr(), values.data_ptr(), *sizes)
-        return Packed(values, (outputs, channels, taps), paired)
+        return Packed(values, (outputs, channels, taps), paired, stamp(weight))
 
     def convolve(
         self,
@@ -187,7 +196,7 @@ def kernels(x: Tensor) -> Kernels | None:
 
 def kernels_for(x: Tensor, weight: Tensor) -> Kernels | None:
     """The compiled functions, if a stride 1 convolution of `weight` `[K, C, (taps,) 3, 3]` gains by them."""
-    large = weight.shape[-2:] == (3, 3) and min(weight.shape[:2]) >= FEWEST
+    large = weight.shape[-2:] == (3, 3) and weight.shape[1] >= FEWEST
     return kernels(x) if large and weight.dtype == torch.float32 else None
 
 
