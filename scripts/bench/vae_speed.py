@@ -1,10 +1,11 @@
 """Speed of the causal VAE against diffusers' `AutoencoderKLWan`: same weights and inputs, alternating.
 
-    python scripts/bench/vae_speed.py --base 32 --size 128 --frames 17 --rounds 5 --out vae.json
-    python scripts/bench/vae_speed.py --base 96 --size 96 --frames 9 --rounds 5 --out vae.json
+    python scripts/bench/vae_speed.py --out docs/figures/speed/vae.json --chart docs/figures/speed/vae.png
+    python scripts/bench/vae_speed.py --cases decode:8:64:9 --rounds 9
 
-Decodes and encodes with diffusers, with plain torch and with the compiled convolutions, the default where a
-compiler is at hand. Weights are random, in the layout of Wan 2.1; `--base 96` is its real width.
+A case is work, base_dim, height and width in pixels, frames. Each is done by diffusers, by plain torch and by
+the compiled convolutions, the default where a compiler is at hand. Weights are random, in the layout of Wan
+2.1, whose real base_dim is 96.
 """
 
 from __future__ import annotations
@@ -13,43 +14,45 @@ import argparse
 from pathlib import Path
 
 import torch
-from alternate import Work, alternate, show, write
+from alternate import Work, alternate, chart, show, write
 from diffusers import AutoencoderKLWan
 from torch import Tensor
 
 from kinema.models import winograd
 from kinema.models.vae import CausalVideoVAE, CausalVideoVAEConfig
 
+CASES = ("decode:32:128:17", "decode:96:96:9", "encode:32:128:9")
+
 
 def main() -> None:
     args = parse()
-    torch.manual_seed(0)
     torch.set_num_threads(args.threads)
     print(f"compiled convolutions: {winograd.native().note}")
-    theirs, ours = pair(args.base)
-    works = {
-        "decode": decoders(theirs, ours, args.frames, args.size),
-        "encode": encoders(theirs, ours, args.frames, args.size),
-    }
     results = {}
-    for name in args.work:
-        title = f"VAE {name}, base {args.base}, {args.frames}x{args.size}x{args.size}"
-        results[title] = alternate(works[name], args.rounds)
+    for case in args.cases:
+        work, *numbers = case.split(":")
+        base, size, frames = map(int, numbers)
+        torch.manual_seed(0)
+        title = f"VAE {work}, base {base}, {frames}x{size}x{size}"
+        results[title] = alternate(WORKS[work](*pair(base), frames, size), args.rounds)
         show(title, results[title])
-    if args.out:
-        write(args.out, results, {k: v for k, v in vars(args).items() if k != "out"})
+        if args.out:
+            write(args.out, results, {"rounds": args.rounds})
+    if args.chart:
+        chart([args.out], args.chart)
 
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--base", type=int, default=8, help="base_dim")
-    parser.add_argument("--size", type=int, default=64, help="height and width in pixels, a multiple of 8")
-    parser.add_argument("--frames", type=int, default=9, help="1 + a multiple of 4")
-    parser.add_argument("--work", nargs="+", choices=["decode", "encode"], default=["decode", "encode"])
+    parser.add_argument("--cases", nargs="+", default=CASES, help="decode|encode:base:size:frames")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, help="JSON file; results of other names in it stay")
-    return parser.parse_args()
+    parser.add_argument("--chart", type=Path, help="PNG or SVG of the results in --out")
+    args = parser.parse_args()
+    if args.chart and not args.out:
+        parser.error("--chart draws what --out holds; give both")
+    return args
 
 
 def pair(base: int) -> tuple[AutoencoderKLWan, CausalVideoVAE]:
@@ -91,6 +94,8 @@ def encoders(theirs: AutoencoderKLWan, ours: CausalVideoVAE, frames: int, size: 
         "kinema": lambda: ours.moments(clip_BCFHW)[0],
     }
 
+
+WORKS = {"decode": decoders, "encode": encoders}
 
 if __name__ == "__main__":
     main()
