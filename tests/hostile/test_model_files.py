@@ -377,6 +377,6 @@ def test_fp8_is_checked_too():
 )
 def test_names_of_models_that_cannot_be(monkeypatch, name):
     monkeypatch.setattr(
-        "huggingface_hub.snapshot_download", lambda *_, **__: (_ for _ in ()).throw(OSError("no"))
+        "huggingface_hub.HfApi.model_info", lambda *_, **__: (_ for _ in ()).throw(OSError("no"))
     )
     refused(lambda: read_card(name))

@@ -66,7 +66,7 @@ def _no_weights(monkeypatch):
     monkeypatch.setattr("kinema.pipelines.run.load", load_weights)
     monkeypatch.setattr("kinema.pipelines.estimate.measure_rate", lambda *_: 1e9)
     monkeypatch.setattr(
-        "huggingface_hub.snapshot_download", lambda *_, **__: (_ for _ in ()).throw(OSError("offline"))
+        "huggingface_hub.HfApi.model_info", lambda *_, **__: (_ for _ in ()).throw(OSError("offline"))
     )
 
 

@@ -71,7 +71,19 @@ def run(arguments: list[str] | None) -> int:
 
 @cache
 def _program() -> typer.Typer:
-    from kinema.cli import bring, calibrate, doctor, evaluate, interpolate, look, lora, make, resume, serve
+    from kinema.cli import (
+        bring,
+        calibrate,
+        doctor,
+        evaluate,
+        interpolate,
+        look,
+        lora,
+        make,
+        models,
+        resume,
+        serve,
+    )
     from kinema.cli.help import PLAIN, VerbGroup
 
     program = typer.Typer(
@@ -82,7 +94,8 @@ def _program() -> typer.Typer:
         context_settings=PLAIN,
     )
     program.callback(invoke_without_command=True)(_root)
-    for verbs in (make, interpolate, resume, look, lora, bring, evaluate, serve, doctor, calibrate):
+    listed = (make, interpolate, resume, look, models, lora, bring, evaluate, serve, doctor, calibrate)
+    for verbs in listed:
         verbs.register(program)
     return program
 

@@ -6,6 +6,7 @@ import os
 import platform
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
+from typing import Any
 
 import typer
 
@@ -67,7 +68,18 @@ def _machine() -> Iterator[tuple[str, str, bool]]:
 
     device = resolve_device("auto")
     dtype = str(resolve_dtype("auto", device)).removeprefix("torch.")
+    yield "memory", ", ".join(_memory(device)), True
     yield "device", f"{device} in {dtype}, {torch.get_num_threads()} threads of {os.cpu_count()} cores", True
+
+
+def _memory(device: Any) -> Iterator[str]:
+    """What is free on the host, limits of containers included, and on the device."""
+    from kinema.cli.show import size
+    from kinema.pipelines.residency.machine import free_host, free_on
+
+    yield f"{size(free_host())} free on the host"
+    if device.type != "cpu":
+        yield f"{size(free_on(device))} on {device}"
 
 
 def _ffmpeg() -> tuple[str, str, bool]:

@@ -1,4 +1,4 @@
-"""The verbs that only look: plan, inspect, schema, models."""
+"""The verbs that only look: plan, inspect, schema."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def _output(*names: str, help: str, metavar: str | None = None) -> Any:
 
 def register(app: typer.Typer) -> None:
     """Add the verbs."""
-    for verb in (with_options(plan), inspect, schema, models):
+    for verb in (with_options(plan), inspect, schema):
         app.command(cls=VerbCommand, rich_help_panel="Look")(verb)
 
 
@@ -133,41 +133,3 @@ def schema(
     if what not in found:
         raise unknown_name("schema", what, found)
     typer.echo(json.dumps(found[what](), indent=2, ensure_ascii=False))
-
-
-def models(
-    model: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="[MODEL]", help="A folder or a hub id; by default the embedded one.", show_default=False
-        ),
-    ] = None,
-) -> None:
-    """Say what a model can do, and which solvers and grids there are."""
-    from kinema.cli.show import legal, row, sizes
-    from kinema.diffusion.flow import GRIDS
-    from kinema.diffusion.solvers import SOLVERS
-    from kinema.pipelines.card import EMBEDDED, MODES
-    from kinema.pipelines.cards import read_card
-    from kinema.pipelines.foreign.asked import option_defaults
-    from kinema.pipelines.foreign.card import calls_of, family_of
-    from kinema.pipelines.image_cards import kind_of_card
-
-    card = read_card(model or EMBEDDED)
-    d = card.defaults
-    typer.echo(card.id)
-    borrowed = card.borrowed
-    typer.echo(row("takes", sizes(card) if card.family == "image" else legal(card)))
-    typer.echo(row("default", f"{d.width}x{d.height}, {d.frames} frames at {d.fps} fps"))
-    grid = "" if borrowed else f", grid {d.grid}, shift {d.shift:g}"
-    typer.echo(row("", f"{d.steps} steps of {d.solver}{grid}, guidance {d.guidance:g}"))
-    for mode, words in MODES.items():
-        typer.echo(row("can" if mode in card.modes else "cannot", words))
-    names = kind_of_card(card).solvers if card.family == "image" else SOLVERS
-    if card.family == "foreign":
-        names = family_of(card).solver_names
-        for call in calls_of(card):
-            typer.echo(f"options      {call.name}: {', '.join(option_defaults(family_of(card), call))}")
-    typer.echo(f"solvers      {', '.join(names)}")
-    if not borrowed:
-        typer.echo(f"grids        {', '.join(GRIDS)}")

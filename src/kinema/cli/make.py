@@ -290,9 +290,10 @@ def _stem(shot: Shot) -> str:
 def _finish(request: Shot | Storyboard, output: OutputOptions, *, stem: str) -> None:
     """Plan, say what was changed, render, write; or go on with an earlier process's state."""
     from kinema.pipelines.durable_open import seeded
+    from kinema.pipelines.hub import watched
     from kinema.pipelines.job import make_job
 
-    with Reporter(output.format, quiet=output.quiet) as report:
+    with Reporter(output.format, quiet=output.quiet) as report, watched(report):
         before = None if output.no_state else _earlier(request, output, stem, report)
         job = make_job(request if before is None else seeded(request, before.seeds))
         path = output.out or _own_name(before) or _free_name(stem, job)

@@ -16,6 +16,7 @@ from kinema.core.contracts import Phase, Progress
 from kinema.core.errors import unknown_name
 
 WORDS: dict[Phase, str] = {
+    "fetch": "downloading",
     "load": "loading the model",
     "text": "reading the prompt",
     "encode": "encoding",

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from kinema.pipelines.estimate import Estimate
     from kinema.pipelines.job import Job
     from kinema.pipelines.plan import Plan
+    from kinema.pipelines.residency.fit import Offers
 
 BARS = " ▁▂▃▄▅▆▇█"
 COLUMNS = 64
@@ -27,17 +28,18 @@ def show_job(job: Job, report: Reporter) -> None:
     """Print every shot's plan, or emit one event for each."""
     from kinema.pipelines.estimate import estimate, measure_rate
     from kinema.pipelines.plan_facts import facts
+    from kinema.pipelines.residency.fit import offers
 
     rate = measure_rate(job.plans[0].device)
     for index, plan in enumerate(job.plans):
         card = job.cards[plan.model]
         cost = estimate(plan, card)
         if report.json:
-            report.emit("plan", **facts(plan, cost, rate))
+            report.emit("plan", **facts(plan, cost, rate), memory=offers(plan, card=card).facts())
             continue
         if len(job.plans) > 1:
             typer.echo(f"shot {index + 1} of {len(job.plans)}")
-        for line in [*lines(plan, card), *costs(cost, rate)]:
+        for line in [*lines(plan, card), *costs(cost, rate), *room(offers(plan, card=card))]:
             typer.echo(line)
 
 
@@ -190,6 +192,16 @@ def costs(cost: Estimate, rate: float) -> list[str]:
         row("time", f"about {duration(seconds)} of sampling on this machine"),
         row("memory", f"weights {size(cost.weight_bytes)}, work space about {size(cost.working_bytes)}"),
     ]
+
+
+def room(found: Offers) -> list[str]:
+    """What each arrangement of memory needs, and what is free; what `auto` takes is marked."""
+    marks = {tier: " (taken)" * (tier == found.taken) for tier in found.needs}
+    told = [f"{tier} {size(count)}{marks[tier]}" for tier, count in found.needs.items()]
+    if not told:
+        return []
+    none = "" if found.taken else "; none fits"
+    return [row("", f"needs {', '.join(told)}; {size(found.free)} free on {found.device}{none}")]
 
 
 def legal(card: ModelCard) -> str:

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 RECORD_SCHEMA = 1
 
-Phase = Literal["load", "text", "encode", "denoise", "draw", "decode", "interpolate", "write"]
+Phase = Literal["fetch", "load", "text", "encode", "denoise", "draw", "decode", "interpolate", "write"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ in a moment.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from fnmatch import fnmatch
 from pathlib import Path
 
 from kinema.core.contracts import Stride
@@ -15,6 +16,7 @@ from kinema.pipelines.card import EMBEDDED, EMBEDDED_FOLDER, MODES, Defaults, Mo
 from kinema.pipelines.card_check import check_card, check_index, reading
 from kinema.pipelines.foreign.card import MOTION_ADAPTER, foreign_card, with_adapter
 from kinema.pipelines.foreign.families import CLASSES
+from kinema.pipelines.hub import WEIGHTS, Address, Wanted, configurations, fetch, weights_of
 from kinema.pipelines.image_cards import KINDS, image_card
 from kinema.pipelines.original import original_card, read_transformers
 from kinema.pipelines.wan_card import wan_card
@@ -23,24 +25,25 @@ from kinema.pipelines.wan_card import wan_card
 def read_card(model: str, *, local_files_only: bool = False) -> ModelCard:
     """The card of `embedded`, of a folder, or of a hub id (whose configuration files alone are fetched).
 
+    A hub id may name a branch, a tag or a commit: `owner/name@revision`.
+
     Raises:
         ModelError: nothing is there, a file is missing or damaged, or the checkpoint is of a kind that kinema
             does not run.
     """
     if model == EMBEDDED:
         return _embedded(EMBEDDED, EMBEDDED_FOLDER)
-    if (adapter := _motion_adapter(model, local_files_only)) is not None:
+    address = _address(model)
+    if address is None and (adapter := _motion_adapter(model, local_files_only)) is not None:
         parts = model.partition("@")[2]
         return with_adapter(model, adapter, read_card(parts, local_files_only=local_files_only), parts)
-    if "@" in model or model.endswith(".safetensors"):
+    if address is None and ("@" in model or model.endswith(".safetensors")):
         alone = read_transformers(model)
         base = read_card(alone.parts, local_files_only=local_files_only)
         return original_card(model, alone, base)
     folder = _local(model)
     if folder is None:
-        folder = _from_hub(
-            model, local_files_only=local_files_only, patterns=["*.json", "*/*.json", "tokenizer/*"]
-        )
+        folder = _from_hub(model, configurations, local_files_only)
     index = read_json(folder / "model_index.json")
     kind = index.get("_class_name")
     check_index(index, folder / "model_index.json")
@@ -69,7 +72,7 @@ def _motion_adapter(model: str, local_files_only: bool) -> Path | None:
     if folder is None and name.count("/") == 1 and not name.startswith((".", "/", "~")):
         if name.endswith(".safetensors"):
             return None
-        folder = _from_hub(name, local_files_only=local_files_only, patterns=["config.json", "*.safetensors"])
+        folder = _from_hub(name, _adapter_files, local_files_only)
     if folder is None or not (folder / "config.json").is_file():
         return None
     config = read_json(folder / "config.json")
@@ -81,11 +84,21 @@ def local_folder(card: ModelCard, *, local_files_only: bool = False) -> Path:
     name = card.parts or card.id
     if name == EMBEDDED or _local(name) is not None:
         return card.folder
-    weights = ["*/*.safetensors"]
+    return _from_hub(name, weights_of(weight_parts(card)), local_files_only)
+
+
+def weight_parts(card: ModelCard) -> list[str]:
+    """The parts of a checkpoint whose weights are needed: those that its index names."""
     if card.parts and card.family != "foreign":  # its own transformer is not wanted
-        weights = [f"{part}/*.safetensors" for part in ("vae", "text_encoder", "image_encoder")]
-    patterns = ["*.json", "*/*.json", *weights, "*/*.model", "*/*.txt"]
-    return _from_hub(name, local_files_only=local_files_only, patterns=patterns)
+        return ["vae", "text_encoder", "image_encoder"]
+    index = read_json(card.folder / "model_index.json")
+    named = {part: entry for part, entry in index.items() if isinstance(entry, list) and len(entry) == 2}
+    return [part for part, entry in named.items() if entry[0] is not None]
+
+
+def _adapter_files(names: Sequence[str]) -> list[str]:
+    """Of a motion adapter, which lies in its repository's own folder."""
+    return [n for n in names if n == "config.json" or WEIGHTS.fullmatch(n)]
 
 
 PART_FILES = ("config.json", "*.safetensors", "*.safetensors.index.json")
@@ -98,7 +111,11 @@ def part_folder(name: str, *, patterns: Sequence[str] = PART_FILES, local_files_
         ModelError: nothing is there.
     """
     found = _local(name)
-    return found or _from_hub(name, local_files_only=local_files_only, patterns=list(patterns))
+
+    def wanted(names: Sequence[str]) -> list[str]:
+        return [n for n in names if any(fnmatch(n, pattern) for pattern in patterns)]
+
+    return found or _from_hub(name, wanted, local_files_only)
 
 
 def _local(model: str) -> Path | None:
@@ -110,22 +127,24 @@ def _local(model: str) -> Path | None:
         return None
 
 
-def _from_hub(model: str, *, local_files_only: bool, patterns: list[str]) -> Path:
-    if model.count("/") != 1 or model.startswith((".", "/", "~")):
+def _address(model: str) -> Address | None:
+    """Where on the hub; None for what is a folder, or a combination of several."""
+    address = Address.parse(model)
+    if address is None or _local(model) is not None:
+        return None
+    both = address.revision is not None and (_local(address.repo) or _local(address.revision))
+    return None if both else address
+
+
+def _from_hub(model: str, wanted: Wanted, local_files_only: bool) -> Path:
+    address = _address(model)
+    if address is None:
         if "/" not in model and "\\" not in model:
             raise unknown_name("model", model, [EMBEDDED])
         raise ModelError(
             f"model {model!r} is not a folder; give a folder, a hub id (owner/name) or 'embedded'."
         )
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(snapshot_download(model, allow_patterns=patterns, local_files_only=local_files_only))
-    except Exception as error:  # the hub's client has many error classes; all mean that it is not here
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ModelError(
-            f"model {model!r} is neither a folder nor to be had from the hub: {reason[:200]}"
-        ) from None
+    return fetch(address, wanted, local_files_only=local_files_only)
 
 
 def _embedded(name: str, folder: Path) -> ModelCard:

@@ -50,7 +50,7 @@ def read_transformers(model: str) -> Transformers:
     """
     from kinema.models.original import config_of, read_shapes
 
-    written, _, parts = model.rpartition("@") if "@" in model else (model, "", "")
+    written, parts = _split(model)
     with reading(written):
         files = tuple(_files(Path(name.strip()).expanduser()) for name in written.split(","))
         configs = tuple(config_of(read_shapes(shards), shards[0]) for shards in files)
@@ -62,6 +62,18 @@ def read_transformers(model: str) -> Transformers:
             f"{written}@{EXAMPLES.get(key, 'FOLDER_OR_HUB_ID')}."
         )
     return Transformers(files, configs, parts)
+
+
+def _split(model: str) -> tuple[str, str]:
+    """The transformers' files or folder, and the checkpoint with the rest, which may have an @ of its own."""
+    marker = ".safetensors@"
+    if marker in model:
+        written, _, parts = model.rpartition(marker)
+        return f"{written}.safetensors", parts
+    written, _, parts = model.partition("@")
+    if not Path(written).expanduser().is_dir() and model.count("@") > 1:
+        written, _, parts = model.rpartition("@")
+    return written, parts
 
 
 def original_card(model: str, alone: Transformers, base: ModelCard) -> ModelCard:

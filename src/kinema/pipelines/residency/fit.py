@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import get_args
+from typing import Any, get_args
 
 import torch
 
@@ -100,6 +100,41 @@ class Fit:
         return None if self.tier == "whole" else f"memory {self.tier}: it {gigabytes}."
 
 
+@dataclass(frozen=True, slots=True)
+class Offers:
+    """What each arrangement needs for a shot.
+
+    Attributes:
+        needs: bytes, margin included; empty for pipelines of diffusers.
+        free: bytes where it computes.
+        device: where.
+        taken: the fastest that fits; None when none does.
+    """
+
+    needs: dict[Tier, int]
+    free: int
+    device: torch.device
+    taken: Tier | None
+
+    def facts(self) -> dict[str, Any]:
+        """For a program."""
+        return {"needs": self.needs, "free": self.free, "device": str(self.device), "taken": self.taken}
+
+
+def offers(*plans: Plan, card: ModelCard) -> Offers:
+    """What the shots of one model need, and what there is."""
+    device = resolve_device(plans[0].device)
+    free = free_on(device)
+    if card.family not in ("wan", "embedded"):
+        return Offers({}, free, device, "whole")
+    found, dtype, weights = sizes(card), resolve_dtype(plans[0].dtype, device), plans[0].weights
+    scenes = [Scene.of(plan) for plan in plans]
+    needs = {tier: max(need(tier, s, found, card, dtype, weights) for s in scenes) for tier in TIERS}
+    merged = any(lora.merge for plan in plans for lora in plan.loras)
+    possible = ("whole",) if merged else TIERS
+    return Offers(needs, free, device, next((tier for tier in possible if needs[tier] <= free), None))
+
+
 def fit(plans: Sequence[Plan], card: ModelCard, memory: str = "auto") -> Fit:
     """The arrangement for the shots of one model.
 
@@ -110,30 +145,21 @@ def fit(plans: Sequence[Plan], card: ModelCard, memory: str = "auto") -> Fit:
 
     Raises:
         ResourceError: none fits; the message says what would.
-        ConfigError: an unknown name.
+        ConfigError: an unknown name, or LoRAs to be merged into weights that are not there as they are.
     """
     if memory not in MEMORY:
         raise unknown_name("memory", memory, MEMORY)
-    device = resolve_device(plans[0].device)
-    dtype, free = resolve_dtype(plans[0].dtype, device), free_on(device)
-    if card.family not in ("wan", "embedded"):
-        refuse_others(card, "whole" if memory == "auto" else checked_tier(memory, "full"), plans[0].weights)
-        return Fit("whole", {"whole": 0}, free, device, False)
-    found = sizes(card)
-    scenes = [Scene.of(plan) for plan in plans]
-    weights = plans[0].weights
-    needs = {tier: max(need(tier, s, found, card, dtype, weights) for s in scenes) for tier in TIERS}
-    possible = TIERS
+    there, weights = offers(*plans, card=card), plans[0].weights
+    if not there.needs:
+        refuse_others(card, "whole" if memory == "auto" else checked_tier(memory, "full"), weights)
+        return Fit("whole", {"whole": 0}, there.free, there.device, False)
     if any(lora.merge for plan in plans for lora in plan.loras):
         refuse_merge(memory, weights)
-        possible = ("whole",)
     if memory != "auto":
-        return Fit("block" if memory == "low" else memory, needs, free, device, True)  # type: ignore[arg-type]
-    for tier in possible:
-        if needs[tier] <= free:
-            return Fit(tier, needs, free, device, False)
-    largest = max(scenes, key=lambda s: need("block", s, found, card, dtype, weights))
-    raise ResourceError(_refusal(largest, found, card, dtype, weights, needs[possible[-1]], free, device))
+        return Fit(checked_tier(memory, weights), there.needs, there.free, there.device, True)
+    if there.taken is None:
+        raise ResourceError(_refusal(plans, card, there))
+    return Fit(there.taken, there.needs, there.free, there.device, False)
 
 
 Fits = dict[str, Fit]
@@ -242,25 +268,23 @@ def _pixels(scene: Scene, card: ModelCard) -> int:
     return int(LIVE_FRAMES * base * card.stride.time * pixels * 4) + given
 
 
-def _refusal(
-    scene: Scene,
-    found: Sizes,
-    card: ModelCard,
-    dtype: torch.dtype,
-    weights: str,
-    needed: int,
-    free: int,
-    device: torch.device,
-) -> str:
-    def fits(other: Scene) -> bool:
-        return need("block", other, found, card, dtype, weights) <= free
+def _refusal(plans: Sequence[Plan], card: ModelCard, there: Offers) -> str:
+    found, dtype, weights = sizes(card), resolve_dtype(plans[0].dtype, there.device), plans[0].weights
 
-    ways = [f"{s.width}x{s.height} with {s.length} frames" for s in _smaller(scene, card) if fits(s)][:1]
-    ways += [f"{s.length} frames at this size" for s in _shorter(scene, card) if fits(s)][:1]
+    def least(other: Scene) -> int:
+        return need("block", other, found, card, dtype, weights)
+
+    scene = max(map(Scene.of, plans), key=least)
+    ways = [
+        f"{s.width}x{s.height} with {s.length} frames"
+        for s in _smaller(scene, card)
+        if least(s) <= there.free
+    ][:1]
+    ways += [f"{s.length} frames at this size" for s in _shorter(scene, card) if least(s) <= there.free][:1]
     way = f"{' or '.join(ways)} would fit" if ways else "use a smaller model or a machine with more memory"
     return (
-        f"{scene.width}x{scene.height} with {scene.length} frames needs about {needed / 1e9:.3g} GB of "
-        f"memory and {free / 1e9:.3g} GB are free on {device}; {way}. "
+        f"{scene.width}x{scene.height} with {scene.length} frames needs about {least(scene) / 1e9:.3g} GB of "
+        f"memory and {there.free / 1e9:.3g} GB are free on {there.device}; {way}. "
         "--memory low tries it all the same."
     )
 
