@@ -67,7 +67,7 @@ def calibrate(
         place = store(loaded.card, found)
         for name, tier in found.tiers.items():
             text = f"{name}: {tier.forwards} of {found.forwards} forwards, {tier.psnr:.1f} dB from exact"
-            report.done(f"{text} ({tier.low:.1f} in the lowest tenth of {found.clips} clips)", tier=name)
+            report.done(f"{text} (the lowest of {found.clips} clips {tier.worst:.1f})", tier=name)
         report.done(f"{place}", path=str(place), **found.to_json())
 
 

@@ -23,7 +23,7 @@ from kinema.story.shortcuts import Shortcuts
 FORMAT = 1
 PACKAGED = Path(__file__).resolve().parents[2] / "assets" / "speed"
 TARGETS = {"near": 35.0, "fast": 28.0}
-"""PSNR in dB against the exact clip that the lowest tenth of the measured clips must reach."""
+"""PSNR in dB against the exact clip: for near of every measured clip, for fast of nine tenths of them."""
 _SAMPLES, _SAMPLE_BYTES = 64, 4096
 
 
@@ -58,6 +58,7 @@ class Measured:
         shortcuts: what is not computed in every step.
         psnr: mean over the clips, dB against the exact ones.
         low: of the lowest tenth of them.
+        worst: of the lowest.
         forwards: of the transformer.
         seconds: of one clip, median; None where none was measured.
     """
@@ -66,8 +67,13 @@ class Measured:
     shortcuts: Shortcuts
     psnr: float
     low: float
+    worst: float
     forwards: int
     seconds: float | None = None
+
+    def reaches(self, tier: str) -> bool:
+        """Whether it is near enough for a tier."""
+        return (self.worst if tier == "near" else self.low) >= TARGETS[tier]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -116,7 +122,9 @@ class Calibration:
 
 
 def _measured_json(measured: Measured) -> dict[str, Any]:
-    found = {name: getattr(measured, name) for name in ("steps", "psnr", "low", "forwards", "seconds")}
+    found = {
+        name: getattr(measured, name) for name in ("steps", "psnr", "low", "worst", "forwards", "seconds")
+    }
     return {**found, "shortcuts": measured.shortcuts.to_mapping()}
 
 

@@ -96,7 +96,7 @@ class Bench:
 
     def measured(self, steps: int, shortcuts: Shortcuts, clips: int) -> Measured:
         """Steps and shortcuts against the first `clips` exact clips."""
-        means = Measured(steps=steps, shortcuts=shortcuts, psnr=0, low=0, forwards=0)
+        means = Measured(steps=steps, shortcuts=shortcuts, psnr=0, low=0, worst=0, forwards=0)
         found: list[float] = []
         seconds: list[float] = []
         for index in range(clips):
@@ -111,10 +111,11 @@ class Bench:
             means,
             psnr=round(float(np.mean(found)), 2),
             low=round(lowest_tenth(found), 2),
+            worst=round(min(found), 2),
             forwards=run,
             seconds=round(float(np.median(seconds)), 3),
         )
-        self.say(f"{_described(result)}: {result.psnr:.1f} dB, lowest tenth {result.low:.1f}")
+        self.say(f"{_described(result)}: {result.psnr:.1f} dB, lowest {result.worst:.1f}")
         return result
 
     def _counted(self, shot: Shot) -> int:
@@ -226,14 +227,14 @@ def calibrate(
     steps, probes = plan.sampling.steps, min(probes, len(shots))
     tried: dict[str, Measured] = {}
     for family in families(bench, plan, FAMILIES if kinds is None else kinds):
-        for target in TARGETS.values():
-            search(bench, family, target, probes, tried)
+        for tier in TARGETS:
+            search(bench, family, tier, probes, tried)
     rules = _others(bench, plan) if published else ()
     others = [bench.measured(steps, shortcuts, probes) for shortcuts in rules]
     tiers = {}
-    for name, target in TARGETS.items():
-        if (found := confirmed(bench, target, tried)) is not None:
-            tiers[name] = found
+    for tier in TARGETS:
+        if (found := confirmed(bench, tier, tried)) is not None:
+            tiers[tier] = found
     exact = 2 * steps if any(scale != 1 for scale in plan.sampling.guidance) else steps
     return Calibration(
         conditions=_conditions(shots[0], plan, model),
@@ -267,8 +268,8 @@ def _others(bench: Bench, plan: Plan) -> Iterator[Shortcuts]:
             yield Shortcuts.make(cache="schedule", skip=skips, order=0)
 
 
-def search(bench: Bench, family: Family, target: float, probes: int, tried: dict[str, Measured]) -> None:
-    """Bisect for the fewest computed steps that reach a target; all that was measured joins `tried`."""
+def search(bench: Bench, family: Family, tier: str, probes: int, tried: dict[str, Measured]) -> None:
+    """Bisect for the fewest computed steps that are near enough; all that was measured joins `tried`."""
     sizes = family.sizes()
     low, high = 0, len(sizes) - 1
     while low <= high:
@@ -277,19 +278,19 @@ def search(bench: Bench, family: Family, target: float, probes: int, tried: dict
         key = f"{family.steps} {shortcuts.to_mapping()}"
         if key not in tried:
             tried[key] = bench.measured(family.steps, shortcuts, probes)
-        if tried[key].low >= target:
+        if tried[key].reaches(tier):
             high = middle - 1
         else:
             low = middle + 1
 
 
-def confirmed(bench: Bench, target: float, tried: dict[str, Measured]) -> Measured | None:
-    """The cheapest way whose lowest tenth of all clips reaches the target; None when exact is cheapest."""
+def confirmed(bench: Bench, tier: str, tried: dict[str, Measured]) -> Measured | None:
+    """The cheapest way that is near enough on all clips; None when exact is cheapest."""
     exact = forwards(Shortcuts.make(), bench.shots[0].steps or bench.model.card.defaults.steps)
-    fit = [m for m in tried.values() if m.low >= target and m.forwards < exact]
+    fit = [m for m in tried.values() if m.reaches(tier) and m.forwards < exact]
     for candidate in sorted(fit, key=lambda m: (m.forwards, -m.psnr)):
         found = bench.measured(candidate.steps, candidate.shortcuts, len(bench.shots))
-        if found.low >= target:
+        if found.reaches(tier):
             return found
     return None
 

@@ -31,7 +31,7 @@ class Tier:
 
     Attributes:
         name: of the tier.
-        psnr, low: dB against exact, mean and lowest tenth of the measured clips.
+        psnr, low, worst: dB against exact: mean, lowest tenth and lowest of the measured clips.
         forwards, possible: of the transformer, for a clip as it was measured.
         steps: of the exact run.
     """
@@ -39,6 +39,7 @@ class Tier:
     name: str
     psnr: float
     low: float
+    worst: float
     forwards: int
     possible: int
     steps: int
@@ -84,6 +85,7 @@ def tiered(shot: Shot, card: ModelCard) -> Tiered:
         name=shot.speed,
         psnr=measured.psnr,
         low=measured.low,
+        worst=measured.worst,
         forwards=measured.forwards,
         possible=found.forwards,
         steps=found.conditions.steps,
@@ -139,7 +141,7 @@ def told(tier: Tier, measured: Measured) -> str:
         parts.append(f"guidance reused in {len(computed)}")
     return (
         f"{tier.name}: {', '.join(parts)}; {tier.forwards} of {tier.possible} forwards, "
-        f"{tier.psnr:.1f} dB from exact expected ({tier.low:.1f} in the lowest tenth)."
+        f"{tier.psnr:.1f} dB from exact expected (lowest tenth {tier.low:.1f}, lowest {tier.worst:.1f})."
     )
 
 
