@@ -336,3 +336,15 @@ def test_the_document_covers_every_route(server):
     for path, methods in document["paths"].items():
         for method, facts in methods.items():
             assert "4XX" in facts["responses"], (method, path)
+
+
+def test_the_short_way_answers_as_the_routes_do(server):
+    name = submit(server, request={"prompt": "a fox", "steps": 2})[0]["id"]
+    for surface in ("api/jobs", "v1/videos"):
+        short = server.get(f"/{surface}/{name}")
+        head = server.head(f"/{surface}/{name}")  # which goes by the route
+        assert short.headers["content-length"] == head.headers["content-length"]
+        assert set(short.headers) == set(head.headers)
+        assert server.get(f"/{surface}/video_{'0' * 26}").status_code == 404
+    picture = submit(server)[0]["id"]
+    assert server.get(f"/v1/videos/{picture}").status_code == 404

@@ -129,7 +129,18 @@ def _still_texts(file: Any, kind: str) -> list[str]:
 
 
 def _container_texts(path: Path, kind: str) -> list[str]:
-    """The `kinema` and `comment` tags of a video container, through ffmpeg's own metadata text."""
+    """The `kinema` and `comment` tags of a video container."""
+    tags = container_tags(path, kind)
+    return [tags[key] for key in ("kinema", "comment") if key in tags]
+
+
+def container_tags(path: Path, kind: str) -> dict[str, str]:
+    """All tags of a video container by their names in lower case, through ffmpeg's own metadata text.
+
+    Args:
+        path: the file.
+        kind: what its bytes say it is, as `sniff` has it.
+    """
     source = [
         "-protocol_whitelist",
         "file,pipe",
@@ -141,8 +152,7 @@ def _container_texts(path: Path, kind: str) -> list[str]:
     result = ffmpeg.run(
         [*source, "-f", "ffmetadata", "pipe:1"], limit=4 * containers.LIMIT, seconds=60, stranger=True
     )
-    tags = parse_ffmetadata(result.output.decode("utf-8", "replace"))
-    return [tags[key] for key in ("kinema", "comment") if key in tags]
+    return parse_ffmetadata(result.output.decode("utf-8", "replace"))
 
 
 def parse_ffmetadata(text: str) -> dict[str, str]:

@@ -29,6 +29,7 @@ from kinema.serve import (
 from kinema.serve.access import Access
 from kinema.serve.errors import ApiError, error_body, told
 from kinema.serve.guard import Guard
+from kinema.serve.hot import Hot
 from kinema.serve.page import page_files, page_routes
 from kinema.serve.settings import ServeSettings
 from kinema.serve.studio import Studio
@@ -74,7 +75,8 @@ def create_app(settings: ServeSettings) -> FastAPI:
     app.router.routes.extend(page_routes(files))
     for kind, handler in ((HTTPException, _http), (RequestValidationError, _form), (KinemaError, _kinema)):
         app.add_exception_handler(kind, handler)
-    public = frozenset({"/healthz", *files})
+    public = frozenset({"/healthz", "/", *files})
+    app.add_middleware(Hot, studio=studio)
     app.add_middleware(Guard, access=Access(settings, public), metrics=studio.metrics, limits=settings.limits)
     return app
 

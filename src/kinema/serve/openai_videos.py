@@ -237,10 +237,16 @@ def object_of(studio: Studio, job: Job) -> dict[str, Any]:
 
 def _answer(request: Request, job: Job) -> Response:
     answer = json_answer(object_of(studio_of(request), job))
-    if not job.ended:
-        left = job.progress.seconds_left
-        answer.headers["openai-poll-after-ms"] = str(int(min(5000, max(250, 1000 * (left or 4) / 4))))
+    if (after := poll_after(job)) is not None:
+        answer.headers["openai-poll-after-ms"] = after
     return answer
+
+
+def poll_after(job: Job) -> str | None:
+    """Milliseconds until a look is worth it, a quarter of what is left; None for a job that ended."""
+    if job.ended:
+        return None
+    return str(int(min(5000, max(250, 1000 * (job.progress.seconds_left or 4) / 4))))
 
 
 def _job(request: Request, id: str) -> Job:

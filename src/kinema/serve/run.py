@@ -43,7 +43,7 @@ class DrainingServer(uvicorn.Server):
     async def _let_go(self) -> None:
         log(20, "draining", signal=signal.Signals(self._signal).name)
         await self._studio.drain()
-        super().handle_exit(signal.SIGTERM, None)
+        self.should_exit = True  # by our own will, not by the signal: exit code 0
 
 
 def serve(settings: ServeSettings, listening: socket.socket) -> None:

@@ -94,7 +94,7 @@ def _basics(found: Imported, settings: Mapping[str, Any]) -> None:
     if seed >= 0:
         found.values["seed"] = seed
     if "sampler" in settings:
-        solver = _solver(found, "sampler", str(settings["sampler"]))
+        solver = solver_of(found, "sampler", str(settings["sampler"]))
         found.values |= {"solver": solver} if solver else {}
     if "cfg_scale_schedule" in settings:
         found.values["guidance"] = _track(settings["cfg_scale_schedule"], "cfg_scale_schedule")
@@ -105,7 +105,8 @@ def _basics(found: Imported, settings: Mapping[str, Any]) -> None:
         found.values["audio"] = str(audio)
 
 
-def _solver(found: Imported, name: str, theirs: str) -> str | None:
+def solver_of(found: Imported, name: str, theirs: str) -> str | None:
+    """Our solver for one that the web UI has under that name; None, and a line in the list, for others."""
     solver = _SOLVERS.get(theirs.strip().lower())
     if solver is None:
         found.leave(name, f"there is no solver {theirs!r}; kinema models lists them")
@@ -189,7 +190,7 @@ def _solvers(found: Imported, settings: Mapping[str, Any]) -> dict[int, str]:
     frames = int(_number(settings, "max_frames", 120))
     names: dict[int, str] = {}
     for key, theirs in _NAMES.findall(str(settings.get("sampler_schedule", ""))):
-        ours = _solver(found, "sampler_schedule", theirs)
+        ours = solver_of(found, "sampler_schedule", theirs)
         if ours is not None and int(key) < frames:
             names[int(key)] = ours
     return names

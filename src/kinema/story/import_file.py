@@ -31,16 +31,24 @@ def import_file(path: str | Path) -> Imported:
     """
     path = Path(path)
     values = _read(path)
-    for signs, read in _READERS:
-        if any(sign in values for sign in signs):
-            try:
-                return read(values)
-            except ConfigError as error:
-                raise ConfigError(f"{path}: {error}") from None
+    try:
+        found = import_values(values)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+    if found is not None:
+        return found
     raise ConfigError(
         f"{path} is no Deforum settings file, Parseq export or animatediff-cli configuration "
         f"(its entries begin with {', '.join(str(name) for name in list(values)[:4]) or 'nothing'})."
     )
+
+
+def import_values(values: Mapping[str, Any]) -> Imported | None:
+    """The same from the file's values; None when they are of no tool that is known."""
+    for signs, read in _READERS:
+        if any(sign in values for sign in signs):
+            return read(values)
+    return None
 
 
 def _read(path: Path) -> Mapping[str, Any]:
