@@ -47,11 +47,10 @@ def pages(browser: Any) -> Iterator[Callable[..., Any]]:
     problems: list[str] = []
     contexts = []
 
-    def opened(url: str, *, allowed: tuple[str, ...] = (), context: Any = None, **options: Any) -> Any:
-        if context is None:
-            context = browser.new_context(**{"viewport": DESKTOP, "reduced_motion": "reduce", **options})
-            context.set_default_timeout(20_000)
-            contexts.append(context)
+    def opened(url: str, *, allowed: tuple[str, ...] = (), ready: bool = True, **options: Any) -> Any:
+        context = browser.new_context(**{"viewport": DESKTOP, "reduced_motion": "reduce", **options})
+        context.set_default_timeout(20_000)
+        contexts.append(context)
         page = context.new_page()
 
         def told(text: str) -> None:
@@ -64,7 +63,8 @@ def pages(browser: Any) -> Iterator[Callable[..., Any]]:
         page.on("pageerror", lambda error: problems.append(f"uncaught: {error}"))
         page.on("dialog", lambda dialog: problems.append(f"dialog: {dialog.message}"))
         page.goto(url)
-        page.wait_for_selector("body.ready")
+        if ready:
+            page.wait_for_selector("body.ready")
         return page
 
     yield opened

@@ -7,6 +7,25 @@ from pathlib import Path
 from typing import Any
 
 
+def files(path: Path) -> str:
+    """A file's content as a page takes it."""
+    return base64.b64encode(path.read_bytes()).decode()
+
+
+def paste(page: Any, path: Path, *, kind: str = "") -> None:
+    """Pastes a file."""
+    page.evaluate(
+        """({data, name, kind}) => {
+            const bytes = Uint8Array.from(atob(data), (letter) => letter.charCodeAt(0));
+            const clipboardData = new DataTransfer();
+            clipboardData.items.add(new File([bytes], name, {type: kind}));
+            const facts = {bubbles: true, cancelable: true, clipboardData};
+            document.body.dispatchEvent(new ClipboardEvent("paste", facts));
+        }""",
+        {"data": files(path), "name": path.name, "kind": kind},
+    )
+
+
 def drop(page: Any, selector: str, path: Path, *, kind: str = "", x: float = 0.5) -> None:
     """Drops a file on an element, `x` of the way from its left to its right."""
     page.evaluate(
@@ -24,7 +43,7 @@ def drop(page: Any, selector: str, path: Path, *, kind: str = "", x: float = 0.5
         }""",
         {
             "selector": selector,
-            "data": base64.b64encode(path.read_bytes()).decode(),
+            "data": files(path),
             "name": path.name,
             "kind": kind,
             "x": x,

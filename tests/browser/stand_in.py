@@ -52,6 +52,8 @@ def checked(values: dict[str, Any]) -> Shot:
         shot = Shot.from_mapping(values)
     except KinemaError as error:
         raise ApiProblem(422, str(error), str(error).partition("=")[0].split(" ")[0]) from None
+    if shot.prompt.empty and not (shot.keyframes or shot.source or shot.extend):
+        raise ApiProblem(422, "there is no prompt; write what the clip shows.", "prompt")
     frames = shot.frames or DEFAULTS["frames"]
     if (frames - 1) % 4:
         raise ApiProblem(
@@ -105,6 +107,8 @@ class Handler(BaseHTTPRequestHandler):
         try:
             if not place.path.startswith("/api/"):
                 return self._file(place.path)
+            if self.store.token and self.headers.get("authorization") != f"Bearer {self.store.token}":
+                raise ApiProblem(401, "the token is missing or wrong")
             if place.path == "/api/events":
                 return self._events()
             self._api(method, place.path.split("/")[2:], query, body)

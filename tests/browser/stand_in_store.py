@@ -26,7 +26,7 @@ class Store:
     """Jobs, uploads and changes; outlives a server that is stopped and started again.
 
     `paused` lets nothing begin, `hold_at` stops a job after that step until it is 0 again, `fail_next` is the
-    error of the next job, `asked` what was asked of jobs.
+    error of the next job, `asked` what was asked of jobs; with `token`, every request must carry it.
     """
 
     def __init__(self, step_seconds: float = 0.02) -> None:
@@ -39,6 +39,7 @@ class Store:
         self.asked: list[tuple[str, str, Any]] = []
         self.revision = 0
         self.fail_next = ""
+        self.token = ""
         self.changed = threading.Condition()
         self.closed = False
         self.paused = False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hands import drop
+from hands import drop, paste
 from stand_in import ROOT, StandIn
 
 api = pytest.importorskip("playwright.sync_api")
@@ -150,8 +150,12 @@ def test_several_clips_have_seeds_of_their_own_and_a_kept_seed_is_used(page, ser
 
 def test_the_cost_is_shown_and_what_is_wrong_stands_beside_its_field(pages, server):
     page = pages(server.url, allowed=REFUSED)
-    write(page, "a fox")
     expect(page.locator("#cost")).to_contain_text("5 latent frames")
+    page.click("#make")
+    expect(page.locator(".field.prompt .field-error")).to_have_text("Write what the clip shows.")
+    expect(page.locator("#prompt")).to_be_focused()
+    write(page, "a fox")
+    expect(page.locator(".field-error")).to_have_count(0)
     page.fill("#basic [data-param='steps']", "5000")
     field = page.locator(".field:has(> [data-param='steps'])")
     expect(field.locator(".field-error")).to_contain_text("steps=5000")
@@ -292,6 +296,25 @@ def test_a_dropped_clip_brings_its_settings_back_with_notes(page):
     expect(page.locator("#notes")).to_contain_text("The model was version 1.")
     expect(page.locator("#prompt")).to_have_value("a rooster on a blue background")
     assert page.locator("[data-param='seed']").input_value() != ""
+
+
+def test_a_pasted_clip_brings_its_settings_back(page):
+    paste(page, ROOT / "samples/clips/moon.mp4", kind="video/mp4")
+    expect(page.locator("#prompt")).to_have_value("a full moon face on a black background")
+
+
+def test_a_server_that_wants_its_token_is_given_it(pages, server):
+    server.store.token = "right"
+    page = pages(server.url, allowed=REFUSED, ready=False)
+    page.fill("#token-value", "wrong")
+    page.keyboard.press("Enter")
+    page.wait_for_event("load")
+    page.fill("#token-value", "right")
+    page.click("#token .primary")
+    page.wait_for_selector("body.ready")
+    write(page, "a fox")
+    page.click("#make")
+    expect(page.locator("#gallery .tile")).to_have_count(1)
 
 
 def test_a_picture_without_settings_is_offered_as_a_keyframe(pages, server):

@@ -5,7 +5,7 @@ import { api, token } from "./api.js";
 import * as advanced from "./advanced.js";
 import * as compare from "./compare.js";
 import * as composer from "./composer.js";
-import { adopt, draft, toSubmit } from "./draft.js";
+import { adopt, draft, hasContent, toSubmit } from "./draft.js";
 import * as gallery from "./gallery.js";
 import { jobs } from "./jobs.js";
 import * as plan from "./plan.js";
@@ -22,8 +22,7 @@ let sending = false;
 async function submit() {
   if (sending) return;
   const request = toSubmit();
-  const wordless = !request.prompt && !request.keyframes && !request.source && !request.extend && !request.shots;
-  if (wordless) {
+  if (!hasContent(request)) {
     problems.show(Object.assign(new Error("Write what the clip shows."), { param: "prompt" }));
     return $("prompt").focus();
   }

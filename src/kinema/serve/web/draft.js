@@ -84,6 +84,11 @@ export function toSubmit({ request, lockSeed, seed } = draft.state) {
   return lockSeed && seed !== "" ? { ...rest, seed: /^-?\d{16,}$/.test(seed) ? seed : Number(seed) } : rest;
 }
 
+/** There is something that a clip could be made from. */
+export function hasContent({ prompt, keyframes, source, extend, shots }) {
+  return Boolean(prompt || keyframes?.length || source || extend || shots);
+}
+
 /** Takes a whole shot over, its seed locked, as one step of undo. */
 export function adopt(request, { seed } = {}) {
   const { seed: own, ...rest } = request;

@@ -2,7 +2,7 @@
 
 import { $, debounced, h, settle } from "./dom.js";
 import { api } from "./api.js";
-import { draft, toSubmit } from "./draft.js";
+import { draft, hasContent, toSubmit } from "./draft.js";
 import * as problems from "./problems.js";
 import { bytes, plural, seconds } from "./words.js";
 
@@ -15,9 +15,8 @@ export const latest = { plan: null, error: null };
 export async function ask() {
   asked?.abort();
   asked = new AbortController();
-  const request = toSubmit();
   try {
-    const answer = await api.plan(request, asked.signal);
+    const answer = await api.plan(asIfWritten(toSubmit()), asked.signal);
     latest.plan = whole(answer);
     latest.error = null;
     problems.clear();
@@ -25,7 +24,7 @@ export async function ask() {
     if (error.name === "AbortError") return false;
     if (error.away) return true;
     latest.error = error;
-    if (hasWords(request) || error.param !== "prompt") problems.show(error);
+    problems.show(error);
   }
   show();
   draft.dispatchEvent(new CustomEvent("planned"));
@@ -43,8 +42,9 @@ function whole({ shots = [], ...answer }) {
   };
 }
 
-function hasWords({ prompt }) {
-  return prompt !== "" && prompt !== undefined;
+/** The cost of a clip is known before its words are: until then the example stands for them. */
+function asIfWritten(request) {
+  return hasContent(request) ? request : { ...request, prompt: $("prompt").placeholder };
 }
 
 const later = debounced(350, ask);
