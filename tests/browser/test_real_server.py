@@ -24,7 +24,7 @@ pytest.importorskip("fastapi")
 expect = api.expect
 
 pytestmark = pytest.mark.slow
-PATIENCE = 120_000  # ms, for a machine that does much beside
+PATIENCE = 240_000  # ms, for a machine that does much beside
 
 
 class Served:
@@ -133,12 +133,12 @@ def test_a_clip_is_stopped_and_what_is_decoded_is_kept(page):
 
 
 def test_a_reload_and_a_server_killed_in_mid_clip_lose_nothing(page, served):
-    ask(page, "a penguin on a pink background", 150)
-    expect(page.locator("#stage-line")).to_contain_text(re.compile(r"step \d+ of 150"))
+    ask(page, "a penguin on a pink background", 80)
+    expect(page.locator("#stage-line")).to_contain_text(re.compile(r"step \d+ of 80"))
     page.reload()
     page.wait_for_selector("body.ready")
     expect(page.locator("#prompt")).to_have_value("a penguin on a pink background")
-    expect(page.locator("#stage-line")).to_contain_text("of 150")
+    expect(page.locator("#stage-line")).to_contain_text("of 80")
     served.end(signal.SIGKILL)
     expect(page.locator("#away")).to_be_visible()
     served.start()

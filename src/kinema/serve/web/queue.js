@@ -34,7 +34,7 @@ function show() {
 
 function card(id) {
   const part = {
-    image: h("img", { alt: "" }), title: h("p", { class: "title" }), state: h("p", { class: "muted state" }),
+    image: h("img", { alt: "", on: { error: ({ target }) => target.removeAttribute("src") } }), title: h("p", { class: "title" }), state: h("p", { class: "muted state" }),
     bar: h("progress", { max: 1, value: 0, "aria-label": "Progress" }), why: h("p", { class: "why" }), tools: h("div", { class: "buttons" }), shown: "",
   };
   part.element = h("li", { class: "card", tabindex: 0, data: { id }, on: {

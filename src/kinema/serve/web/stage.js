@@ -20,6 +20,7 @@ export function build({ onOpen }) {
     keep: button("Stop and keep", { icon: "stop", class: "chip", run: () => attempt(() => api.cancel(parts.id, true)) }),
     cancel: button("Cancel", { icon: "close", class: "chip", run: () => attempt(() => api.cancel(parts.id, false)) }),
   };
+  parts.image.addEventListener("error", () => parts.image.removeAttribute("src")); // it has gone with the clip's end
   parts.video.addEventListener("click", () => open(parts.id));
   $("stage").append(
     h("div", { class: "screen" }, parts.image, parts.video, parts.idle),
