@@ -212,7 +212,7 @@ class Machine(RuleBasedStateMachine):
         self.revision = new.revision
 
 
-Machine.TestCase.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
+Machine.TestCase.settings = settings(max_examples=25, stateful_step_count=30, deadline=None)
 TestMachine = Machine.TestCase
 
 

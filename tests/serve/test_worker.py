@@ -15,6 +15,7 @@ from PIL import Image
 from kinema.core.contracts import Progress
 from kinema.core.errors import MediaError, ResourceError
 from kinema.core.failpoints import SERVER_POINTS
+from kinema.io.locks import Lock
 from kinema.io.record import read_record
 from kinema.io.video_read import open_video
 from kinema.pipelines.durable_pace import Every
@@ -117,7 +118,9 @@ def test_killed_at_every_point_the_next_worker_gives_the_same_bytes_once(point, 
         job = queue.get(id)
         assert job.state == "done"
         assert (folders.results / job.result.file).read_bytes() == whole
-        sweep(queue, folders)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("kinema.serve.results.ABANDONED", -1.0)
+            sweep(queue, folders)
     assert {path.name.split(".")[0] for path in folders.results.iterdir()} == {id}
     assert len(list(folders.results.iterdir())) == 3
 
@@ -416,11 +419,18 @@ def test_a_second_worker_waits_for_the_step_of_one_that_lost_its_lease(folders, 
     assert (folders.results / f"{id}.mp4").read_bytes() == whole
 
 
-def test_results_of_nobody_are_swept(folders, queue, shot):
+def test_results_of_nobody_are_swept(folders, queue, shot, monkeypatch):
     id = queue.submit(shot).id
     work(folders)
     stray = Path(folders.results / "video_00000000000000000000000000.mp4")
-    for path in (stray, folders.results / f".{id}.abc.mp4", folders.states / ".x.lock"):
+    dead, staged = folders.states / ".x.kinema.lock", folders.results / f".{id}.abc.mp4"
+    for path in (stray, staged, dead):
         path.write_bytes(b"x")
-    assert sweep(queue, folders) == 3
+    with Lock(folders.states / ".y.kinema.lock", "y"):
+        assert sweep(queue, folders) == 1
+        assert [path.name for path in folders.states.iterdir()] == [".y.kinema.lock"]
+    assert not stray.exists()
+    assert staged.exists()  # somebody may be about to publish it
+    monkeypatch.setattr("kinema.serve.results.ABANDONED", -1.0)
+    assert sweep(queue, folders) == 1
     assert len(list(folders.results.iterdir())) == 3

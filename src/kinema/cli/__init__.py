@@ -83,6 +83,7 @@ def _program() -> typer.Typer:
         models,
         resume,
         serve,
+        worker,
     )
     from kinema.cli.help import PLAIN, VerbGroup
 
@@ -94,7 +95,7 @@ def _program() -> typer.Typer:
         context_settings=PLAIN,
     )
     program.callback(invoke_without_command=True)(_root)
-    listed = (make, interpolate, resume, look, models, lora, bring, evaluate, serve, doctor, calibrate)
+    listed = (make, interpolate, resume, look, models, lora, bring, evaluate, serve, worker, doctor, calibrate)
     for verbs in listed:
         verbs.register(program)
     return program

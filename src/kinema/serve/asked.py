@@ -13,7 +13,7 @@ from typing import Any
 
 from kinema.core.errors import ConfigError, unknown_name
 from kinema.serve.errors import ApiError, of_kinema
-from kinema.serve.media import REFERENCE, is_word, named_paths
+from kinema.serve.media import REFERENCE, is_word, named_models, named_paths
 from kinema.serve.settings import ServeSettings
 from kinema.story.shot import Shot
 from kinema.story.storyboard import Storyboard, from_mapping
@@ -75,10 +75,9 @@ def read_asked(values: Any, settings: ServeSettings, exists: Callable[[str], boo
         raise ApiError(422, "nested too deeply for a shot.", code="invalid_value") from None
     media = {_media(where, path, settings, exists): None for where, path in named_paths(story)}
     asked = Asked(story, tuple(sha256 for sha256 in media if sha256))
-    for place, shot in enumerate(asked.shots):
-        where = f"shots[{place}].model" if isinstance(story, Storyboard) else "model"
-        if shot.model not in settings.models:
-            message = str(unknown_name("model", shot.model[:80], settings.models))
+    for where, model in named_models(story):
+        if model not in settings.models:
+            message = str(unknown_name("model", model[:80], settings.models))
             raise ApiError(422, message, code="unknown_model", param=where)
     return asked
 

@@ -84,6 +84,9 @@ class Beats:
             except KinemaError as error:  # a full disk, a network: the lease outlasts a few of these
                 _log.warning("no beat for %s: %s", self._job.id, error)
                 continue
+            except Exception:  # a bug of ours must not end the lease of a render that goes well
+                _log.exception("no beat for %s", self._job.id)
+                continue
             self._told = progress
             with self._guard:
                 if self._preview is preview:

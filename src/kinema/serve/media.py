@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 
 from kinema.core.errors import ConfigError, MediaError
 from kinema.core.failpoints import reach
@@ -142,27 +143,35 @@ def references(request: Any) -> Iterator[str]:
             yield from references(value)
 
 
-def named_paths(settings: BaseModel, place: str = "") -> Iterator[tuple[str, str]]:
+def named_paths(story: BaseModel) -> Iterator[tuple[str, str]]:
     """Every path in a shot or storyboard with the name of its field, `shots[0].keyframes[1].image`."""
-    for name, field in type(settings).model_fields.items():
-        where = f"{place}.{name}" if place else name
-        value = getattr(settings, name)
-        if isinstance(value, str):
-            if _marked(field.metadata) or _marked_in(field.annotation):
-                yield where, value
-        else:
-            yield from _paths_in(value, where)
+    for where, field, value in _texts(story, ""):
+        if _marked(field.metadata) or _marked_in(field.annotation):
+            yield where, value
 
 
-def _paths_in(value: Any, where: str) -> Iterator[tuple[str, str]]:
+def named_models(story: BaseModel) -> Iterator[tuple[str, str]]:
+    """Every model's name with that of its field, `camera.depth.model`: it could be a folder or a hub id."""
+    for where, _, value in _texts(story, ""):
+        if where.rpartition(".")[2] == "model":
+            yield where, value
+
+
+def _texts(value: Any, where: str) -> Iterator[tuple[str, FieldInfo, str]]:
+    """Every text field that is set, in settings inside settings too."""
     if isinstance(value, BaseModel):
-        yield from named_paths(value, where)
+        for name, field in type(value).model_fields.items():
+            place, inner = f"{where}.{name}" if where else name, getattr(value, name)
+            if isinstance(inner, str):
+                yield place, field, inner
+            else:
+                yield from _texts(inner, place)
     elif isinstance(value, Mapping):
         for name, inner in value.items():
-            yield from _paths_in(inner, f"{where}.{name}")
+            yield from _texts(inner, f"{where}.{name}")
     elif isinstance(value, list | tuple):
         for index, inner in enumerate(value):
-            yield from _paths_in(inner, f"{where}[{index}]")
+            yield from _texts(inner, f"{where}[{index}]")
 
 
 def _marked(metadata: Iterable[Any]) -> bool:

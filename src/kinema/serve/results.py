@@ -12,6 +12,7 @@ import contextlib
 import io
 import os
 import shutil
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,9 @@ from PIL import Image
 
 from kinema.core.errors import MediaError
 from kinema.core.failpoints import reach
+from kinema.io import atomic
 from kinema.io.atomic import sync
+from kinema.io.locks import LOCK_END
 from kinema.io.video_read import open_video
 from kinema.serve.folders import Folders
 from kinema.serve.jobs import ID, Job, Result
@@ -29,6 +32,8 @@ from kinema.serve.queue import Queue
 
 SUFFIXES = (".mp4", ".png")
 THUMBNAIL_SIDE = 320
+ABANDONED = 3600.0
+"""Seconds after which nobody is about to publish a file any more."""
 SHEET_FRAMES, SHEET_COLUMNS, SHEET_SIDE = 16, 4, 160
 
 
@@ -182,16 +187,20 @@ def _rename(staged: Mapping[Path, Path]) -> None:
 
 
 def sweep(queue: Queue, folders: Folders) -> int:
-    """Remove the files of jobs that are gone, and what dead workers were about to publish; how many.
-
-    Call it when no worker of this data folder is at work.
-    """
+    """Remove the files of jobs that are gone, and what dead workers have left; how many."""
     removed = 0
+    atomic.sweep(folders.states)
     for folder in (folders.results, folders.states, folders.previews):
         for path in folder.iterdir():
-            match = ID.match(path.name)
-            if match is None or not queue.knows(match[0]):
+            if not _is_needed(path, queue):
                 removed += 1
                 with contextlib.suppress(OSError):
                     shutil.rmtree(path) if path.is_dir() else path.unlink()
     return removed
+
+
+def _is_needed(path: Path, queue: Queue) -> bool:
+    if path.name.startswith("."):  # a lock that is held, or what a worker is about to publish
+        return path.name.endswith(LOCK_END) or time.time() - path.stat().st_ctime < ABANDONED
+    match = ID.match(path.name)
+    return match is not None and queue.knows(match[0])

@@ -25,7 +25,7 @@ from kinema.core.contracts import OnProgress, Progress
 from kinema.core.errors import KinemaError, MediaError
 from kinema.core.failpoints import reach
 from kinema.io.atomic import write_whole
-from kinema.io.locks import Lock
+from kinema.io.locks import LOCK_END, Lock
 from kinema.pipelines.durable_open import StateOptions, seeded
 from kinema.pipelines.durable_pace import Every
 from kinema.pipelines.job import Job as Planned
@@ -171,7 +171,10 @@ class Worker:
     @contextmanager
     def _claimed(self, folder: Path, beats: Beats) -> Iterator[None]:
         """The job's folder for this process; one whose lease has ended lets go of it at its next step."""
-        lock, until = Lock(folder.with_name(f".{folder.name}.lock"), folder.name), time.monotonic() + PATIENCE
+        lock, until = (
+            Lock(folder.with_name(f".{folder.name}{LOCK_END}"), folder.name),
+            time.monotonic() + PATIENCE,
+        )
         while True:
             try:
                 lock.acquire()

@@ -1,0 +1,252 @@
+"""Workers elsewhere: over real HTTP, through networks that break at the worst moment, one result per job."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import socket
+import threading
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+import uvicorn
+from PIL import Image
+
+from kinema.core.errors import ConfigError, MediaError
+from kinema.pipelines.durable_pace import Every
+from kinema.pipelines.modes import load
+from kinema.serve.app import create_app
+from kinema.serve.folders import Folders
+from kinema.serve.http_client import Address, HttpClient, Refused, Unreachable
+from kinema.serve.jobs import JobError, JobProgress
+from kinema.serve.media import MediaStore
+from kinema.serve.queue import Queue
+from kinema.serve.queue_leases import Lost
+from kinema.serve.remote import RemoteDesk
+from kinema.serve.settings import ServeSettings
+from kinema.serve.worker import Worker, WorkerOptions
+
+TOKEN = "a-token-for-tests-only"
+OPTIONS = WorkerOptions(name="far", lease=60.0, news=0.02, every=Every(steps=1))
+
+
+@contextmanager
+def served(data, model):
+    """A server on a free port, in a thread; its URL."""
+    sock = socket.socket()
+    sock.bind(("127.0.0.1", 0))
+    port = sock.getsockname()[1]
+    app = create_app(ServeSettings(data=data, port=port, token=TOKEN, models=(model,), workers=0))
+    server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="on", ws="none"))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [sock]})
+    thread.start()
+    try:
+        while not server.started:
+            assert thread.is_alive()
+            threading.Event().wait(0.02)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+@pytest.fixture(scope="module")
+def loaded(small):
+    model = load(str(small), device="cpu")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("kinema.serve.worker.load", lambda *_, **__: model)
+        yield model
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return tmp_path_factory.mktemp("server")
+
+
+@pytest.fixture(scope="module")
+def url(data, small, loaded):
+    with served(data, str(small)) as url:
+        yield url
+
+
+@pytest.fixture
+def folders(data) -> Folders:
+    return Folders(data)
+
+
+@pytest.fixture
+def queue(folders):
+    with Queue(folders.queue) as queue:
+        yield queue
+        for job in queue.list(limit=100).jobs:
+            queue.forfeit("remote far")
+            queue.delete(job.id)
+
+
+class Flaky(HttpClient):
+    """A network that loses answers: each kind of call is made, and its first answer thrown away."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url, TOKEN)
+        self.lost: set[str] = set()
+        self.calls: list[str] = []
+
+    def ask(self, method, path, values=None):
+        self.calls.append(path)
+        return self._once(path, super().ask(method, path, values))
+
+    def send(self, path, fields, file):
+        self.calls.append(path)
+        return self._once(path, super().send(path, fields, file))
+
+    def pieces(self, path):
+        self.calls.append(path)
+        whole = list(super().pieces(path))
+        if path not in self.lost:
+            self.lost.add(path)
+            yield whole[0][:5]
+            raise Unreachable("the connection broke.")
+        yield from whole
+
+    def _once(self, path, answer):
+        kind = path.rsplit("/", 1)[-1]
+        if kind in ("result", "release", "fail") and kind not in self.lost:
+            self.lost.add(kind)
+            raise Unreachable("the answer was lost.")
+        return answer
+
+
+def desk(client: HttpClient, tmp_path, **options) -> RemoteDesk:
+    return RemoteDesk(client, tmp_path / "far", {}, sleep=lambda _: None, **options)
+
+
+@pytest.fixture
+def shot(small) -> dict:
+    return {"prompt": "a fox", "model": str(small), "seed": 3, "steps": 2, "frames": 5, "size": "64x64"}
+
+
+def test_a_job_is_made_elsewhere_and_its_file_comes_back_once(url, queue, folders, shot, tmp_path):
+    picture = io.BytesIO()
+    Image.fromarray(np.full((64, 64, 3), 90, np.uint8)).save(picture, "PNG")
+    sha256 = MediaStore(folders.media).receive([picture.getvalue()], most=10**6)
+    id = queue.submit({**shot, "keyframes": [{"image": f"media:{sha256}", "frame": 0}]}).id
+    client = Flaky(url)
+    far = desk(client, tmp_path)
+    Worker(far, OPTIONS).work(*far.lease("far", 60))
+    job = queue.get(id)
+    assert (job.state, job.attempt) == ("done", 1), job.error
+    assert sum(path.endswith("/result") for path in client.calls) == 2  # the first answer was lost
+    assert sum("/media/" in path for path in client.calls) == 2
+    assert (job.result.frames, job.result.seed, job.result.width) == (5, 3, 64)
+    made = (folders.results / job.result.file).read_bytes()
+    assert f"media:{sha256}".encode() in made
+    assert str(tmp_path).encode() not in made
+    assert folders.thumbnail(id).stat().st_size
+    assert list((tmp_path / "far" / "states").iterdir()) == []
+    assert [path.name for path in (tmp_path / "far" / "media").iterdir()] == [sha256]
+
+
+def test_the_bytes_are_those_of_a_local_worker(url, queue, folders, shot, tmp_path):
+    from kinema.serve.desk import LocalDesk
+
+    first, second = (queue.submit(shot).id for _ in range(2))
+    Worker(LocalDesk(folders, queue, {}), OPTIONS).work(*queue.lease("near", 60))
+    far = desk(HttpClient(url, TOKEN), tmp_path)
+    Worker(far, OPTIONS).work(*far.lease("far", 60))
+    files = [(folders.results / f"{id}.mp4").read_bytes() for id in (first, second)]
+    assert files[0] == files[1]
+
+
+def test_a_result_that_comes_too_late_is_not_taken(url, queue, folders, shot, tmp_path):
+    id = queue.submit(shot).id
+    far = desk(HttpClient(url, TOKEN), tmp_path)
+    job, token = far.lease("far", 60)
+    queue.forfeit("remote far")
+    Worker(far, OPTIONS).work(job, token)
+    assert (queue.get(id).state, queue.get(id).result) == ("queued", None)
+    assert not list(folders.results.glob(f"{id}*"))
+
+
+def test_beats_bring_back_what_is_asked(url, queue, shot, tmp_path):
+    far = desk(HttpClient(url, TOKEN), tmp_path)
+    id = queue.submit(shot).id
+    job, token = far.lease("far", 60)
+    progress = JobProgress(phase="denoise", step=1, steps=2, fraction=0.5, seconds_left=1.5)
+    assert far.beat(id, token, progress, None) == "go"
+    assert queue.get(id).progress == progress
+    queue.cancel(id, keep=True)
+    assert far.beat(id, token, progress, None) == "cancel_keep"
+    queue.cancel(id, keep=False)
+    assert far.beat(id, token, progress, None) == "cancel_drop"
+    assert far.beat(id, "another", progress, None) == "lost"
+    far.release(id, token)
+    assert queue.get(id).state == "cancelled"
+    assert far.beat(id, token, progress, None) == "lost"
+    assert far.lease("far", 60) is None
+    assert job.request == queue.get(id).request
+
+
+def test_a_preview_arrives(url, queue, folders, shot, tmp_path):
+    far = desk(HttpClient(url, TOKEN), tmp_path)
+    id = queue.submit(shot).id
+    _, token = far.lease("far", 60)
+    picture = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(picture, "WEBP")
+    assert far.beat(id, token, JobProgress(preview=1), picture.getvalue()) == "go"
+    assert folders.preview(id).read_bytes() == picture.getvalue()
+
+
+def test_a_failure_is_told_even_if_the_first_try_gets_lost(url, queue, shot, tmp_path):
+    far = desk(Flaky(url), tmp_path)
+    id = queue.submit(shot).id
+    _, token = far.lease("far", 60)
+    with pytest.raises(Lost):  # it counted the first time, and the lease is over
+        far.fail(id, token, JobError(code="bad_request", message="no"), again=False)
+    assert (queue.get(id).state, queue.get(id).error.message) == ("failed", "no")
+
+
+def test_a_file_that_changed_on_its_way_is_refused(url, queue, folders, tmp_path):
+    sha256 = hashlib.sha256(b"true").hexdigest()
+    (folders.media / sha256).write_bytes(b"false")
+    far = desk(HttpClient(url, TOKEN), tmp_path)
+    with pytest.raises(MediaError, match="damaged"):
+        far.media(sha256)
+    with pytest.raises(MediaError, match="not on the server"):
+        far.media("0" * 64)
+    assert list((tmp_path / "far" / "media").iterdir()) == []
+    (folders.media / sha256).unlink()
+
+
+def test_a_server_that_is_away_is_asked_again_for_a_while(tmp_path):
+    now, pauses = [0.0], []
+
+    def sleep(seconds):
+        pauses.append(seconds)
+        now[0] += seconds
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        nobody = f"http://127.0.0.1:{probe.getsockname()[1]}"
+    far = RemoteDesk(HttpClient(nobody, None), tmp_path / "far", {}, sleep=sleep, clock=lambda: now[0])
+    with pytest.raises(Unreachable, match="no answer"):
+        far.media("0" * 64)
+    assert pauses[:4] == [0.5, 1.0, 2.0, 4.0]
+    assert 250 < sum(pauses) <= 300
+
+
+def test_a_wrong_token_is_told_at_once(url):
+    with pytest.raises(Refused, match="token"):
+        HttpClient(url, "wrong").ask("GET", "/api/about")
+
+
+@pytest.mark.parametrize("text", ["ftp://x", "http://", "http://u:p@x", "http://x:99999", "http://x?y"])
+def test_what_is_no_address(text):
+    with pytest.raises(ConfigError, match="no server"):
+        Address.parse(text)
+
+
+def test_addresses():
+    assert Address.parse("studio") == Address(False, "studio", 8420, "")
+    assert Address.parse("https://a.b/studio/") == Address(True, "a.b", 443, "/studio")
+    assert Address.parse("http://[::1]:99") == Address(False, "::1", 99, "")
