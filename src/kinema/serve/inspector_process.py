@@ -59,59 +59,10 @@ def _rate(device: str) -> float:
 
 
 def measure(path: str) -> dict[str, Any]:
-    """What a file is: an image, a video or a sound, and its size."""
-    from kinema.io.sniff import PICTURES, open_regular, sniff
+    """What an upload is; see `kinema.serve.media_facts`."""
+    from kinema.serve import media_facts
 
-    with open_regular(Path(path)) as file:
-        kind = sniff(file.read(4096))
-    if kind in PICTURES:
-        return _measure_pictures(path, kind)
-    if kind is not None and (found := _measure_video(path)) is not None:
-        return found
-    from kinema.io.audio_source import open_audio
-
-    sound = open_audio(path)
-    return {**_NOTHING, "kind": "audio", "seconds": sound.seconds}
-
-
-_NOTHING: dict[str, Any] = {
-    "kind": "",
-    "width": None,
-    "height": None,
-    "frames": None,
-    "fps": None,
-    "seconds": None,
-}
-
-
-def _measure_pictures(path: str, kind: str) -> dict[str, Any]:
-    from kinema.io.image import read_image
-    from kinema.io.video_read import open_video
-
-    clip = open_video(path)
-    if clip.frames > 1:
-        return _of_clip(clip)
-    height, width = read_image(path).shape[:2]  # decodes all of it
-    return {**_NOTHING, "kind": "image", "width": width, "height": height, "frames": 1}
-
-
-def _measure_video(path: str) -> dict[str, Any] | None:
-    """Facts of a clip; None for a container that holds only sound."""
-    from kinema.core.errors import MediaError
-    from kinema.io.video_read import open_video
-
-    try:
-        return _of_clip(open_video(path))
-    except MediaError as error:
-        if "no picture stream" in str(error) or "only picture is a cover" in str(error):
-            return None
-        raise
-
-
-def _of_clip(clip: Any) -> dict[str, Any]:
-    width, height = clip.size
-    found = {"kind": "video", "width": width, "height": height, "frames": clip.frames}
-    return {**found, "fps": str(clip.fps), "seconds": round(clip.duration, 6)}
+    return media_facts.measure(Path(path)).to_json()
 
 
 def frame(path: str, index: int, width: int | None = None) -> dict[str, Any]:
