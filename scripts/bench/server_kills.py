@@ -187,9 +187,10 @@ def counts(
     results = studio.data / "results"
     files = {id: results / f"{id}.mp4" for id, job in jobs.items() if job["state"] == "done"}
     made = collections.Counter(MADE.findall(studio.log.read_text(errors="replace")))
-    known = {f"{id}{end}" for id in files for end in (".mp4", ".thumbnail.webp", ".spritesheet.jpg")}
     with sqlite3.connect(studio.data / "queue.sqlite3") as db:
         integrity = db.execute("PRAGMA integrity_check").fetchone()[0]
+        ids = [row[0] for row in db.execute("SELECT id FROM jobs")]  # some whose answer a kill has cut off
+    known = {f"{id}{end}" for id in ids for end in (".mp4", ".thumbnail.webp", ".spritesheet.jpg")}
     return {
         "accepted": len(accepted),
         "done": len(files),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import threading
@@ -333,6 +334,18 @@ def test_a_still_is_a_picture(folders, queue, shot):
     job = queue.get(id)
     assert (job.result.file, job.result.frames) == (f"{id}.png", 1)
     assert Image.open(folders.results / job.result.file).size == (64, 64)
+
+
+def test_frames_that_are_drawn_one_by_one_are_shown(folders, queue, shot, monkeypatch):
+    shown = []
+    monkeypatch.setattr("kinema.serve.previews.EVERY", 0.0)
+    monkeypatch.setattr(Beats, "tell", lambda self, progress, picture=None: shown.append(picture))
+    id = queue.submit({**shot, "mode": "frame_by_frame", "frames": 4}).id
+    work(folders)
+    assert queue.get(id).state == "done", queue.get(id).error
+    pictures = [Image.open(io.BytesIO(picture)) for picture in shown if picture is not None]
+    assert pictures
+    assert all(picture.format == "WEBP" for picture in pictures)
 
 
 def test_the_model_stays_in_memory_between_jobs(folders, queue, shot, monkeypatch, model):

@@ -3,6 +3,7 @@
     decoded    by the model's own decoder, where that costs less than `SHARE` of the time since the last one
     linear     rgb = a . latent + b, fitted by least squares to the decoder's first frame of this very
                estimate; costs one frame whatever the clip's length
+    drawn      the last frames, of a clip that is made frame by frame
 
 Pictures are small, few and at most two a second; a preview is never a reason to wait.
 """
@@ -11,7 +12,8 @@ from __future__ import annotations
 
 import io
 import time
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import torch
@@ -60,6 +62,17 @@ class Previewer:
         self._costs[how] = self._last - began
         if how == "linear" and "decoded" not in self._costs:  # it has decoded one of so many
             self._costs["decoded"] = self._costs["linear"] * latents_CTYX.shape[1]
+        return picture
+
+    def drawn(self, frames: Callable[[], Iterable[np.ndarray]]) -> bytes | None:
+        """The last of the frames that are finished, for a clip that is drawn one frame after the other."""
+        began = self._clock()
+        if began - self._last < EVERY or not self._affordable("drawn", began - self._last):
+            return None
+        shown = list(deque(frames(), maxlen=MOST_FRAMES))
+        picture = animation(shown, self._fps) if shown else None
+        self._last = self._clock()
+        self._costs["drawn"] = self._last - began
         return picture
 
     def _affordable(self, how: str, since: float) -> bool:

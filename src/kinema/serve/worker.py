@@ -21,10 +21,13 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from kinema.core.contracts import OnProgress, Progress
 from kinema.core.errors import KinemaError, MediaError
 from kinema.core.failpoints import reach
 from kinema.io.atomic import write_whole
+from kinema.io.journal import FrameJournal
 from kinema.io.locks import LOCK_END, Lock
 from kinema.pipelines.durable_open import StateOptions, seeded
 from kinema.pipelines.durable_pace import Every
@@ -220,9 +223,9 @@ class Worker:
             if event.note is not None:
                 _log.info("%s: %s", order.id, event.note)
             picture = None
-            if event.clean is not None and self._options.previews:
+            if self._options.previews and event.phase in ("denoise", "draw"):  # the model is there by then
                 show = show or Previewer(self._decoder(order.plan), float(Fraction(order.plan.made_fps)))
-                picture = show(event)
+                picture = show.drawn(order.frames) if event.phase == "draw" else show(event)
             beats.tell(meter(event), picture)
             if beats.signal != "go":
                 raise Halt(beats.signal)
@@ -324,6 +327,12 @@ class Order:
     def clip(self) -> Path:
         """Where the file is made."""
         return self.folder / ("clip.png" if self.plan.is_image else "clip.mp4")
+
+    def frames(self) -> Iterator[np.ndarray]:
+        """Those that are kept of the shot at work."""
+        journals = list((self.folder / "state").glob("*/frames.bin"))
+        if journals:
+            yield from FrameJournal(max(journals, key=lambda path: path.stat().st_mtime_ns))
 
 
 def _seeds(folder: Path, digest: str) -> tuple[int, ...] | None:
