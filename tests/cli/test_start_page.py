@@ -92,4 +92,4 @@ def test_every_verb_is_shown_and_prints_what_the_page_says(workshop, capsys):
     kinema.cli.run(["--help"])
     listed = re.findall(r"^  ([a-z]+)  ", capsys.readouterr().out.split("Make a file:")[1], re.MULTILINE)
     # these take minutes or run until they are stopped, and have pages of their own
-    assert verbs == set(listed) - {"evaluate", "serve", "studio", "worker"}
+    assert verbs == set(listed) - {"calibrate", "evaluate", "serve", "studio", "worker"}
