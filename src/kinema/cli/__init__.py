@@ -95,8 +95,8 @@ def _program() -> typer.Typer:
         context_settings=PLAIN,
     )
     program.callback(invoke_without_command=True)(_root)
-    listed = (make, interpolate, resume, look, models, lora, bring, evaluate, serve, worker, doctor, calibrate)
-    for verbs in listed:
+    making = (make, interpolate, resume, look, models, lora, bring, evaluate)
+    for verbs in (*making, serve, worker, doctor, calibrate):
         verbs.register(program)
     return program
 
