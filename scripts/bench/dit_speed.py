@@ -50,13 +50,13 @@ def main() -> None:
         if args.half:
             works |= {f"{n}, bfloat16": w for n, w in ways(*halves(theirs, ours), SHAPES[tokens]).items()}
         title = f"guided step, {tokens} tokens"
-        results[title] = alternate(works, args.rounds, warm=tokens < 1000)
+        results[title] = alternate(works, args.rounds, warm=tokens < 1000, cpu_time=args.cpu_time)
         show(title, results[title])
         if args.out:
             write(args.out, results, vars(args))
     if args.embedded:
         title = "steps of the packaged model's default clip"
-        results[title] = alternate(packaged(), args.rounds)
+        results[title] = alternate(packaged(), args.rounds, cpu_time=args.cpu_time)
         show(title, results[title])
         if args.out:
             write(args.out, results, vars(args))
@@ -69,6 +69,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--layers", type=int, default=8)
     parser.add_argument("--half", action="store_true", help="bfloat16 too")
     parser.add_argument("--embedded", action="store_true", help="and the packaged model's clip")
+    parser.add_argument("--cpu-time", action="store_true", help="processor seconds, for a busy machine")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, help="JSON file")

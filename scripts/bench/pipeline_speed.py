@@ -37,7 +37,13 @@ def main() -> None:
         path = save(args.size, Path(folder))
         works = {name: runner(name, path, args) for name in dict.fromkeys([*args.ways, *args.once])}
         ways = alternate(
-            works, args.rounds, warm=args.warm, once=args.once, limit=args.limit, told=partial(keep, args)
+            works,
+            args.rounds,
+            warm=args.warm,
+            once=args.once,
+            limit=args.limit,
+            told=partial(keep, args),
+            cpu_time=args.cpu_time,
         )
     show(title(args), ways)
     for way in ways[1:]:
@@ -64,6 +70,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--side", type=int, default=128)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--limit", type=float, default=math.inf, help="seconds; no round begins after")
+    parser.add_argument("--cpu-time", action="store_true", help="processor seconds, for a busy machine")
     parser.add_argument("--warm", action="store_true", help="an untimed round first")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, help="JSON file")

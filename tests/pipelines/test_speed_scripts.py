@@ -108,3 +108,13 @@ def test_no_stage_begins_after_the_minutes(tmp_path, monkeypatch, capsys):
     )
     wan_speed.main()
     assert capsys.readouterr().out.count("left out") == 4
+
+
+def test_the_page_says_what_was_measured(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "scripts" / "bench"))
+    refresh = script("bench/refresh_speed.py")
+    files = [path for name in refresh.FILES if (path := refresh.FOLDER / f"{name}.json").is_file()]
+    page = refresh.PAGE.read_text("utf-8")
+    assert refresh.written(page, "\n".join(refresh.table(files))) == page, (
+        "run python scripts/bench/refresh_speed.py --only"
+    )
