@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 import kinema
-from kinema.core.errors import ConfigError
+from kinema.core.errors import ConfigError, ModelError
 
 CALL = {"prompt": "a rooster", "num_frames": 5, "num_inference_steps": 3, "guidance_scale": 2.0}
 
@@ -175,3 +175,72 @@ def test_diffusers_is_not_imported_for_the_packages_model(small):
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"
+
+
+def lora_file(path, size):
+    from safetensors.torch import save_file
+
+    g = torch.Generator().manual_seed(0)
+    name = "transformer.blocks.0.attn1.to_q"
+    down, up = torch.randn(2, size, generator=g), torch.randn(size, 2, generator=g)
+    save_file({f"{name}.lora_A.weight": down, f"{name}.lora_B.weight": up}, path)
+    return path
+
+
+def test_loras_by_name_and_scale(small, tmp_path):
+    pipe = kinema.KinemaPipeline.from_pretrained(small)
+    pipe.set_progress_bar_config(disable=True)
+
+    def frames():
+        return pipe(**CALL, generator=seeded()).frames
+
+    plain, width = frames(), pipe.model.dit.config.width
+    pipe.load_lora_weights(lora_file(tmp_path / "a.safetensors", width), adapter_name="a")
+    worn = frames()
+    assert pipe.get_active_adapters() == ["a"]
+    assert not np.array_equal(worn, plain)
+    pipe.set_adapters("a", 0.5)
+    assert not np.array_equal(frames(), worn)
+    pipe.set_adapters(["a"], [1.0])
+    pipe.fuse_lora()
+    np.testing.assert_allclose(frames(), worn, atol=1e-3)
+    with pytest.raises(ConfigError, match="unfuse_lora"):
+        pipe.enable_model_cpu_offload(device="cpu")
+    pipe.unfuse_lora()
+    pipe.disable_lora()
+    np.testing.assert_array_equal(frames(), plain)
+    pipe.enable_lora()
+    np.testing.assert_array_equal(frames(), worn)
+    with pytest.raises(ConfigError, match="unknown adapter 'b'"):
+        pipe.set_adapters("b")
+    with pytest.raises(ConfigError, match="loaded already"):
+        pipe.load_lora_weights(tmp_path / "a.safetensors", adapter_name="a")
+    with pytest.raises(ModelError, match="does not fit this model"):
+        pipe.load_lora_weights(lora_file(tmp_path / "wrong.safetensors", width + 2))
+    pipe.delete_adapters("a")
+    np.testing.assert_array_equal(frames(), plain)
+
+
+def test_offloading_changes_no_frame(small, tmp_path):
+    pipe = kinema.KinemaPipeline.from_pretrained(small)
+    pipe.set_progress_bar_config(disable=True)
+    pipe.load_lora_weights(lora_file(tmp_path / "a.safetensors", pipe.model.dit.config.width))
+    whole = pipe(**CALL, generator=seeded()).frames
+    for arrange in (pipe.enable_model_cpu_offload, pipe.enable_sequential_cpu_offload):
+        arrange(device="cpu")
+        np.testing.assert_array_equal(pipe(**CALL, generator=seeded()).frames, whole)
+    with pytest.raises(ConfigError, match="fuse_lora needs the whole model"):
+        pipe.fuse_lora()
+    pipe.remove_all_hooks()
+    np.testing.assert_array_equal(pipe(**CALL, generator=seeded()).frames, whole)
+
+
+@pytest.mark.parametrize("kind", ["small", "t2v"])
+def test_a_saved_pipeline_is_loaded_again(small, wan, tmp_path, kind):
+    folder = small if kind == "small" else wan(kind)
+    call = CALL if kind == "small" else CALL | {"height": 32, "width": 32}
+    pipes = [kinema.KinemaPipeline.from_pretrained(folder)]
+    pipes[0].save_pretrained(tmp_path / "copy")
+    pipes.append(kinema.KinemaPipeline.from_pretrained(tmp_path / "copy"))
+    found = [pipe(**call, generator=seeded()).frames for pipe in pipes]
+    np.testing.assert_array_equal(found[0], found[1])

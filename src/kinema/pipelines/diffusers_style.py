@@ -22,12 +22,13 @@ from torch import Tensor
 from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
 from kinema.core.contracts import OnProgress, Progress
-from kinema.core.errors import ConfigError, unknown_name
+from kinema.core.errors import ConfigError, ModelError, unknown_name
 from kinema.core.runtime import DTYPES, resolve_device
 from kinema.diffusion.flow import timesteps
 from kinema.diffusion.sampler import SamplerState
 from kinema.models.experts import Experts
 from kinema.pipelines.conditioning import Conditions, condition
+from kinema.pipelines.diffusers_extras import Adapters, PipelineExtras
 from kinema.pipelines.diffusers_values import (
     FORMATS,
     Generators,
@@ -37,7 +38,8 @@ from kinema.pipelines.diffusers_values import (
     prompt_pairs,
     seeds_of,
 )
-from kinema.pipelines.model import Model, load
+from kinema.pipelines.model import Model
+from kinema.pipelines.modes import load
 from kinema.pipelines.plan import Plan, make_plan
 from kinema.pipelines.render import chunks, denoise, shown_latents
 from kinema.story.shot import Shot
@@ -65,7 +67,7 @@ class _Turn(Exception):
         self.state = state
 
 
-class KinemaPipeline:
+class KinemaPipeline(PipelineExtras):
     """A loaded checkpoint with diffusers' call.
 
     Args:
@@ -81,6 +83,7 @@ class KinemaPipeline:
         self._num_timesteps = 0
         self._current_timestep: Tensor | None = None
         self._progress_bar: dict[str, Any] = {}
+        self._adapters = Adapters()
 
     @classmethod
     def from_pretrained(
@@ -90,6 +93,8 @@ class KinemaPipeline:
         dtype: torch.dtype | str | None = None,
         torch_dtype: torch.dtype | str | None = None,
         local_files_only: bool = False,
+        revision: str | None = None,
+        memory: str = "whole",
     ) -> Self:
         """Load "embedded", a folder in diffusers layout, or a hub id, to the CPU.
 
@@ -98,6 +103,8 @@ class KinemaPipeline:
             dtype: of the transformer and the encoders; float32 when left out. The VAE stays in float32.
             torch_dtype: the older name of `dtype`.
             local_files_only: never ask the hub.
+            revision: of a hub id: a branch, a tag or a commit.
+            memory: what is in memory at a time: `whole`, `component` or `block`.
 
         Raises:
             ModelError: nothing is there, files are missing or damaged, or pickled.
@@ -106,8 +113,11 @@ class KinemaPipeline:
         name = "float32" if given is None else str(given).removeprefix("torch.")
         if name not in DTYPES:
             raise unknown_name("dtype", name, DTYPES)
-        where = str(pretrained_model_name_or_path)
-        return cls(load(where, device="cpu", dtype=name, local_files_only=local_files_only))
+        where = f"{pretrained_model_name_or_path}{'' if revision is None else f'@{revision}'}"
+        model = load(where, device="cpu", dtype=name, local_files_only=local_files_only, memory=memory)
+        if not isinstance(model, Model):
+            raise ModelError(f"{where!r} runs in its own pipeline of diffusers; load it there.")
+        return cls(model)
 
     def to(self, *targets: str | torch.device | torch.dtype) -> Self:
         """Move to a device, change the transformer's dtype, or both; in place."""
@@ -226,6 +236,8 @@ class KinemaPipeline:
             "guidance_low": self._low_scale(guidance_scale, guidance_scale_2),
             "length_fit": num_frames is not None,
             "fit": "stretch",
+            "loras": self._adapters.of_shot(),
+            "weights": self.model.weights,
         }
         names = callback_on_step_end_tensor_inputs
         watch = None if callback_on_step_end is None else _Watch(self, callback_on_step_end, tuple(names))
