@@ -1,0 +1,97 @@
+"""Peak memory of each arrangement, beside what the plan estimates: on a made-up Wan checkpoint of a given size.
+
+    python scripts/bench/memory.py            # prints a table; --json FILE keeps it
+
+Each arrangement renders in a process of its own; its peak is the kernel's VmHWM less what the process had with all
+libraries imported and nothing loaded.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+SHOT = {"prompt": "a red fox in the snow", "width": 128, "height": 128, "frames": 17, "steps": 2, "seed": 1}
+RENDER = """
+import json, sys, hashlib
+import diffusers, transformers, torch
+from transformers import UMT5EncoderModel, T5Tokenizer
+import kinema
+from kinema.pipelines.cards import read_card
+from kinema.pipelines.plan import make_plan
+from kinema.pipelines.residency.fit import BASE, MARGIN, offers
+def peak():
+    return 1024 * int(next(l for l in open("/proc/self/status") if l.startswith("VmHWM")).split()[1])
+folder, tier, weights = sys.argv[1:4]
+shot = kinema.Shot(model=folder, weights=weights, **json.loads(sys.argv[4]))
+card = read_card(folder)
+needs = offers(make_plan(shot, card), card=card).needs[tier] / MARGIN - BASE
+before = peak()
+frames = kinema.render(shot, memory=tier).array()
+digest = hashlib.sha256(frames.tobytes()).hexdigest()[:12]
+print(json.dumps({"memory": tier, "weights": weights, "peak": peak() - before, "estimate": needs, "sha256": digest}))
+"""
+
+
+def make_checkpoint(folder: Path) -> None:
+    """A text encoder of about 300 MB, a transformer of 200 MB, a VAE of 30 MB, in float32."""
+    import diffusers
+    import torch
+    from transformers import T5Tokenizer, UMT5Config, UMT5EncoderModel
+
+    torch.manual_seed(0)
+    pieces = ["▁", "▁a", "▁red", "▁fox", "▁in", "▁the", "▁snow", *"abcdefghijklmnopqrstuvwxyz"]
+    words = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", -20.0), *((piece, -3.0) for piece in pieces)]
+    text = UMT5Config(vocab_size=32_000, d_model=768, d_kv=64, d_ff=2048, num_layers=7, num_heads=12)
+    transformer = diffusers.WanTransformer3DModel(
+        num_attention_heads=5,
+        attention_head_dim=128,
+        in_channels=16,
+        out_channels=16,
+        text_dim=768,
+        ffn_dim=1792,
+        num_layers=9,
+    )
+    vae = diffusers.AutoencoderKLWan(base_dim=24, z_dim=16)
+    scheduler = diffusers.UniPCMultistepScheduler(
+        prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0
+    )
+    diffusers.WanPipeline(
+        tokenizer=T5Tokenizer(vocab=words, extra_ids=0),
+        text_encoder=UMT5EncoderModel(text),
+        transformer=transformer,
+        vae=vae,
+        scheduler=scheduler,
+    ).save_pretrained(folder)
+
+
+def measure(folder: Path, tier: str, weights: str) -> dict[str, object]:
+    """One arrangement in a process of its own."""
+    command = [sys.executable, "-c", RENDER, str(folder), tier, weights, json.dumps(SHOT)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(done.stderr)
+    found: dict[str, object] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--json", type=Path, default=None)
+    options = parser.parse_args()
+    rows = []
+    with tempfile.TemporaryDirectory() as place:
+        make_checkpoint(Path(place))
+        for tier, weights in (("whole", "full"), ("component", "full"), ("block", "full"), ("whole", "int8")):
+            rows.append(measure(Path(place), tier, weights))
+            print(rows[-1], flush=True)
+    if options.json is not None:
+        options.json.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
