@@ -15,7 +15,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-SHOT = {"prompt": "a red fox in the snow", "width": 128, "height": 128, "frames": 17, "steps": 2, "seed": 1}
+SHOT = {"prompt": "a red fox in the snow", "width": 64, "height": 64, "frames": 9, "steps": 2, "seed": 1}
 RENDER = """
 import json, sys, hashlib
 import diffusers, transformers, torch

@@ -5,7 +5,8 @@
     block       the same, where of the transformer and the text encoder two blocks count
 
 The numbers come from configuration files, before any weight is read. Work space is counted in tensors that
-are alive at once, measured on CPUs (scripts/bench/memory.py); docs/memory.md says how far off they are.
+are alive at once, chosen from the sizes of the layers; scripts/bench/memory.py compares it with what a process
+takes.
 """
 
 from __future__ import annotations
