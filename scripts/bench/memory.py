@@ -1,8 +1,8 @@
-"""Peak memory of each arrangement, beside what the plan estimates: on a made-up Wan checkpoint of a given size.
+"""Peak memory of each arrangement, beside what the plan estimates, on a made-up Wan checkpoint.
 
     python scripts/bench/memory.py            # prints a table; --json FILE keeps it
 
-Each arrangement renders in a process of its own; its peak is the kernel's VmHWM less what the process had with all
+Each arrangement renders in a process of its own; its peak is the kernel's VmHWM less what it had with all
 libraries imported and nothing loaded.
 """
 
@@ -33,7 +33,8 @@ needs = offers(make_plan(shot, card), card=card).needs[tier] / MARGIN - BASE
 before = peak()
 frames = kinema.render(shot, memory=tier).array()
 digest = hashlib.sha256(frames.tobytes()).hexdigest()[:12]
-print(json.dumps({"memory": tier, "weights": weights, "peak": peak() - before, "estimate": needs, "sha256": digest}))
+found = {"memory": tier, "weights": weights, "peak": peak() - before, "estimate": needs, "sha256": digest}
+print(json.dumps(found))
 """
 
 

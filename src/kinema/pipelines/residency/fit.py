@@ -2,11 +2,10 @@
 
     whole       sum of the parts, and the most that one of them works in
     component   the most of any part with what it works in
-    block       the same, where of the transformer and the text encoder two blocks count
+    block       the same, where of the transformer three blocks count, of the text encoder two
 
 The numbers come from configuration files, before any weight is read. Work space is counted in tensors that
-are alive at once, chosen from the sizes of the layers; scripts/bench/memory.py compares it with what a process
-takes.
+are alive at once, by the sizes of the layers; scripts/bench/memory.py compares it with what a process takes.
 """
 
 from __future__ import annotations
