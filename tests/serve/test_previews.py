@@ -77,6 +77,18 @@ def test_previews_take_a_tenth_of_the_time_however_slow_the_decoder_is(vae, late
     assert spent < 0.13 * clock.now
 
 
+def test_a_quick_decoder_shows_the_estimate_itself(vae, latents_CTYX):
+    clock = Clock()
+    preview = Previewer(vae, 8.0, clock)  # it costs nothing on this clock
+    shown = []
+    for step in range(8):
+        clock.now += 0.4
+        picture = preview(Progress("denoise", step, 8, clean=latents_CTYX[None]))
+        shown += [] if picture is None else [Image.open(io.BytesIO(picture)).n_frames]
+    frames, latent_frames = 9, latents_CTYX.shape[1]
+    assert shown == [latent_frames] + [frames] * 3
+
+
 def test_at_most_two_a_second(vae, latents_CTYX):
     clock = Clock()
     preview = Previewer(vae, 8.0, clock)

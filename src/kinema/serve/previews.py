@@ -1,6 +1,6 @@
 """What a clip will be, while it is sampled: a small animation of the clean estimate.
 
-    decoded    by the model's own decoder, where that costs less than `SHARE` of the time since the last one
+    decoded    by the model's own decoder, where one in `PATIENCE` seconds costs at most `SHARE` of it
     linear     rgb = a . latent + b, fitted by least squares to the decoder's first frame of this very
                estimate; costs one frame whatever the clip's length
     drawn      the last frames, of a clip that is made frame by frame
@@ -27,6 +27,7 @@ from kinema.pipelines.render import to_uint8
 
 EVERY = 0.5
 SHARE = 0.1
+PATIENCE = 1.5
 MOST_FRAMES = 9
 MOST_SIDE = 256
 CROP = 16  # latents a side that the fit looks at
@@ -51,8 +52,8 @@ class Previewer:
         since = self._clock() - self._last
         if event.clean is None or self._vae is None or since < EVERY:
             return None
-        how = next((how for how in ("decoded", "linear") if self._affordable(how, since)), None)
-        if how is None:
+        how = "decoded" if self._costs.get("decoded", PATIENCE) <= SHARE * PATIENCE else "linear"
+        if not self._affordable(how, since):
             return None
         began = self._clock()
         latents_CTYX = event.clean[0].detach()
@@ -76,8 +77,6 @@ class Previewer:
         return picture
 
     def _affordable(self, how: str, since: float) -> bool:
-        if how == "decoded" and how not in self._costs:  # not before the cheaper one was measured
-            return False
         return self._costs.get(how, 0.0) <= SHARE * since
 
 
