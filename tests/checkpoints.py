@@ -174,6 +174,82 @@ def save_image_model(kind: str, folder: Path) -> Path:
     return folder
 
 
+def save_kandinsky(folder: Path, width: int = TEXT_WIDTH) -> dict[str, Path]:
+    """Kandinsky 2.2: its `decoder`, its `prior` with embeddings of a width, and `both` in one folder."""
+    import diffusers
+
+    torch.manual_seed(0)
+    prior = _prior(width)
+    unet = diffusers.UNet2DConditionModel(
+        **UNET | {"attention_head_dim": 4, "sample_size": 16},
+        in_channels=4,
+        out_channels=8,
+        addition_embed_type="image",
+        encoder_hid_dim=TEXT_WIDTH,
+        encoder_hid_dim_type="image_proj",
+        cross_attention_dim=8,
+        resnet_time_scale_shift="scale_shift",
+    )
+    movq = diffusers.VQModel(
+        **IMAGE_VAE
+        | {"block_out_channels": (32, 32), "up_block_types": ("UpDecoderBlock2D", "AttnUpDecoderBlock2D")},
+        latent_channels=4,
+        num_vq_embeddings=12,
+        vq_embed_dim=4,
+        norm_type="spatial",
+    )
+    scheduler = diffusers.DDPMScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        variance_type="learned_range",
+        thresholding=True,
+        sample_max_value=2.0,
+    )
+    decoder = diffusers.KandinskyV22Pipeline(unet=_lively(unet), movq=_lively(movq), scheduler=scheduler)
+    both = diffusers.KandinskyV22CombinedPipeline(
+        **decoder.components, **{f"prior_{name}": part for name, part in prior.components.items()}
+    )
+    made = {"decoder": decoder, "prior": prior, "both": both}
+    for name, pipe in made.items():
+        pipe.save_pretrained(folder / name)
+    return {name: folder / name for name in made}
+
+
+def _prior(width: int) -> Any:
+    import diffusers
+    from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+    from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+    prior = diffusers.PriorTransformer(
+        num_attention_heads=2,
+        attention_head_dim=8,
+        num_layers=1,
+        embedding_dim=width,
+        num_embeddings=77,
+        additional_embeddings=4,
+    )
+    vision = CLIPVisionConfig(
+        hidden_size=16,
+        intermediate_size=24,
+        projection_dim=width,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        image_size=32,
+        patch_size=16,
+    )
+    torch.nn.init.normal_(prior.clip_std, 1.0, 0.1)
+    return diffusers.KandinskyV22PriorPipeline(
+        prior=_lively(prior),
+        image_encoder=_lively(CLIPVisionModelWithProjection(vision)),
+        text_encoder=_clip(projected=True),
+        tokenizer=_clip_tokenizer(),
+        scheduler=diffusers.UnCLIPScheduler(prediction_type="sample", variance_type="fixed_small_log"),
+        image_processor=CLIPImageProcessorPil(
+            size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}
+        ),
+    )
+
+
 def save_control(kind: str, folder: Path, seed: int = 0) -> Path:
     """A ControlNet for `save_image_model` of kind `sd` or `sdxl`."""
     import diffusers

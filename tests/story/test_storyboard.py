@@ -71,10 +71,12 @@ def test_relative_paths_follow_the_file(tmp_path, monkeypatch):
     assert load("boards/shot.yaml") == shot
     assert load(written(tmp_path / "boards", "model: org/wan")).model == "org/wan"
     control = {"path": "edges.mp4", "mask": "mask.png", "model": "./models/canny"}
-    shot = Shot(control=control, mode="frame_by_frame")
+    shot = Shot(control=control, mode="frame_by_frame", look="a.png@0:0.5", model="./decoder@./prior")
     dump(shot, "boards/controlled.yaml")
     assert load("boards/controlled.yaml") == shot
-    assert os.path.join("..", "edges.mp4") in Path("boards/controlled.yaml").read_text()  # noqa: PTH118
+    text = Path("boards/controlled.yaml").read_text()
+    for name in ("edges.mp4", "a.png", "decoder@../prior"):
+        assert os.path.join("..", name) in text  # noqa: PTH118
 
 
 def test_common_settings_stand_above_the_shots(tmp_path):

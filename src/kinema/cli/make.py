@@ -283,7 +283,8 @@ def _stem(shot: Shot) -> str:
     words = shot.prompt.constant
     if words is None:
         words = " to ".join(key.value for key in shot.prompt.keys)
-    media = [key.image for key in shot.keyframes] + [part.path for part in (shot.source, shot.extend) if part]
+    media = [key.image for key in (*shot.keyframes, *shot.look)]
+    media += [part.path for part in (shot.source, shot.extend) if part]
     return slug(words) or (slug(Path(media[0]).stem) if media else "") or "kinema"
 
 

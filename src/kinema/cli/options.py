@@ -97,6 +97,10 @@ class ShotOptions:
     control_strength: Annotated[
         Text, _clip("--control-strength", metavar="X", help='How firmly: 1, or "0:(1), 24:(0.3)".')
     ] = None
+    look: Annotated[
+        list[str] | None,
+        _clip("--look", metavar="FILE[@FRAME[:X]]", help="Picture that stands in for words; repeatable."),
+    ] = None
     length_fit: Annotated[
         bool, _clip("--fit-length", help="Make the next legal length and trim it to the one asked for.")
     ] = False

@@ -139,6 +139,7 @@ def drawing(plan: Plan) -> list[str]:
     followed = [] if control is None else [row("control", f"{control.path}, read by {control.model}")]
     return [
         *followed,
+        *_look(plan),
         row("drawn", f"{len(strokes)} of {plan.geometry.keep} frames, strength {strength}{alone}"),
         row(
             "",
@@ -147,6 +148,15 @@ def drawing(plan: Plan) -> list[str]:
             + ", ..." * (len(strokes) > MOST_SEEDS),
         ),
     ]
+
+
+def _look(plan: Plan) -> list[str]:
+    """The pictures that stand in for words, each with the largest share that it has."""
+    if plan.look is None:
+        return []
+    most = [max(shares) for shares in zip(*plan.look.shares, strict=True)]
+    shown = [f"{path} {share:.0%}" for path, share in zip(plan.look.pictures, most, strict=True)]
+    return [row("look", ", ".join(shown[:MOST_SEEDS]) + ", ..." * (len(shown) > MOST_SEEDS))]
 
 
 def _seeds(seeds: tuple[int, int, float]) -> str:

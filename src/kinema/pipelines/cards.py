@@ -19,6 +19,7 @@ from kinema.pipelines.foreign.families import CLASSES
 from kinema.pipelines.hub import WEIGHTS, Address, Wanted, configurations, fetch, weights_of
 from kinema.pipelines.image_cards import KINDS, image_card
 from kinema.pipelines.original import original_card, read_transformers
+from kinema.pipelines.unclip.card import PRIOR_PARTS, is_decoder, unclip_card
 from kinema.pipelines.wan_card import wan_card
 
 
@@ -34,6 +35,8 @@ def read_card(model: str, *, local_files_only: bool = False) -> ModelCard:
     if model == EMBEDDED:
         return _embedded(EMBEDDED, EMBEDDED_FOLDER)
     address = _address(model)
+    if address is None and (decoder := _with_prior(model, local_files_only)) is not None:
+        return decoder
     if address is None and (adapter := _motion_adapter(model, local_files_only)) is not None:
         parts = model.partition("@")[2]
         return with_adapter(model, adapter, read_card(parts, local_files_only=local_files_only), parts)
@@ -53,6 +56,8 @@ def read_card(model: str, *, local_files_only: bool = False) -> ModelCard:
         if kind in ("WanPipeline", "WanImageToVideoPipeline"):
             transformer = read_json(folder / "transformer" / "config.json")
             return check_card(wan_card(model, folder, index, transformer))
+        if is_decoder(index):
+            return unclip_card(model, folder, index, prior=None)
         card = image_card(model, folder, index) or foreign_card(model, folder, index)
         if card is not None:
             return card
@@ -61,6 +66,25 @@ def read_card(model: str, *, local_files_only: bool = False) -> ModelCard:
         f"'WanImageToVideoPipeline' folders in diffusers layout, {', '.join(map(repr, CLASSES))}, and, frame "
         f"by frame, {', '.join(map(repr, KINDS))}."
     )
+
+
+def _with_prior(model: str, local_files_only: bool) -> ModelCard | None:
+    """The card of `DECODER@PRIOR`; None for anything else."""
+    name, _, prior = model.partition("@")
+    if not prior or name.endswith(".safetensors"):
+        return None
+    folder = _local(name)
+    if folder is None and name.count("/") == 1 and not name.startswith((".", "/", "~")):
+        folder = _from_hub(name, configurations, local_files_only)
+    if folder is None or not (folder / "model_index.json").is_file():
+        return None
+    index = read_json(folder / "model_index.json")
+    if not is_decoder(index):
+        return None
+    check_index(index, folder / "model_index.json")
+    with reading(folder):
+        found = prior_folder(prior, weights=False, local_files_only=local_files_only)
+        return unclip_card(model, folder, index, decoder=name, prior=(prior, found))
 
 
 def _motion_adapter(model: str, local_files_only: bool) -> Path | None:
@@ -89,7 +113,7 @@ def local_folder(card: ModelCard, *, local_files_only: bool = False) -> Path:
 
 def weight_parts(card: ModelCard) -> list[str]:
     """The parts of a checkpoint whose weights are needed: those that its index names."""
-    if card.parts and card.family != "foreign":  # its own transformer is not wanted
+    if card.parts and card.family == "wan":  # its own transformer is not wanted
         return ["vae", "text_encoder", "image_encoder"]
     index = read_json(card.folder / "model_index.json")
     named = {part: entry for part, entry in index.items() if isinstance(entry, list) and len(entry) == 2}
@@ -116,6 +140,16 @@ def part_folder(name: str, *, patterns: Sequence[str] = PART_FILES, local_files_
         return [n for n in names if any(fnmatch(n, pattern) for pattern in patterns)]
 
     return found or _from_hub(name, wanted, local_files_only)
+
+
+def prior_folder(name: str, *, weights: bool = True, local_files_only: bool = False) -> Path:
+    """The folder of a prior; of a hub id, its configurations, and its weights where they are wanted.
+
+    Raises:
+        ModelError: nothing is there.
+    """
+    wanted = weights_of(PRIOR_PARTS) if weights else configurations
+    return _local(name) or _from_hub(name, wanted, local_files_only)
 
 
 def _local(model: str) -> Path | None:

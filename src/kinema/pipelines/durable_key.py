@@ -18,11 +18,12 @@ from typing import Any
 import torch
 
 from kinema.core.runtime import resolve_device, resolve_dtype
-from kinema.pipelines.cards import local_folder, part_folder
+from kinema.pipelines.cards import local_folder, part_folder, prior_folder
 from kinema.pipelines.hashes import cached_hashes
 from kinema.pipelines.job import Job
 from kinema.pipelines.modes import AnyModel
 from kinema.pipelines.plan import Plan
+from kinema.pipelines.unclip.card import PRIOR_KEY
 from kinema.story.shot import PREVIOUS
 
 
@@ -42,7 +43,11 @@ def identity(job: Job, models: Mapping[str, AnyModel]) -> dict[str, Any]:
 def _hashes(job: Job, name: str, models: Mapping[str, AnyModel]) -> dict[str, str]:
     card = models[name].card if name in models else job.cards[name]
     own = [path for files in card.files for path in files]
-    return cached_hashes(card.folder if name in models else local_folder(card), own)
+    found = cached_hashes(card.folder if name in models else local_folder(card), own)
+    if prior := card.transformer.get(PRIOR_KEY):
+        more = cached_hashes(prior_folder(prior))
+        found |= {f"prior/{path}": digest for path, digest in more.items()}
+    return found
 
 
 def plan_keys(job: Job, models: Mapping[str, AnyModel]) -> list[str]:

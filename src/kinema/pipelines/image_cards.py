@@ -1,7 +1,7 @@
 """Image models of diffusers: what a checkpoint is and can do, from its configuration files alone.
 
 Kinds are those whose prompts kinema can mix from frame to frame: Stable Diffusion 1 and 2, SDXL, Stable
-Diffusion 3 and Flux.
+Diffusion 3, Flux and Kandinsky 2.2.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from kinema.story.shot import Shot
 
 OWN_SOLVER = "checkpoint"
 FPS, FRAMES = "12", 48
+KANDINSKY = "KandinskyV22Pipeline"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +34,7 @@ class ImageKind:
         packing: latents per token side, which sizes must be multiples of.
         steps, guidance: what its own examples use.
         weights: whether a prompt's (word:1.3) can act: one embedding per token of one tokenizer.
+        codec: folder of what decodes its latents.
     """
 
     name: str
@@ -43,10 +45,13 @@ class ImageKind:
     steps: int
     guidance: float
     weights: bool
+    codec: str = "vae"
 
     @property
     def solvers(self) -> tuple[str, ...]:
         """Names of the solvers it runs with."""
+        if self.name == KANDINSKY:  # its network gives a variance too, which no other scheduler reads
+            return (OWN_SOLVER,)
         return (OWN_SOLVER, "euler") if self.flow else (OWN_SOLVER, *VP_SOLVERS)
 
 
@@ -71,13 +76,16 @@ KINDS = {
             3.5,
             False,
         ),
+        ImageKind(KANDINSKY, "unet", ("image_embeds",), False, 1, 50, 4.0, False, "movq"),
     )
 }
 
 
 def kind_of(class_name: str) -> ImageKind | None:
     """The kind of a pipeline's class, whichever of its three tasks it was saved for."""
-    return KINDS.get(class_name.replace("Img2Img", "").replace("Inpaint", ""))
+    for task in ("Img2Img", "Inpaint", "Combined"):
+        class_name = class_name.replace(task, "")
+    return KINDS.get(class_name)
 
 
 def image_card(name: str, folder: Path, index: Mapping[str, Any]) -> ModelCard | None:
@@ -91,7 +99,7 @@ def image_card(name: str, folder: Path, index: Mapping[str, Any]) -> ModelCard |
     if kind is None:
         return None
     network = read_json(folder / kind.denoiser / "config.json")
-    vae = read_json(folder / "vae" / "config.json")
+    vae = read_json(folder / kind.codec / "config.json")
     channels = int(vae.get("latent_channels", 4))
     _check_network(name, kind, network, channels)
     space = 2 ** (len(vae.get("block_out_channels", (0,) * 4)) - 1)
@@ -131,9 +139,10 @@ def _check_network(name: str, kind: ImageKind, network: Mapping[str, Any], chann
     if kind.name == "StableDiffusion3Pipeline":
         seen = network.get("in_channels", channels)
     if seen is not None and seen != channels:
+        inpaints = "" if kind.name == KANDINSKY else ", which kinema inpaints with as well"
         raise ModelError(
             f"model {name!r} reads {seen} channels for latents of {channels}: it is made for inpainting or "
-            "control alone. Use its plain sibling, which kinema inpaints with as well."
+            f"control alone. Use its plain sibling{inpaints}."
         )
 
 
@@ -168,8 +177,8 @@ def check_image_prompts(card: ModelCard, weights: Iterable[float]) -> None:
     kind = kind_of_card(card)
     if not kind.weights and any(weight != 1.0 for weight in weights):
         raise ConfigError(
-            f"weights such as (word:1.3) are not read by {card.id!r}, a {kind.name} with text encoders of "
-            "different tokens; write the prompt without them."
+            f"weights such as (word:1.3) are not read by {card.id!r}, a {kind.name}, whose texts have "
+            "no single embedding for a word; write the prompt without them."
         )
 
 

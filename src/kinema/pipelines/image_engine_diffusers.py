@@ -135,10 +135,19 @@ class DiffusersImages:
                 f"the checkpoint's own safety checker withheld frame {drawing.frame}; "
                 "change the prompt or the seed."
             )
-        picture: Tensor = out.images.float().cpu()
-        if not bool(torch.isfinite(picture).all()):
-            raise NumericError(f"frame {drawing.frame} is not finite; run with --dtype float32 or bfloat16.")
-        return picture.clamp(0, 1)
+        return checked_picture(out.images, drawing.frame)
+
+
+def checked_picture(picture_BCHW: Tensor, frame: int) -> Tensor:
+    """The picture as float32 on the CPU, within 0..1.
+
+    Raises:
+        NumericError: it is not finite.
+    """
+    picture = picture_BCHW.float().cpu()
+    if not bool(torch.isfinite(picture).all()):
+        raise NumericError(f"frame {frame} is not finite; run with --dtype float32 or bfloat16.")
+    return picture.clamp(0, 1)
 
 
 def enough_steps(steps: int, strength: float) -> int:

@@ -15,7 +15,7 @@ from kinema.core.runtime import resolve_device, resolve_dtype
 from kinema.models.pretrained import require_safetensors
 from kinema.pipelines.card import ModelCard
 from kinema.pipelines.cards import local_folder, part_folder
-from kinema.pipelines.image_cards import OWN_SOLVER, ImageKind, kind_of_card
+from kinema.pipelines.image_cards import KANDINSKY, OWN_SOLVER, ImageKind, kind_of_card
 
 Task = Literal["text", "image", "inpaint"]
 AUTO: dict[Task, str] = {
@@ -48,6 +48,7 @@ class ImageModel:
         pipe: diffusers' text-to-image pipeline.
         device, dtype: where and in what precision it runs.
         weights: how its matrices are kept: always in full.
+        prior: diffusers' pipeline that makes embeddings from words, for models that draw from these.
     """
 
     card: ModelCard
@@ -55,6 +56,7 @@ class ImageModel:
     device: torch.device
     dtype: torch.dtype
     weights: str = "full"
+    prior: Any = None
     _tasks: dict[tuple[Task, str | None], Any] = field(default_factory=dict, init=False, repr=False)
     _networks: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
 
@@ -95,6 +97,10 @@ class ImageModel:
 
         if task == "text" and control is None:
             return self.pipe
+        if self.kind.name == KANDINSKY:
+            pipe = diffusers.KandinskyV22Img2ImgPipeline(**self.pipe.components)
+            pipe.set_progress_bar_config(disable=True)
+            return pipe
         auto = getattr(diffusers, AUTO[task])
         pipe = auto.from_pipe(
             self.pipe, **({} if control is None else {"controlnet": self._network(control)})
@@ -111,6 +117,8 @@ class ImageModel:
         """Move it, in place."""
         self.device, self.dtype = device or self.device, dtype or self.dtype
         self.pipe.to(device=self.device, dtype=self.dtype)
+        if self.prior is not None:
+            self.prior.to(device=self.device, dtype=self.dtype)
         for network in self._networks.values():
             network.to(device=self.device, dtype=self.dtype)
         return self

@@ -25,6 +25,9 @@ from kinema.pipelines.model import Model
 from kinema.pipelines.model import load as load_video_model
 from kinema.pipelines.plan import Plan
 from kinema.pipelines.residency.loading import DRAWING, checked_tier, load_resident, refuse_others
+from kinema.pipelines.unclip.card import is_unclip
+from kinema.pipelines.unclip.engine import UnclipImages
+from kinema.pipelines.unclip.model import load_unclip_model
 from kinema.story.shot import PREVIOUS
 
 AnyModel = Model | ImageModel | ForeignModel
@@ -62,7 +65,8 @@ def load(
     if card.family in ("image", "foreign"):
         refuse_others(card, tier, weights)
     if card.family == "image":
-        return load_image_model(card, device=device, dtype=dtype, local_files_only=local_files_only)
+        load_image = load_unclip_model if is_unclip(card) else load_image_model
+        return load_image(card, device=device, dtype=dtype, local_files_only=local_files_only)
     if card.family == "foreign":
         return load_foreign_model(card, device=device, dtype=dtype, local_files_only=local_files_only)
     if tier != "whole" or weights != "full":
@@ -151,7 +155,9 @@ def draw_plan(
 def engine_of(plan: Plan, model: AnyModel) -> ImageEngine:
     """What draws the plan's pictures."""
     assert not isinstance(model, ForeignModel), "its card has no mode frame_by_frame"
-    return KinemaImages(plan, model) if isinstance(model, Model) else DiffusersImages(plan, model)
+    if isinstance(model, Model):
+        return KinemaImages(plan, model)
+    return UnclipImages(plan, model) if is_unclip(model.card) else DiffusersImages(plan, model)
 
 
 def moves_of(plan: Plan) -> Moves:

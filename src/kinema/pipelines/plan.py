@@ -40,6 +40,8 @@ from kinema.pipelines.listening import settle
 from kinema.pipelines.loras import PlannedLora, plan_loras
 from kinema.pipelines.match import matched
 from kinema.pipelines.speed.tiers import Tier, tiered
+from kinema.pipelines.unclip.card import check_unclip_shot
+from kinema.pipelines.unclip.look import LookPlan, plan_look
 from kinema.pipelines.windows import Cover, plan_windows, refuse_windows
 from kinema.story.own_options import Options
 from kinema.story.prompts import both_sides
@@ -114,6 +116,7 @@ class Plan:
         weights: how the transformer's matrices are kept: full, fp8 or int8.
         control: pictures that the frames follow; None where the shot has none.
         tier: what is done in place of the exact run; None for that.
+        look: pictures that stand in for words; None where the shot has none.
     """
 
     model: str
@@ -135,6 +138,7 @@ class Plan:
     weights: str = "full"
     control: ControlPlan | None = None
     tier: Tier | None = None
+    look: LookPlan | None = None
 
     @property
     def mode(self) -> Mode:
@@ -216,6 +220,7 @@ def make_plan(shot: Shot, card: ModelCard, after: Geometry | None = None, begin:
         options=options,
         control=plan_control(shot, card, geometry, seed),
         tier=quick.tier,
+        look=plan_look(shot, card, geometry),
     )
 
 
@@ -254,6 +259,7 @@ def _on_their_terms(shot: Shot, card: ModelCard) -> Shot:
     """The shot, when its model can do it, and its pipeline can be told of it where diffusers' own runs it."""
     if card.family == "image":
         check_image_shot(shot, card)
+        check_unclip_shot(shot, card)
     _check_modes(shot, card)
     if card.family == "foreign":
         return check_foreign_shot(shot, card)

@@ -249,6 +249,13 @@ class Shot(Settings):
     control: Control | None = Field(
         None, title="Control", description="pictures that the frames follow, and the network that reads them"
     )
+    look: tuple[Keyframe, ...] = Field(
+        (),
+        max_length=1000,
+        title="Look",
+        description="pictures whose look stands in for words (Kandinsky 2.2): their subject and style, not "
+        "their pixels. Strength is their share, the prompt has the rest; between frames it travels",
+    )
     transition: Transition | None = Field(
         None, title="Transition", description="how it begins after the shot before, in a storyboard"
     )
@@ -323,7 +330,7 @@ class Shot(Settings):
     def _none_is_no_words(cls, value: Any) -> Any:
         return "" if value is None else value
 
-    @field_validator("keyframes", mode="before")
+    @field_validator("keyframes", "look", mode="before")
     @classmethod
     def _one_keyframe(cls, value: Any) -> Any:
         return (value,) if isinstance(value, str | Keyframe) else value
@@ -392,6 +399,8 @@ class Shot(Settings):
             yield f"camera.hold[{i}]", hold.frame, False
         for i, keyframe in enumerate(self.keyframes):
             yield f"keyframes[{i}]", keyframe.frame, False
+        for i, key in enumerate(self.look):
+            yield f"look[{i}]", key.frame, False
 
     def _refuse_twin_keyframes(self) -> None:
         seen: dict[Any, int] = {}

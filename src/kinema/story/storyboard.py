@@ -226,6 +226,8 @@ def _shot_with_paths(shot: Shot, change: Callable[[str], str]) -> Shot:
     changes: dict[str, Any] = {}
     if shot.keyframes:
         changes["keyframes"] = tuple(key.with_(image=change(key.image)) for key in shot.keyframes)
+    if shot.look:
+        changes["look"] = tuple(key.with_(image=change(key.image)) for key in shot.look)
     if shot.loras:
         changes["loras"] = tuple(lora.with_(path=change(lora.path)) for lora in shot.loras)
     if shot.source is not None:
@@ -241,8 +243,11 @@ def _shot_with_paths(shot: Shot, change: Callable[[str], str]) -> Shot:
     if shot.camera is not None and shot.camera.depth.path is not None:
         depth = shot.camera.depth.with_(path=change(shot.camera.depth.path))
         changes["camera"] = shot.camera.with_(depth=depth)
-    if shot.model.startswith("."):
-        changes["model"] = _with_folder(shot.model, change)
+    parts = shot.model.split("@")
+    if any(part.startswith(".") for part in parts):
+        changes["model"] = "@".join(
+            _with_folder(part, change) if part.startswith(".") else part for part in parts
+        )
     return shot.with_(**changes) if changes else shot
 
 
