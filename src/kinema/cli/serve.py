@@ -140,29 +140,33 @@ def studio(
 
 def _run(**given: Any) -> None:
     try:
+        import python_multipart  # noqa: F401  it is missed at the first form otherwise
+
         from kinema.io.locks import Lock
+        from kinema.serve.folders import Folders
         from kinema.serve.logs import write_logs
         from kinema.serve.run import listen, url_of
         from kinema.serve.run import serve as answer
     except ImportError as error:
-        if error.name not in ("fastapi", "uvicorn", "starlette", "anyio", "multipart"):
+        if error.name not in ("fastapi", "uvicorn", "starlette", "anyio", "python_multipart"):
             raise
-        raise ConfigError(f"{error.name} is not installed; run pip install 'kinema[server]'.") from None
+        name = error.name.replace("_", "-")
+        raise ConfigError(f"{name} is not installed; run pip install 'kinema[server]'.") from None
     write_logs(logging.DEBUG if given["verbose"] else logging.INFO)
     settings, made = _settings(given)
     listening = listen(settings.host, settings.port)
     with listening:
         settings = _with_port(settings, listening.getsockname()[1])
         url = url_of(settings)
-        if made:
-            typer.echo(f"token: {settings.token}")
-        typer.echo(f"Kinema Studio: {url if made or not settings.token else url.partition('?')[0]}")
-        if given["open_page"]:
-            import webbrowser
-
-            threading.Timer(1.0, webbrowser.open, [url]).start()
-        settings.data.mkdir(mode=0o700, parents=True, exist_ok=True)
+        Folders(settings.data).make()
         with Lock(settings.data / "server.lock", f"the data folder {settings.data}"):
+            if made:
+                typer.echo(f"token: {settings.token}")
+            typer.echo(f"Kinema Studio: {url if made or not settings.token else url.partition('?')[0]}")
+            if given["open_page"]:
+                import webbrowser
+
+                threading.Timer(1.0, webbrowser.open, [url]).start()
             answer(settings, listening)
 
 

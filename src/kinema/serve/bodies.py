@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
-from kinema.core.errors import ConfigError
+from kinema.core.errors import ConfigError, MediaError
 from kinema.serve.errors import ApiError
 from kinema.story.files import parse_json
 
@@ -52,12 +54,19 @@ async def read_json(request: Request, known: frozenset[str] | None = None) -> di
     kind = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
     if data and kind not in ("application/json", "text/json"):
         raise ApiError(415, f"the body is {kind[:60]!r}; send application/json.", code="unsupported_type")
-    values = parse_object(data) if data.strip() else {}
+    values = await _parsed(data)
     for name in values if known is not None else ():
         if name not in (known or ()):
             message = f"unknown name {name[:60]!r}; known are {', '.join(sorted(known or ()))}."
             raise ApiError(422, message, code="unknown_name", param=name[:60])
     return values
+
+
+async def _parsed(data: bytes) -> dict[str, Any]:
+    """Large bodies are parsed beside the event loop, so that others are answered meanwhile."""
+    if not data.strip():
+        return {}
+    return parse_object(data) if len(data) < _PIECE else await anyio.to_thread.run_sync(parse_object, data)
 
 
 def parse_object(data: bytes | str) -> dict[str, Any]:
@@ -129,8 +138,21 @@ async def keep_upload(part: UploadFile, folder: Path) -> Upload:
 async def keep_bytes(data: bytes, folder: Path) -> Upload:
     """Bytes laid into a folder."""
     target = await _Target.open(folder)
-    await target.write(data)
+    try:
+        await target.write(data)
+    except BaseException:
+        await target.discard()
+        raise
     return await target.close()
+
+
+@contextlib.contextmanager
+def _storing() -> Iterator[None]:
+    """The disk's errors as `MediaError`: a full one is no bug of ours."""
+    try:
+        yield
+    except OSError as error:
+        raise MediaError(f"cannot keep an upload: {error.strerror}.") from None
 
 
 class _Target:
@@ -143,13 +165,15 @@ class _Target:
     @staticmethod
     async def open(folder: Path) -> _Target:
         path = folder / f"upload-{os.urandom(12).hex()}"
-        return _Target(path, await anyio.to_thread.run_sync(lambda: path.open("xb")))
+        with _storing():
+            return _Target(path, await anyio.to_thread.run_sync(lambda: path.open("xb")))
 
     async def write(self, piece: bytes) -> None:
-        if len(piece) < 1 << 14:  # cheaper than a thread
-            self._take(piece)
-        else:
-            await anyio.to_thread.run_sync(self._take, piece)
+        with _storing():
+            if len(piece) < 1 << 14:  # cheaper than a thread
+                self._take(piece)
+            else:
+                await anyio.to_thread.run_sync(self._take, piece)
 
     def _take(self, piece: bytes) -> None:
         self._hash.update(piece)
@@ -157,12 +181,18 @@ class _Target:
         self._file.write(piece)
 
     async def close(self) -> Upload:
-        await anyio.to_thread.run_sync(self._file.close)
+        try:
+            with _storing():
+                await anyio.to_thread.run_sync(self._file.close)
+        except BaseException:
+            self._path.unlink(missing_ok=True)
+            raise
         if not self._bytes:
             self._path.unlink()
             raise ApiError(400, "the file is empty.", code="empty_file", param="file")
         return Upload(self._path, self._hash.hexdigest(), self._bytes)
 
     async def discard(self) -> None:
-        self._file.close()
+        with contextlib.suppress(OSError):  # what is still to be written has no room either
+            self._file.close()
         self._path.unlink(missing_ok=True)

@@ -26,7 +26,7 @@ from starlette.types import Receive, Scope, Send
 from kinema.core.errors import KinemaError
 from kinema.serve.errors import ApiError, as_json
 from kinema.serve.jobs import Job
-from kinema.serve.logs import log
+from kinema.serve.logs import LOG, log
 from kinema.serve.queue import Changes, Queue
 
 HEARTBEAT = 15.0
@@ -138,6 +138,9 @@ class Watcher:
                 await self._look()
             except KinemaError as error:  # the disk; the next look may find it well again
                 log(logging.ERROR, "queue", message=str(error))
+                await asyncio.sleep(1.0)
+            except Exception:  # a bug, or a file that cannot be removed: others still want to be told
+                LOG.exception("bug", extra={"facts": {"where": "watcher"}})
                 await asyncio.sleep(1.0)
 
     async def _look(self) -> None:

@@ -6,6 +6,8 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from kinema.core.errors import ConfigError
+
 
 @dataclass(frozen=True, slots=True)
 class Folders:
@@ -68,16 +70,20 @@ class Folders:
         return self.results / f"{job}.spritesheet.jpg"
 
     def make(self) -> None:
-        """Make what is missing, for this user alone."""
-        for folder in (
-            self.root,
-            self.media,
-            self.results,
-            self.incoming,
-            self.states,
-            self.previews,
-        ):
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        """Make what is missing, for this user alone; `ConfigError` where that cannot be."""
+        try:
+            for folder in (
+                self.root,
+                self.media,
+                self.results,
+                self.incoming,
+                self.states,
+                self.previews,
+            ):
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            reason = f"{str(self.root)!r} cannot be used: {str(error.strerror).lower()}"
+            raise ConfigError(f"the data folder {reason}; choose another --data.") from None
 
     def forget(self, job: str) -> None:
         """Remove all files of a job that was deleted."""

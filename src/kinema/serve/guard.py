@@ -33,7 +33,9 @@ _SAFETY = (
     (b"cross-origin-opener-policy", b"same-origin"),
 )
 _UPLOADS = ("/api/media", "/api/restore", "/v1/videos", "/v1/images/edits")
+_RAW = ("/api/media", "/api/restore")
 _WORKERS = "/api/workers/"
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
 class Guard:
@@ -65,7 +67,7 @@ class Guard:
             headers = _headers(scope)
             if not await self._page_token(scope, headers, answer):
                 self._access.check(method, path, headers)
-                body = _Body(receive, self._most(path))
+                body = _Body(receive, self._most(path, headers.get("content-type")))
                 body.check_announced(headers.get("content-length"))
                 answer.cookie = self._access.cookie if self._access.wants_cookie(headers) else None
                 await self._app(scope, body, answer)
@@ -92,14 +94,22 @@ class Guard:
         await answer.redirect(b"/")
         return True
 
-    def _most(self, path: str) -> int:
-        uploads = path.startswith(_UPLOADS) or path.startswith(_WORKERS)
-        return self._limits.upload_bytes + (1 << 20) if uploads else self._limits.json_bytes
+    def _most(self, path: str, kind: str | None) -> int:
+        """Bytes of a body: a file is streamed to the disk, JSON is held and parsed as a whole."""
+        limits = self._limits
+        if not path.startswith((*_UPLOADS, _WORKERS)):
+            return limits.json_bytes
+        form = (kind or "").partition(";")[0].strip().lower() == "multipart/form-data"
+        if form or path.startswith(_RAW):
+            return limits.upload_bytes + (1 << 20)
+        most = limits.json_bytes if path.startswith(_WORKERS) else limits.inline_bytes
+        return min(most, limits.upload_bytes + (1 << 20))
 
     def _note(self, scope: Scope, answer: _Answer, seconds: float) -> None:
         status, route = answer.status, _route(scope)
         if not answer.is_stream:
-            self._metrics.answered(scope["method"], route, status, seconds)
+            method = scope["method"] if scope["method"] in _METHODS else "other"  # each is a count for ever
+            self._metrics.answered(method, route, status, seconds)
         quiet = status < 400 and scope["method"] in ("GET", "HEAD")
         log(
             logging.DEBUG if quiet else logging.WARNING if status >= 500 else logging.INFO,

@@ -26,6 +26,7 @@ from kinema.story.shot import PREVIOUS, Shot
 from kinema.story.storyboard import Storyboard, from_mapping
 
 REFERENCE = re.compile(r"media:([0-9a-f]{64})")
+_SHORT = re.compile(REFERENCE.pattern + r"((?:@\S*)?)")  # a keyframe in one word, media:...@16:0.5
 WORDS: Mapping[str, tuple[str, ...]] = {
     "extend.path": (PREVIOUS,),
     "redraw.colour_from": ("first", "keyframes"),
@@ -210,10 +211,10 @@ def localized(
     names: dict[str, str] = {}
 
     def change(value: Any) -> Any:
-        if isinstance(value, str) and (match := REFERENCE.match(value)):
+        if isinstance(value, str) and (match := _SHORT.fullmatch(value)):  # a prompt may begin so
             path = str(place(match[1]))
-            names[path] = match[0]
-            return path + value[match.end() :]
+            names[path] = f"media:{match[1]}"
+            return path + match[2]
         if isinstance(value, Mapping):
             return {name: change(inner) for name, inner in value.items()}
         return [change(inner) for inner in value] if isinstance(value, list | tuple) else value

@@ -29,7 +29,7 @@ async def submit(request: Request) -> Response:
     studio = studio_of(request)
     studio.check_open()
     values = await read_json(request, frozenset({"request", "title", "kind", "count"}))
-    asked = studio.read(values.get("request"))
+    asked = await studio.read(values.get("request"))
     count = whole(values, "count", 1, MOST_AT_ONCE, 1)
     kind = _kind(values, (await studio.plan_once(asked))["is_image"])
     key = read_key(request)
@@ -79,7 +79,7 @@ async def change(request: Request, id: str) -> Response:
     values = await read_json(request, frozenset({"request", "before", "favourite", "title"}))
     job = studio.queue.get(name)
     if "request" in values:
-        asked = studio.read(values["request"])
+        asked = await studio.read(values["request"])
         await studio.plan_once(asked)
         job = await studio.thread(studio.queue.edit, name, asked.seeded().values())
     if "before" in values:

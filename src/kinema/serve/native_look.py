@@ -78,7 +78,7 @@ async def plan(request: Request) -> Response:
     """Plan it and load nothing; 422 names the field that is wrong."""
     studio = studio_of(request)
     values = await read_json(request, frozenset({"request"}))
-    return json_answer(await studio.plan(studio.read(values.get("request"))))
+    return json_answer(await studio.plan(await studio.read(values.get("request"))))
 
 
 @router.post("/api/curve", **described("An expression over frames", 200, ANYTHING, body(CURVE)))

@@ -85,7 +85,7 @@ def _read(fields: Mapping[str, Any]) -> tuple[Wanted, str, bool]:
 async def _submit(request: Request, what: Wanted, count: int) -> Sequence[Job]:
     studio = studio_of(request)
     try:
-        asked = studio.read(what.values)
+        asked = await studio.read(what.values)
         await studio.plan_once(asked)
     except ApiError as error:
         raise what.told(error) from None

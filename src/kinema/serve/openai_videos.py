@@ -195,21 +195,27 @@ def _with_prompt(what: Wanted) -> Wanted:
 
 async def _submit(request: Request, what: Wanted, parent: Parent | None) -> Job:
     """Accept it once, however often it is sent."""
-    studio, owner = studio_of(request), owner_of(request)
+    studio = studio_of(request)
     try:
-        asked = studio.read(what.values)
-        key = read_key(request)
-        if key is None and (earlier := await _sent_before(request, asked, parent)):
-            return earlier
-        await studio.plan_once(asked)
+        asked = await studio.read(what.values)
+        digest = digest_of(asked.values())
+        async with studio.one_at_a_time(digest):  # the first attempt may still be at it
+            return await _submitted(request, asked, digest, parent)
     except ApiError as error:
         raise what.told(error) from None
+
+
+async def _submitted(request: Request, asked: Asked, digest: str, parent: Parent | None) -> Job:
+    studio, key = studio_of(request), read_key(request)
+    if key is None and (earlier := await _sent_before(request, asked, parent)):
+        return earlier
+    await studio.plan_once(asked)
     return await studio.thread(
         studio.queue.submit,
         asked.seeded().values(),
-        owner=owner,
+        owner=owner_of(request),
         key=key,
-        digest=digest_of(asked.values()) if key else None,
+        digest=digest if key else None,
         parent=parent,
         most=studio.settings.limits.queued,
     )

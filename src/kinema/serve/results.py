@@ -190,6 +190,9 @@ def sweep(queue: Queue, folders: Folders) -> int:
     """Remove the files of jobs that are gone, and what dead workers have left; how many."""
     removed = 0
     atomic.sweep(folders.states)
+    for path in folders.incoming.iterdir():  # only the one server of this folder writes there
+        removed += 1
+        path.unlink(missing_ok=True)
     for folder in (folders.results, folders.states, folders.previews):
         for path in folder.iterdir():
             if not _is_needed(path, queue):

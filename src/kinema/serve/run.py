@@ -54,6 +54,7 @@ def serve(settings: ServeSettings, listening: socket.socket) -> None:
         listening: the socket, bound already.
     """
     app = create_app(settings)
+    studio_in(app).open()  # here, where an error is one line and an exit code
     config = uvicorn.Config(
         app,
         http="h11",

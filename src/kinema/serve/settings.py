@@ -20,6 +20,7 @@ class Limits:
     Attributes:
         json_bytes: of a body in JSON, and of one text field of a form.
         upload_bytes: of an uploaded file.
+        inline_bytes: of a body in JSON that holds a picture or clip as a data URL.
         media_bytes: of all uploaded files together.
         work: pixels x frames x steps of one job.
         queued: jobs that wait.
@@ -30,6 +31,7 @@ class Limits:
 
     json_bytes: int = 2 * MEGABYTE
     upload_bytes: int = 512 * MEGABYTE
+    inline_bytes: int = 24 * MEGABYTE
     media_bytes: int = 20_000 * MEGABYTE
     work: float = 5e10
     queued: int = 10_000

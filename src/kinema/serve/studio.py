@@ -11,10 +11,11 @@ import os
 import shutil
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
+from weakref import WeakValueDictionary
 
 import anyio
 
@@ -65,17 +66,28 @@ class Studio:
         self._plans = Inspector("plans", hidden)
         self._files = Inspector("files", hidden, FILE_MEMORY)
         self._planned: OrderedDict[str, dict[str, Any]] = OrderedDict()
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._tasks: list[asyncio.Task[None]] = []
         self._workers: list[WorkerProcess] = []
         self._restarts = 0
 
-    async def start(self) -> None:
-        """Open the queue, read what the models are, begin to watch."""
+    def open(self) -> None:
+        """Open the queue and read what the models are; done once.
+
+        Raises:
+            KinemaError: the folder, the queue or a model cannot be used.
+        """
+        if self.cards:
+            return
         self.folders.make()
-        self._threads = anyio.CapacityLimiter(QUEUE_THREADS)
         self.queue = Queue(self.folders.queue)
-        await self.thread(sweep, self.queue, self.folders)
-        self.cards = {model: await self.thread(read_card, model) for model in self.settings.models}
+        sweep(self.queue, self.folders)
+        self.cards = {model: read_card(model) for model in self.settings.models}
+
+    async def start(self) -> None:
+        """Open what is not open yet, begin to watch, start the workers."""
+        self._threads = anyio.CapacityLimiter(QUEUE_THREADS)
+        await self.thread(self.open)
         self.watcher = Watcher(self.queue, self.settings.limits.listeners, self._count, self._forget)
         await self.watcher.start()
         self._tasks = [asyncio.create_task(self._sweep()), asyncio.create_task(self._collect())]
@@ -121,9 +133,9 @@ class Studio:
 
     # Requests
 
-    def read(self, values: Any) -> Asked:
-        """A client's request, checked; `ApiError` 422."""
-        return read_asked(values, self.settings, self.has_media)
+    async def read(self, values: Any) -> Asked:
+        """A client's request, checked; `ApiError` 422. Others are answered while a long one is read."""
+        return await anyio.to_thread.run_sync(read_asked, values, self.settings, self.has_media)
 
     def has_media(self, sha256: str) -> bool:
         """Whether that file was uploaded."""
@@ -135,10 +147,10 @@ class Studio:
         Raises:
             ApiError: 422 when it cannot, or costs more than one job may.
         """
-        story, _ = localized(asked.values(), self.media.path, self.loras)
+        request = await anyio.to_thread.run_sync(self._local, asked)
         seconds = self.settings.limits.plan_seconds
         try:
-            found = await self._plans.ask("plan", seconds, request=story.to_mapping())
+            found = await self._plans.ask("plan", seconds, request=request)
         except KinemaError as error:
             raise of_kinema(error, fields=FIELDS) from None
         most = self.settings.limits.work
@@ -149,6 +161,10 @@ class Studio:
             )
             raise ApiError(422, message, code="too_expensive", param="frames")
         return found
+
+    def _local(self, asked: Asked) -> dict[str, Any]:
+        story, _ = localized(asked.values(), self.media.path, self.loras)
+        return story.to_mapping()
 
     async def plan_once(self, asked: Asked) -> dict[str, Any]:
         """The same; what was planned lately, seeds aside, is not planned again."""
@@ -219,6 +235,13 @@ class Studio:
             gone = not await self.thread(self.queue.knows, name)
         return gone
 
+    @contextlib.asynccontextmanager
+    async def one_at_a_time(self, key: str) -> AsyncIterator[None]:
+        """Whoever comes with the same key waits until the one before has been answered."""
+        lock = self._turns.setdefault(key, asyncio.Lock())
+        async with lock:
+            yield
+
     async def inspect(self, what: str, path: Path, **arguments: Any) -> dict[str, Any]:
         """Look into a file in the process that is for it; `ApiError` 422 when it is not what it should be."""
         seconds = self.settings.limits.file_seconds
@@ -247,9 +270,11 @@ class Studio:
     async def _sweep(self) -> None:
         while True:
             await asyncio.sleep(SWEEP)
-            with contextlib.suppress(KinemaError):
+            try:
                 if lost := await self.thread(self.queue.sweep):
                     log(logging.WARNING, "leases expired", jobs=lost)
+            except Exception as error:  # the next one may find the disk well again
+                log(logging.ERROR, "sweep", message=str(error))
 
     async def _collect(self) -> None:
         """Once a day, uploads that nothing names any more."""

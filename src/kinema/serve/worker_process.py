@@ -95,7 +95,12 @@ class WorkerProcess:
         pause = FIRST_PAUSE
         while not self._stopping.is_set():
             began = time.monotonic()
-            process = self._process = self._started()
+            try:
+                process = self._process = self._started()
+            except OSError as error:  # no memory or no handles just now
+                _log.error("%s cannot be started: %s", self.name, error.strerror)
+                self._stopping.wait(pause := min(2 * pause, LONGEST_PAUSE))
+                continue
             if self._stopping.is_set():  # `stop` has not seen this one
                 process.terminate()
             code = process.wait()

@@ -60,6 +60,8 @@ class Storyboard(Settings):
         shots = values.get("shots") if isinstance(values, Mapping) else None
         if not isinstance(shots, list | tuple):
             raise ConfigError("shots is not a list; write one `- prompt: ...` per shot.")
+        if len(shots) > MAX_SHOTS:  # before any of them is read
+            raise ConfigError(f"shots has {len(shots)} entries; the most is {MAX_SHOTS}.")
         variables = read_variables(values["vars"]) if "vars" in values else None
         own = {name: value for name, value in values.items() if name in cls.model_fields}
         defaults = {name: value for name, value in values.items() if name not in (*own, "vars")}

@@ -1,0 +1,196 @@
+"""What must not bring a server down or stop a part of it: disks, bugs, clients that send much, or twice."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from live import SHOT, client, error_of, limits
+
+from kinema.cli import serve as cli
+from kinema.core.errors import ConfigError, KinemaError
+from kinema.serve import bodies, studio
+from kinema.serve.events import Watcher
+from kinema.serve.folders import Folders
+from kinema.serve.media import localized
+from kinema.serve.queue import Queue
+from kinema.serve.results import sweep
+from kinema.serve.run import listen, serve
+from kinema.serve.settings import ServeSettings
+from kinema.serve.worker_process import WorkerProcess, WorkerSettings
+from kinema.story.storyboard import MAX_SHOTS, from_mapping
+
+PICTURE = "data:image/png;base64," + 4000 * "A"
+
+
+def test_words_of_strangers_are_no_counts_of_their_own(tmp_path):
+    with client(tmp_path) as server:
+        for method in ("EVIL1", "EVIL2", "EVIL3"):
+            assert server.request(method, "/nothing").status_code == 404
+        counts = server.get("/metrics").text
+    assert "EVIL" not in counts
+    assert 'kinema_http_requests_total{method="other",route="unknown",code="404"} 3' in counts
+
+
+def test_what_is_parsed_as_a_whole_is_smaller_than_a_file(tmp_path):
+    small = limits(json_bytes=2000, inline_bytes=3000, upload_bytes=100_000)
+    job = "video_" + 26 * "0"
+    with client(tmp_path, limits=small) as server:
+        inline = {"prompt": "a", "input_reference": {"image_url": PICTURE}}
+        assert error_of(server.post("/v1/videos", json=inline))["code"] == "too_large"
+        assert error_of(server.post("/v1/videos", content=4000 * b"a"))["code"] == "too_large"
+        beat = {"token": "t", "progress": {}, "preview": 3000 * "A"}
+        assert error_of(server.post(f"/api/workers/{job}/beat", json=beat))["code"] == "too_large"
+        form = {"input_reference": ("a.png", 4000 * b"a")}
+        answer = server.post("/v1/videos", data={"prompt": "a"}, files=form)
+        assert error_of(answer)["param"] == "input_reference"
+        assert error_of(server.post("/api/media", content=4000 * b"a"))["code"] != "too_large"
+
+
+def test_a_server_that_cannot_begin_says_so_in_a_line(tmp_path):
+    (tmp_path / "queue.sqlite3").write_bytes(200 * b"no database ")
+    with listen("127.0.0.1", 0) as listening, pytest.raises(ConfigError, match="damaged"):
+        serve(ServeSettings(data=tmp_path, workers=0), listening)
+    with listen("127.0.0.1", 0) as listening, pytest.raises(KinemaError, match="nowhere"):
+        serve(ServeSettings(data=tmp_path / "new", workers=0, models=("./nowhere",)), listening)
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match="cannot be used: not a directory; choose another --data"):
+        Folders(tmp_path / "file" / "data").make()
+
+
+def test_a_full_disk_is_no_bug_and_leaves_no_part(tmp_path, monkeypatch):
+    def full(self, piece):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with client(tmp_path) as server:
+        monkeypatch.setattr(bodies._Target, "_take", full)
+        for body in (b"a", 100_000 * b"a"):
+            answer = server.post("/api/media", content=body)
+            assert (answer.status_code, error_of(answer)["code"]) == (503, "storage")
+        form = server.post("/api/media", files={"file": b"abc"})
+        assert (form.status_code, error_of(form)["code"]) == (503, "storage")
+        assert not list((tmp_path / "incoming").iterdir())
+
+
+def test_uploads_that_were_cut_off_are_removed_at_the_start(tmp_path):
+    folders = Folders(tmp_path)
+    folders.make()
+    (folders.incoming / "upload-0123").write_bytes(b"half")
+    with Queue(folders.queue) as queue:
+        assert sweep(queue, folders) == 1
+    assert not list(folders.incoming.iterdir())
+
+
+def test_a_file_that_cannot_be_removed_stops_no_events(tmp_path):
+    told = []
+
+    async def stubborn(name):
+        raise PermissionError(errno.EPERM, "not permitted")
+
+    async def follow(queue):
+        watcher = Watcher(queue, 4, told.append, stubborn)
+        await watcher.start()
+        queue.delete(queue.submit(SHOT).id)
+        until = time.monotonic() + 10
+        last = queue.submit(SHOT)
+        while last.id not in {job.id for job in told} and time.monotonic() < until:
+            await asyncio.sleep(0.05)
+        last = queue.mark(last.id, title="after the failure")
+        while last.title not in {job.title for job in told} and time.monotonic() < until:
+            await asyncio.sleep(0.05)
+        await watcher.stop()
+
+    with Queue(tmp_path / "queue.sqlite3") as queue:
+        asyncio.run(follow(queue))
+    assert told[-1].title == "after the failure"
+
+
+def test_a_call_sent_again_while_the_first_is_looked_at_makes_one_job(tmp_path):
+    with client(tmp_path) as server:
+        held, begun = server.app.state.studio, threading.Event()
+
+        async def slowly(asked):
+            begun.set()
+            await asyncio.sleep(0.3)
+            return {"is_image": False}
+
+        held.plan_once = slowly
+
+        def create(**headers):
+            return server.post("/v1/videos", json={"prompt": "a"}, headers=headers).json()["id"]
+
+        with ThreadPoolExecutor(2) as threads:
+            first = threads.submit(create)
+            begun.wait(10)
+            again = threads.submit(create, **{"x-stainless-retry-count": "1"})
+            assert first.result() == again.result()
+        assert len(server.get("/api/jobs").json()["jobs"]) == 1
+        assert create() != first.result()  # two calls that are no retries stay two
+
+
+def test_others_are_answered_while_a_long_request_is_read(tmp_path, monkeypatch):
+    begun, looked = threading.Event(), threading.Event()
+
+    def slowly(values, settings, exists):
+        begun.set()
+        looked.wait(10)
+        raise ConfigError("prompt: read to its end.")
+
+    monkeypatch.setattr(studio, "read_asked", slowly)
+    with client(tmp_path) as server, ThreadPoolExecutor(1) as threads:
+        for path, body in (("/api/plan", {"request": SHOT}), ("/v1/videos", {"prompt": "a"})):
+            begun.clear()
+            looked.clear()
+            long = threads.submit(server.post, path, json=body)
+            assert begun.wait(10)
+            threading.Timer(5, looked.set).start()
+            assert server.get("/healthz").status_code == 200
+            assert not looked.is_set()
+            looked.set()
+            assert "read to its end" in error_of(long.result())["message"]
+
+
+def test_without_a_package_of_the_server_the_command_says_how_to_get_it(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "python_multipart", None)
+    with pytest.raises(ConfigError, match=r"python-multipart is not .*run pip install 'kinema\[server\]'"):
+        cli.serve(data=tmp_path, port=0, workers=0)
+
+
+def test_a_prompt_that_looks_like_an_upload_stays_a_prompt(tmp_path):
+    prompt = f"media:{64 * '0'} in the rain"
+    story, names = localized({"prompt": prompt}, lambda sha256: tmp_path / sha256, {})
+    assert story.to_mapping()["prompt"] == prompt
+    assert not names
+
+
+def test_too_many_shots_are_refused_before_any_is_read():
+    with pytest.raises(ConfigError, match=f"shots has {MAX_SHOTS + 1} entries; the most is {MAX_SHOTS}"):
+        from_mapping({"shots": [17] * (MAX_SHOTS + 1)})
+
+
+def test_a_worker_that_cannot_be_started_is_tried_again(tmp_path, monkeypatch):
+    tries = []
+
+    def started(self):
+        tries.append(1)
+        if len(tries) == 1:
+            raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+        return subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+
+    monkeypatch.setattr(WorkerProcess, "_started", started)
+    with Queue(tmp_path / "queue.sqlite3") as queue:
+        worker = WorkerProcess(queue, WorkerSettings(data=tmp_path))
+        worker.start()
+        until = time.monotonic() + 10
+        while worker.pid is None and time.monotonic() < until:
+            time.sleep(0.05)
+        assert worker.pid is not None
+        worker.stop(1.0)
+    assert len(tries) == 2
