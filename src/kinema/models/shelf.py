@@ -25,6 +25,7 @@ from kinema.core.errors import ModelError
 from kinema.models.weight_files import check_start
 from kinema.models.weights import require_finite
 
+CACHE_LINE = 64
 DTYPES = {
     "F64": torch.float64,
     "F32": torch.float32,
@@ -137,7 +138,7 @@ class Shelf:
 
 
 def _read(place: Place, *, pinned: bool = False) -> Tensor:
-    raw = torch.empty(place.size, dtype=torch.uint8, pin_memory=pinned)
+    raw = _room(place, pinned)
     view, done = memoryview(raw.numpy()), 0  # type: ignore[arg-type]
     try:
         with place.path.open("rb", buffering=0) as file:
@@ -149,6 +150,18 @@ def _read(place: Place, *, pinned: bool = False) -> Tensor:
     if done != place.size:
         raise ModelError(f"{place.path} ends inside of {place.name}; fetch it again.")
     return raw.view(place.dtype).view(place.shape)
+
+
+def _room(place: Place, pinned: bool) -> Tensor:
+    """Bytes for a tensor, as far behind a multiple of 64 as in the file.
+
+    A product of one row sums in an order that depends on where its matrix begins; a mapped file has it there,
+    and the sums are to be the same.
+    """
+    shift = place.begin % CACHE_LINE if place.begin % max(1, place.dtype.itemsize) == 0 else 0
+    room = torch.empty(place.size + 2 * CACHE_LINE, dtype=torch.uint8, pin_memory=pinned)
+    first = -room.data_ptr() % CACHE_LINE + shift
+    return room[first : first + place.size]
 
 
 def _places(path: Path) -> list[Place]:
