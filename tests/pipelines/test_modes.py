@@ -283,8 +283,10 @@ def test_guidance_over_frames_acts_frame_by_frame(model):
     held = {"model": model, "seed": 2, "frames": 5, "steps": 1, "prompt": "a rooster", "negative": "snow"}
     off, on = (kinema.generate(**held, guidance=g).latents for g in (1, 6))
     mixed = kinema.generate(**held, guidance={0: 1, 1: 6}).latents
-    torch.testing.assert_close(mixed[:, :, 0], off[:, :, 0], atol=1e-6, rtol=0)
-    torch.testing.assert_close(mixed[:, :, 1], on[:, :, 1], atol=1e-6, rtol=0)
+    # a side alone and both together are products of other shapes, which round otherwise
+    torch.testing.assert_close(mixed[:, :, 0], off[:, :, 0], atol=1e-5, rtol=0)
+    torch.testing.assert_close(mixed[:, :, 1], on[:, :, 1], atol=1e-5, rtol=0)
+    assert (off - on).abs().max() > 1e-2
 
 
 def test_the_model_in_the_package_makes_a_clip():

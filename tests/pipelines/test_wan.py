@@ -180,7 +180,7 @@ def test_pickled_weights_are_refused(wan, tmp_path):
 @pytest.mark.parametrize(
     ("file", "change", "reason"),
     [
-        ("model_index.json", {"_class_name": "LTXPipeline"}, "'LTXPipeline'; kinema runs"),
+        ("model_index.json", {"_class_name": "StableAudioPipeline"}, "'StableAudioPipeline'; kinema runs"),
         ("model_index.json", {"transformer_2": ["diffusers", "WanTransformer3DModel"]}, "two experts"),
         ("transformer/config.json", {"_class_name": "WanVACETransformer3DModel"}, "transformer of model"),
         ("transformer/config.json", {"in_channels": 52}, "reads 52 channels and makes 4"),
