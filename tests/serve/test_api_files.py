@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+from pathlib import Path
 
 import pytest
 from live import SHOT, Live, client, error_of
@@ -68,6 +69,10 @@ def test_a_worker_elsewhere_takes_a_job_and_hands_in_its_file(server):
     assert (wrong.status_code, error_of(wrong)["code"]) == (409, "conflict")
     junk = server.post(f"{base}/result", data={"token": token, "facts": facts}, files={"file": b"no picture"})
     assert junk.status_code == 422
+    clip = {"file": (Path(__file__).parents[2] / "samples/clips/rooster.mp4").read_bytes()}
+    other = server.post(f"{base}/result", data={"token": token, "facts": facts}, files=clip)
+    assert (other.status_code, error_of(other)["code"]) == (422, "invalid_media")
+    assert "kind video" in error_of(other)["message"]
     done = server.post(f"{base}/result", data={"token": token, "facts": facts}, files={"file": png()})
     assert done.status_code == 200, done.text
     result = server.get(f"/api/jobs/{name}").json()

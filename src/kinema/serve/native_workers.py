@@ -23,7 +23,7 @@ from kinema.serve.context import job_id, json_answer, studio_of
 from kinema.serve.desk import show
 from kinema.serve.documents import ANYTHING, BEAT, FAIL, LEASE, RESULT, TOKEN, body, described
 from kinema.serve.errors import ApiError
-from kinema.serve.jobs import JobError, JobProgress
+from kinema.serve.jobs import JobError, JobProgress, Kind
 from kinema.serve.native_jobs import flag, text, whole
 from kinema.serve.results import Made, publish
 
@@ -74,7 +74,8 @@ async def result(request: Request, id: str) -> Response:
     facts = _facts(form.get("facts"))
     sent = await keep_upload(part, studio.folders.incoming)
     try:
-        made = await _made(request, sent.path, facts)
+        kind = (await studio.thread(studio.queue.get, name)).kind
+        made = await _made(request, sent.path, kind, facts)
         job = await studio.thread(publish, studio.queue, studio.folders, name, token, made)
     finally:
         for path in studio.folders.incoming.glob(f"{sent.path.name}*"):
@@ -82,13 +83,14 @@ async def result(request: Request, id: str) -> Response:
     return json_answer({"job": None if job is None else job.to_json()})
 
 
-async def _made(request: Request, sent: Path, facts: Mapping[str, Any]) -> Made:
+async def _made(request: Request, sent: Path, kind: Kind, facts: Mapping[str, Any]) -> Made:
     """What the file is, as our own decoder sees it."""
     studio = studio_of(request)
     found = await studio.inspect("measure", sent)
-    if found["kind"] not in _ENDINGS:
-        raise ApiError(422, "file is neither a clip nor a picture.", code="invalid_media", param="file")
-    file = sent.with_suffix(_ENDINGS[found["kind"]])
+    if found["kind"] != kind:
+        message = f"file is of kind {found['kind']}; the job is to make one of kind {kind}."
+        raise ApiError(422, message, code="invalid_media", param="file")
+    file = sent.with_suffix(_ENDINGS[kind])
     sent.rename(file)
     seen = await studio.inspect("result", file, **facts)
     pictures = {name: base64.b64decode(seen[name]) for name in ("thumbnail", "spritesheet")}
