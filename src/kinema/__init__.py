@@ -19,7 +19,7 @@ _HOMES = {
     "generate": "kinema.pipelines.run",
     "render": "kinema.pipelines.run",
     "load": "kinema.pipelines.run",
-    "preview": "kinema.pipelines.durable_preview",
+    "preview": "kinema.pipelines.durable.preview",
     "KinemaPipeline": "kinema.pipelines.diffusers_style",
     "Shot": "kinema.story.shot",
     "Keyframe": "kinema.story.shot",
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from kinema.core.errors import KinemaError
     from kinema.io.clip import Clip
     from kinema.pipelines.diffusers_style import KinemaPipeline
-    from kinema.pipelines.durable_preview import preview
+    from kinema.pipelines.durable.preview import preview
     from kinema.pipelines.run import generate, load, render
     from kinema.story.shot import Keyframe, Shot
     from kinema.story.storyboard import Storyboard

@@ -151,7 +151,7 @@ def test_a_drawn_seed_is_the_states(command, here, tmp_path):
 
 def test_the_first_ctrl_c_keeps_the_state_and_says_how_to_go_on(command, whole, here, tmp_path):
     def interrupt_in_step_two() -> None:
-        from kinema.pipelines.durable_plan import Place
+        from kinema.pipelines.durable.plan import Place
 
         offer = Place.offer
 
@@ -175,7 +175,7 @@ def test_the_first_ctrl_c_keeps_the_state_and_says_how_to_go_on(command, whole, 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_other_signals_to_stop_do_the_same_with_their_own_code(command, here, tmp_path, number, code):
     def stop_in_step_one() -> None:
-        from kinema.pipelines.durable_plan import Place
+        from kinema.pipelines.durable.plan import Place
 
         offer = Place.offer
 

@@ -17,7 +17,7 @@ import kinema
 import kinema.cli
 from kinema.core.errors import ConfigError, MediaError, NumericError
 from kinema.io.journal import FrameJournal
-from kinema.pipelines.durable import Facts, state_folder
+from kinema.pipelines.durable.state import Facts, state_folder
 
 OUT = "b.mp4"
 
@@ -292,7 +292,7 @@ def test_another_version_or_other_weights_are_refused_by_resume_and_begun_anew_b
     model, here, what, monkeypatch, capsys
 ):
     folder = cut_at(model, "denoise", 2)
-    place = "kinema.pipelines.durable_key"
+    place = "kinema.pipelines.durable.key"
     if what == "version":
         monkeypatch.setattr(f"{place}.versions", lambda: {"kinema": "9", "torch": "9", "python": "9"})
     elif what == "weights":
@@ -333,7 +333,7 @@ def test_a_state_of_another_format_is_refused(model, here):
     whole = json.loads((folder / "job.json").read_text())
     facts = Facts.read(folder)
     assert facts is not None
-    from kinema.pipelines.durable_store import write_facts
+    from kinema.pipelines.durable.store import write_facts
 
     write_facts(folder / "job.json", {**whole["facts"], "format": 99}, point="job", durable=False)
     with pytest.raises(ConfigError, match="another version"):

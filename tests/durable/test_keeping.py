@@ -15,9 +15,9 @@ from kinema.core.errors import ConfigError, MediaError
 from kinema.io.atomic import staging, write_whole
 from kinema.io.journal import FrameJournal
 from kinema.io.locks import Lock
-from kinema.pipelines.durable import Facts, Keep
-from kinema.pipelines.durable_pace import SHARE, YOUNG, Every, Pace
-from kinema.pipelines.durable_store import read_facts, read_snapshot, write_facts, write_snapshot
+from kinema.pipelines.durable.pace import SHARE, YOUNG, Every, Pace
+from kinema.pipelines.durable.state import Facts, Keep
+from kinema.pipelines.durable.store import read_facts, read_snapshot, write_facts, write_snapshot
 from kinema.pipelines.memory import Snapshot
 
 
@@ -178,7 +178,7 @@ def test_a_full_disk_is_told_once_and_sampling_goes_on(tmp_path, monkeypatch):
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("kinema.pipelines.durable_plan.write_snapshot", full)
+    monkeypatch.setattr("kinema.pipelines.durable.plan.write_snapshot", full)
     notes: list[str] = []
     keep = Keep(tmp_path / "kept", every=Every(steps=1), note=notes.append)
     facts = {"asked": {}, "seeds": (1,), "out": None, "cwd": "/", "options": {}, "models": ("m",), "fps": "8"}

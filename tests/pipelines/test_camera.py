@@ -17,8 +17,8 @@ from kinema.animation.depth import FlatDepth, GivenDepth
 from kinema.animation.warp import warp_frame
 from kinema.core.errors import ConfigError, ModelError
 from kinema.core.runtime import frame_noise
-from kinema.pipelines.camera_known import moved_latents
-from kinema.pipelines.camera_moves import CameraMoves
+from kinema.pipelines.camera.known import moved_latents
+from kinema.pipelines.camera.moves import CameraMoves
 from kinema.pipelines.cards import read_card
 from kinema.pipelines.conditioning import condition
 from kinema.pipelines.known import to_pixels

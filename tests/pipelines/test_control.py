@@ -16,10 +16,10 @@ from checkpoints import save_control
 from kinema.core.errors import ConfigError, ModelError
 from kinema.core.runtime import generator
 from kinema.pipelines.cards import read_card
-from kinema.pipelines.durable_key import plan_keys
-from kinema.pipelines.image_engine import Drawing, Seeds
-from kinema.pipelines.image_engine_diffusers import DiffusersImages
-from kinema.pipelines.image_model import given_noise
+from kinema.pipelines.durable.key import plan_keys
+from kinema.pipelines.images.engine import Drawing, Seeds
+from kinema.pipelines.images.engine_diffusers import DiffusersImages
+from kinema.pipelines.images.model import given_noise
 from kinema.pipelines.job import make_job
 from kinema.pipelines.plan import make_plan
 from kinema.story.shot import Shot

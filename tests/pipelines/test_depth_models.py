@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from kinema.core.errors import ModelError
-from kinema.pipelines.depth import open_depth
+from kinema.pipelines.camera.depth import open_depth
 from kinema.story.depth import Depth
 
 PROCESSOR = {

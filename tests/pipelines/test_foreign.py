@@ -19,7 +19,7 @@ from kinema.core.errors import ConfigError, GeometryError, ModelError
 from kinema.core.runtime import generator
 from kinema.io.image import fit_image
 from kinema.pipelines.cards import read_card
-from kinema.pipelines.durable_store import read_snapshot, write_snapshot
+from kinema.pipelines.durable.store import read_snapshot, write_snapshot
 from kinema.pipelines.foreign.asked import option_defaults, takes
 from kinema.pipelines.foreign.families import FAMILIES, USUAL, VP_SOLVERS
 from kinema.pipelines.foreign.render import render_plan

@@ -16,11 +16,11 @@ from PIL import Image
 import kinema
 from kinema.core.errors import ConfigError, ModelError
 from kinema.pipelines.cards import read_card
-from kinema.pipelines.frame_by_frame import Loop, LoopState, Still, to_uint8
-from kinema.pipelines.frame_by_frame_pictures import Pictures, picture_tensor
-from kinema.pipelines.frame_by_frame_plan import drawn_frames
-from kinema.pipelines.image_engine import Drawing
-from kinema.pipelines.image_engine_kinema import KinemaImages, levels
+from kinema.pipelines.frame_by_frame.loop import Loop, LoopState, Still, to_uint8
+from kinema.pipelines.frame_by_frame.pictures import Pictures, picture_tensor
+from kinema.pipelines.frame_by_frame.plan import drawn_frames
+from kinema.pipelines.images.engine import Drawing
+from kinema.pipelines.images.engine_kinema import KinemaImages, levels
 from kinema.pipelines.modes import draw_plan
 from kinema.pipelines.plan import Plan, make_plan
 from kinema.story.shot import Shot
@@ -398,7 +398,7 @@ def test_a_hole_does_not_show_what_was_under_it(model):
 
 
 def plan_seeds(plan: Plan):
-    from kinema.pipelines.image_engine import Seeds
+    from kinema.pipelines.images.engine import Seeds
 
     return Seeds(*plan.redraw.strokes[1].seeds)
 

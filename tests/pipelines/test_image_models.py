@@ -15,11 +15,11 @@ import kinema
 from kinema.core.errors import ConfigError, ModelError
 from kinema.core.runtime import generator
 from kinema.pipelines.cards import read_card
-from kinema.pipelines.image_cards import VP_SOLVERS
-from kinema.pipelines.image_engine import Drawing, Seeds
-from kinema.pipelines.image_engine_diffusers import DiffusersImages, enough_steps
-from kinema.pipelines.image_engine_texts import ImageTexts
-from kinema.pipelines.image_model import ImageModel, given_noise
+from kinema.pipelines.images.cards import VP_SOLVERS
+from kinema.pipelines.images.engine import Drawing, Seeds
+from kinema.pipelines.images.engine_diffusers import DiffusersImages, enough_steps
+from kinema.pipelines.images.model import ImageModel, given_noise
+from kinema.pipelines.images.texts import ImageTexts
 from kinema.pipelines.modes import draw_plan
 from kinema.pipelines.plan import Prompts, make_plan
 from kinema.story.shot import Shot

@@ -17,7 +17,7 @@ from kinema.core.errors import ModelError
 from kinema.models.original import config_of, read_shapes
 from kinema.models.wan_names import to_original
 from kinema.pipelines.cards import read_card
-from kinema.pipelines.durable_key import identity
+from kinema.pipelines.durable.key import identity
 from kinema.pipelines.job import make_job
 from kinema.story.shot import Shot
 

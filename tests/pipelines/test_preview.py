@@ -12,7 +12,7 @@ from PIL import Image
 
 import kinema
 from kinema.core.errors import ConfigError
-from kinema.pipelines.camera_plot import window
+from kinema.pipelines.camera.plot import window
 from kinema.pipelines.cards import read_card
 from kinema.pipelines.conditioning import condition
 from kinema.pipelines.figure import Figure, shortened

@@ -15,9 +15,9 @@ from checkpoints import save_kandinsky
 from kinema.core.errors import ConfigError, KinemaError, ModelError
 from kinema.core.runtime import generator
 from kinema.pipelines.cards import read_card
-from kinema.pipelines.durable_key import plan_keys
-from kinema.pipelines.image_engine import Drawing, Seeds
-from kinema.pipelines.image_model import ImageModel, given_noise
+from kinema.pipelines.durable.key import plan_keys
+from kinema.pipelines.images.engine import Drawing, Seeds
+from kinema.pipelines.images.model import ImageModel, given_noise
 from kinema.pipelines.job import make_job
 from kinema.pipelines.modes import draw_plan, engine_of
 from kinema.pipelines.plan import make_plan

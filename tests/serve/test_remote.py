@@ -14,7 +14,7 @@ import uvicorn
 from PIL import Image
 
 from kinema.core.errors import ConfigError, MediaError
-from kinema.pipelines.durable_pace import Every
+from kinema.pipelines.durable.pace import Every
 from kinema.pipelines.modes import load
 from kinema.serve.app import create_app
 from kinema.serve.folders import Folders

@@ -19,7 +19,7 @@ from kinema.core.failpoints import SERVER_POINTS
 from kinema.io.locks import Lock
 from kinema.io.record import read_record
 from kinema.io.video_read import open_video
-from kinema.pipelines.durable_pace import Every
+from kinema.pipelines.durable.pace import Every
 from kinema.pipelines.modes import load
 from kinema.serve import worker as module
 from kinema.serve.beats import Beats

@@ -18,8 +18,8 @@ from kinema.core.errors import ConfigError, KinemaError, MediaError, NumericErro
 
 if TYPE_CHECKING:
     from kinema.io.formats import Quality
-    from kinema.pipelines.durable import Facts
-    from kinema.pipelines.durable_open import StateOptions
+    from kinema.pipelines.durable.opening import StateOptions
+    from kinema.pipelines.durable.state import Facts
     from kinema.pipelines.job import Job
     from kinema.story.shot import Shot
     from kinema.story.storyboard import Storyboard
@@ -290,7 +290,7 @@ def _stem(shot: Shot) -> str:
 
 def _finish(request: Shot | Storyboard, output: OutputOptions, *, stem: str) -> None:
     """Plan, say what was changed, render, write; or go on with an earlier process's state."""
-    from kinema.pipelines.durable_open import seeded
+    from kinema.pipelines.durable.opening import seeded
     from kinema.pipelines.hub import watched
     from kinema.pipelines.job import make_job
 
@@ -313,8 +313,8 @@ def _finish(request: Shot | Storyboard, output: OutputOptions, *, stem: str) -> 
 
 def _earlier(request: Shot | Storyboard, output: OutputOptions, stem: str, report: Reporter) -> Facts | None:
     """What an earlier process has kept of the same request."""
-    from kinema.pipelines.durable import state_folder
-    from kinema.pipelines.durable_open import earlier, earlier_unnamed
+    from kinema.pipelines.durable.opening import earlier, earlier_unnamed
+    from kinema.pipelines.durable.state import state_folder
 
     if output.state_dir is not None or output.out is not None:
         folder = output.state_dir or state_folder(cast("Path", output.out))
@@ -356,8 +356,8 @@ def finish(
         report: who is told.
         only: refuse to begin anew.
     """
-    from kinema.pipelines.durable_open import StateOptions
-    from kinema.pipelines.durable_pace import Every
+    from kinema.pipelines.durable.opening import StateOptions
+    from kinema.pipelines.durable.pace import Every
     from kinema.pipelines.run import write
     from kinema.pipelines.stopwatch import Stopwatch
 

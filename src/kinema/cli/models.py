@@ -109,7 +109,7 @@ def _card(model: str) -> None:
     from kinema.pipelines.cards import read_card
     from kinema.pipelines.foreign.asked import option_defaults
     from kinema.pipelines.foreign.card import calls_of, family_of
-    from kinema.pipelines.image_cards import kind_of_card
+    from kinema.pipelines.images.cards import kind_of_card
 
     card = read_card(model)
     d = card.defaults

@@ -17,7 +17,7 @@ from kinema.cli.progress import Reporter
 from kinema.core.errors import MediaError
 
 if TYPE_CHECKING:
-    from kinema.pipelines.durable import Facts
+    from kinema.pipelines.durable.state import Facts
 
 Place = Annotated[
     Path,
@@ -52,7 +52,7 @@ def resume(file: Place, format: Format = "text", quiet: Quiet = False) -> None:
     \b
     kinema resume fox.mp4
     """
-    from kinema.pipelines.durable_open import seeded
+    from kinema.pipelines.durable.opening import seeded
     from kinema.pipelines.job import make_job
     from kinema.story.storyboard import from_mapping
 
@@ -90,7 +90,7 @@ def preview(
     kinema preview fox.mp4
     """
     from kinema.io.video_write import check_output
-    from kinema.pipelines.durable_preview import preview as draft
+    from kinema.pipelines.durable.preview import preview as draft
 
     with Reporter(format, quiet=quiet) as report:
         folder, target, _ = _found(file)
@@ -102,7 +102,7 @@ def preview(
 
 def _found(file: Path) -> tuple[Path, Path, Facts]:
     """The state folder that is meant, the output, both absolute, and what the folder says of itself."""
-    from kinema.pipelines.durable import Facts, state_folder
+    from kinema.pipelines.durable.state import Facts, state_folder
 
     for folder in (file, state_folder(file)):
         if folder.is_dir() and (facts := Facts.read(folder)) is not None:
@@ -134,7 +134,7 @@ def _folder_of(facts: Facts) -> Any:
 
 
 def _options(facts: Facts, folder: Path, out: Path, *, quiet: bool) -> OutputOptions:
-    from kinema.pipelines.durable import state_folder
+    from kinema.pipelines.durable.state import state_folder
 
     known = {field.name for field in fields(OutputOptions)}
     given = OutputOptions(**{name: value for name, value in facts.options.items() if name in known})

@@ -61,7 +61,7 @@ def worker(
     \b
     kinema worker --server http://studio:8420 --token abc...
     """
-    from kinema.pipelines.durable_pace import Every
+    from kinema.pipelines.durable.pace import Every
     from kinema.serve.http_client import HttpClient
     from kinema.serve.remote import RemoteDesk
     from kinema.serve.worker import Worker, WorkerOptions

@@ -17,7 +17,7 @@ from kinema.pipelines.card_check import check_card, check_index, reading
 from kinema.pipelines.foreign.card import MOTION_ADAPTER, foreign_card, with_adapter
 from kinema.pipelines.foreign.families import CLASSES
 from kinema.pipelines.hub import WEIGHTS, Address, Wanted, configurations, fetch, weights_of
-from kinema.pipelines.image_cards import KINDS, image_card
+from kinema.pipelines.images.cards import KINDS, image_card
 from kinema.pipelines.original import original_card, read_transformers
 from kinema.pipelines.unclip.card import PRIOR_PARTS, is_decoder, unclip_card
 from kinema.pipelines.wan_card import wan_card

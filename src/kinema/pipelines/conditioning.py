@@ -22,7 +22,7 @@ from kinema.io.clip import Clip
 from kinema.models.dit import VideoDiT
 from kinema.models.experts import Experts
 from kinema.pipelines import known
-from kinema.pipelines.camera_known import camera_noise, moved_latents
+from kinema.pipelines.camera.known import camera_noise, moved_latents
 from kinema.pipelines.model import Model
 from kinema.pipelines.plan import Plan
 from kinema.pipelines.texts import Branch, branch_of, encoded, shares

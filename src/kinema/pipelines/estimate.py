@@ -13,7 +13,7 @@ from pathlib import Path
 
 from kinema.diffusion.coverage import views
 from kinema.pipelines.card import ModelCard
-from kinema.pipelines.frame_by_frame_cost import drawn_forwards
+from kinema.pipelines.frame_by_frame.cost import drawn_forwards
 from kinema.pipelines.plan import Plan, Prompts, Sampling
 from kinema.pipelines.speed.calibration import forwards
 

@@ -9,17 +9,17 @@ from itertools import chain
 from kinema.core.contracts import OnProgress, Progress
 from kinema.io.clip import Clip
 from kinema.pipelines import render
-from kinema.pipelines.camera_moves import CameraMoves
+from kinema.pipelines.camera.moves import CameraMoves
 from kinema.pipelines.card import ModelCard
 from kinema.pipelines.cards import read_card
 from kinema.pipelines.foreign.model import ForeignModel, load_foreign_model
 from kinema.pipelines.foreign.render import render_plan as render_foreign_plan
-from kinema.pipelines.frame_by_frame import Loop, LoopState, Moves, Still
-from kinema.pipelines.frame_by_frame_pictures import Pictures
-from kinema.pipelines.image_engine import ImageEngine
-from kinema.pipelines.image_engine_diffusers import DiffusersImages
-from kinema.pipelines.image_engine_kinema import KinemaImages
-from kinema.pipelines.image_model import ImageModel, load_image_model
+from kinema.pipelines.frame_by_frame.loop import Loop, LoopState, Moves, Still
+from kinema.pipelines.frame_by_frame.pictures import Pictures
+from kinema.pipelines.images.engine import ImageEngine
+from kinema.pipelines.images.engine_diffusers import DiffusersImages
+from kinema.pipelines.images.engine_kinema import KinemaImages
+from kinema.pipelines.images.model import ImageModel, load_image_model
 from kinema.pipelines.memory import FORGETFUL, FRAMES, Memory, Snapshot
 from kinema.pipelines.model import Model
 from kinema.pipelines.model import load as load_video_model

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kinema.core.errors import ConfigError
-from kinema.pipelines.camera_plan import CameraPlan, plan_camera
+from kinema.pipelines.camera.plan import CameraPlan, plan_camera
 from kinema.pipelines.card import ModelCard
 from kinema.pipelines.control import ControlPlan, plan_control
 from kinema.pipelines.foreign.asked import (
@@ -27,7 +27,7 @@ from kinema.pipelines.foreign.asked import (
     foreign_solver,
     plan_foreign,
 )
-from kinema.pipelines.frame_by_frame_plan import (
+from kinema.pipelines.frame_by_frame.plan import (
     RedrawPlan,
     is_frame_by_frame,
     one_frame_card,
@@ -35,7 +35,7 @@ from kinema.pipelines.frame_by_frame_plan import (
 )
 from kinema.pipelines.geometry import Geometry, per_latent, plan_geometry
 from kinema.pipelines.given import Given, plan_given
-from kinema.pipelines.image_cards import check_image_prompts, check_image_shot, image_solver
+from kinema.pipelines.images.cards import check_image_prompts, check_image_shot, image_solver
 from kinema.pipelines.listening import settle
 from kinema.pipelines.loras import PlannedLora, plan_loras
 from kinema.pipelines.match import matched

@@ -18,11 +18,11 @@ from kinema.core.errors import KinemaError, ResourceError
 from kinema.io.clip import Clip, SaveOptions
 from kinema.io.live import Live, live_path
 from kinema.pipelines.compose import compose
-from kinema.pipelines.durable import Keep, state_folder
-from kinema.pipelines.durable_key import identity, versions
-from kinema.pipelines.durable_open import StateOptions, earlier, opened, seeded
-from kinema.pipelines.durable_pace import Every, Pace
-from kinema.pipelines.durable_plan import Place
+from kinema.pipelines.durable.key import identity, versions
+from kinema.pipelines.durable.opening import StateOptions, earlier, opened, seeded
+from kinema.pipelines.durable.pace import Every, Pace
+from kinema.pipelines.durable.plan import Place
+from kinema.pipelines.durable.state import Keep, state_folder
 from kinema.pipelines.job import Job, make_job
 from kinema.pipelines.memory import FORGETFUL
 from kinema.pipelines.model import Model, VideoVAE, load_vae

@@ -14,7 +14,7 @@ from kinema.core.errors import MediaError
 from kinema.io.formats import CONTAINERS, Quality
 from kinema.io.tee import tee
 from kinema.io.video_write import check_output, write_video
-from kinema.pipelines.durable_key import versions
+from kinema.pipelines.durable.key import versions
 from kinema.pipelines.job import Job
 from kinema.pipelines.plan import Plan
 from kinema.story.shot import PREVIOUS

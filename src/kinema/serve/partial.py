@@ -14,9 +14,9 @@ from kinema.core.errors import ConfigError
 from kinema.io.clip import Clip
 from kinema.io.image import fit_image
 from kinema.io.journal import FrameJournal
-from kinema.pipelines.durable import Facts, shot_folder
-from kinema.pipelines.durable_key import identity, versions
-from kinema.pipelines.durable_store import read_snapshot
+from kinema.pipelines.durable.key import identity, versions
+from kinema.pipelines.durable.state import Facts, shot_folder
+from kinema.pipelines.durable.store import read_snapshot
 from kinema.pipelines.job import Job
 from kinema.pipelines.model import Model, load_vae
 from kinema.pipelines.modes import AnyModel

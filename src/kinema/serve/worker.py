@@ -29,8 +29,8 @@ from kinema.core.failpoints import reach
 from kinema.io.atomic import write_whole
 from kinema.io.journal import FrameJournal
 from kinema.io.locks import LOCK_END, Lock
-from kinema.pipelines.durable_open import StateOptions, seeded
-from kinema.pipelines.durable_pace import Every
+from kinema.pipelines.durable.opening import StateOptions, seeded
+from kinema.pipelines.durable.pace import Every
 from kinema.pipelines.job import Job as Planned
 from kinema.pipelines.job import make_job
 from kinema.pipelines.model import Model

@@ -28,7 +28,7 @@ def main() -> None:
     queue = Queue(folders.queue)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the server's, which then sends SIGTERM
 
-    from kinema.pipelines.durable_pace import Every
+    from kinema.pipelines.durable.pace import Every
     from kinema.serve.desk import LocalDesk
     from kinema.serve.worker import Worker, WorkerOptions
 

@@ -14,7 +14,7 @@ from kinema.pipelines.foreign.asked import takes
 from kinema.pipelines.foreign.families import Call, Role
 from kinema.pipelines.foreign.masked import last_frames, masked, shown_before
 from kinema.pipelines.foreign.model import ForeignModel
-from kinema.pipelines.image_engine_diffusers import enough_steps
+from kinema.pipelines.images.engine_diffusers import enough_steps
 from kinema.pipelines.known import picture, source_frames
 from kinema.pipelines.plan import Plan, Prompts
 

@@ -15,7 +15,7 @@ from kinema.pipelines.card import ModelCard, read_json
 from kinema.pipelines.cards import local_folder
 from kinema.pipelines.foreign.card import ADAPTER_KEY, family_of
 from kinema.pipelines.foreign.families import OWN_SOLVER, Call, Family
-from kinema.pipelines.image_model import loading_quietly
+from kinema.pipelines.images.model import loading_quietly
 
 WEIGHTED = ("transformer", "unet", "vae", "text_encoder", "text_encoder_2", "image_encoder", "motion_adapter")
 # What motion modules were trained with (the AnimateDiff repository's inference configuration).

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from kinema.diffusion.coverage import Fused
 from kinema.models.text import join
-from kinema.pipelines.image_engine_texts import mixed
+from kinema.pipelines.images.texts import mixed
 from kinema.pipelines.plan import Plan, Prompts
 
 

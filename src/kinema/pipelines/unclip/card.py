@@ -14,7 +14,7 @@ from typing import Any
 from kinema.core.errors import ConfigError, ModelError
 from kinema.pipelines.card import ModelCard, read_json
 from kinema.pipelines.card_check import check_index
-from kinema.pipelines.image_cards import KANDINSKY, image_card, kind_of
+from kinema.pipelines.images.cards import KANDINSKY, image_card, kind_of
 from kinema.story.shot import Shot
 
 PRIORS = ("KandinskyV22PriorPipeline", "KandinskyV22PriorEmb2EmbPipeline")

@@ -15,8 +15,8 @@ from torch import Tensor
 from kinema.core.runtime import generator
 from kinema.io.image import read_image
 from kinema.models.text import join
-from kinema.pipelines.image_engine_texts import mixed
-from kinema.pipelines.image_model import ImageModel
+from kinema.pipelines.images.model import ImageModel
+from kinema.pipelines.images.texts import mixed
 from kinema.pipelines.plan import Plan, Prompts
 
 

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from kinema.core.runtime import generator
-from kinema.pipelines.image_engine import Drawing
-from kinema.pipelines.image_engine_diffusers import checked_picture, enough_steps
-from kinema.pipelines.image_model import ImageModel, Task, given_noise
+from kinema.pipelines.images.engine import Drawing
+from kinema.pipelines.images.engine_diffusers import checked_picture, enough_steps
+from kinema.pipelines.images.model import ImageModel, Task, given_noise
 from kinema.pipelines.plan import Plan
 from kinema.pipelines.unclip.embeds import FrameEmbeds
 

@@ -12,7 +12,7 @@ from kinema.core.runtime import resolve_device, resolve_dtype
 from kinema.models.pretrained import require_safetensors
 from kinema.pipelines.card import ModelCard
 from kinema.pipelines.cards import local_folder, prior_folder
-from kinema.pipelines.image_model import ImageModel, loading_quietly
+from kinema.pipelines.images.model import ImageModel, loading_quietly
 from kinema.pipelines.unclip.card import PRIOR_KEY, PRIOR_PARTS
 
 DECODER_PARTS = ("unet", "movq")

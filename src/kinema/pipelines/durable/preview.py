@@ -17,8 +17,8 @@ from kinema.core.errors import MediaError
 from kinema.io.clip import Clip
 from kinema.io.journal import FrameJournal
 from kinema.pipelines.cards import read_card
-from kinema.pipelines.durable import Facts, shot_folder, state_folder
-from kinema.pipelines.durable_store import read_snapshot
+from kinema.pipelines.durable.state import Facts, shot_folder, state_folder
+from kinema.pipelines.durable.store import read_snapshot
 from kinema.pipelines.model import load_vae
 from kinema.pipelines.render import LATENTS, SAMPLER, Sampled, decoded
 

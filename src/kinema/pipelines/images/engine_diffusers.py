@@ -15,9 +15,9 @@ from torch import Tensor
 
 from kinema.core.errors import ModelError, NumericError
 from kinema.core.runtime import generator
-from kinema.pipelines.image_engine import Drawing
-from kinema.pipelines.image_engine_texts import ImageTexts
-from kinema.pipelines.image_model import ImageModel, Task, given_noise
+from kinema.pipelines.images.engine import Drawing
+from kinema.pipelines.images.model import ImageModel, Task, given_noise
+from kinema.pipelines.images.texts import ImageTexts
 from kinema.pipelines.picture_track import PictureTrack
 from kinema.pipelines.plan import Plan
 

@@ -31,9 +31,9 @@ from kinema.animation.colour import Colours, Method, colours, keep_colours, reco
 from kinema.core.contracts import OnProgress, Progress
 from kinema.core.runtime import generator
 from kinema.io.clip import Clip
-from kinema.pipelines.frame_by_frame_pictures import Pictures
-from kinema.pipelines.frame_by_frame_plan import RedrawPlan, Stroke
-from kinema.pipelines.image_engine import Drawing, ImageEngine, Seeds
+from kinema.pipelines.frame_by_frame.pictures import Pictures
+from kinema.pipelines.frame_by_frame.plan import RedrawPlan, Stroke
+from kinema.pipelines.images.engine import Drawing, ImageEngine, Seeds
 from kinema.pipelines.plan import Plan
 
 

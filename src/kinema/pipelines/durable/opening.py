@@ -15,9 +15,9 @@ from typing import Any, cast
 
 from kinema.core.errors import ConfigError, MediaError
 from kinema.io.locks import LOCK_END, Lock
-from kinema.pipelines.durable import Facts, Keep, lock_of, state_folder
-from kinema.pipelines.durable_key import made_with, plan_keys
-from kinema.pipelines.durable_pace import Every
+from kinema.pipelines.durable.key import made_with, plan_keys
+from kinema.pipelines.durable.pace import Every
+from kinema.pipelines.durable.state import Facts, Keep, lock_of, state_folder
 from kinema.pipelines.job import Job, shot_frames
 from kinema.pipelines.modes import AnyModel
 from kinema.story.shot import Shot

@@ -18,7 +18,7 @@ from torch import Tensor
 from kinema.core.errors import ConfigError
 from kinema.diffusion.slerp import slerp
 from kinema.models.text import join, log_weights
-from kinema.pipelines.image_model import ImageModel
+from kinema.pipelines.images.model import ImageModel
 from kinema.pipelines.plan import Prompts, Spans
 
 Embeds = Mapping[str, Tensor]

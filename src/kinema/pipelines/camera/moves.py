@@ -21,8 +21,8 @@ from kinema.animation.warp import warp_frame
 from kinema.animation.warp2d import scaled
 from kinema.animation.warp3d import deforum_z
 from kinema.core.runtime import resolve_device
-from kinema.pipelines.camera_plan import CameraPlan
-from kinema.pipelines.depth import open_depth
+from kinema.pipelines.camera.depth import open_depth
+from kinema.pipelines.camera.plan import CameraPlan
 from kinema.pipelines.geometry import Geometry
 from kinema.pipelines.plan import Plan
 

@@ -30,9 +30,9 @@ from kinema.io.atomic import sync
 from kinema.io.locks import LOCK_END, STATE_END, Lock
 from kinema.io.picture_write import numbered
 from kinema.io.record import sidecar_path
-from kinema.pipelines.durable_pace import Every, Pace
-from kinema.pipelines.durable_plan import Place
-from kinema.pipelines.durable_store import read_facts, write_facts
+from kinema.pipelines.durable.pace import Every, Pace
+from kinema.pipelines.durable.plan import Place
+from kinema.pipelines.durable.store import read_facts, write_facts
 
 FORMAT = 1
 JOB = "job.json"

@@ -30,7 +30,7 @@ from kinema.diffusion.step import FrameNoise, Step, Velocity
 from kinema.models.inference import Several
 from kinema.models.text import TextStates
 from kinema.pipelines.conditioning import Conditions
-from kinema.pipelines.image_engine import Drawing
+from kinema.pipelines.images.engine import Drawing
 from kinema.pipelines.model import Model
 from kinema.pipelines.network import Network, ready
 from kinema.pipelines.plan import Plan, Prompts, Sampling

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from kinema.pipelines.card import ModelCard
-from kinema.pipelines.frame_by_frame_plan import Stroke
+from kinema.pipelines.frame_by_frame.plan import Stroke
 from kinema.pipelines.plan import Plan, Prompts
 
 

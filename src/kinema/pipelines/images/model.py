@@ -15,7 +15,7 @@ from kinema.core.runtime import resolve_device, resolve_dtype
 from kinema.models.pretrained import require_safetensors
 from kinema.pipelines.card import ModelCard
 from kinema.pipelines.cards import local_folder, part_folder
-from kinema.pipelines.image_cards import KANDINSKY, OWN_SOLVER, ImageKind, kind_of_card
+from kinema.pipelines.images.cards import KANDINSKY, OWN_SOLVER, ImageKind, kind_of_card
 
 Task = Literal["text", "image", "inpaint"]
 AUTO: dict[Task, str] = {

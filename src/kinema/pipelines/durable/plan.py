@@ -1,6 +1,6 @@
 """One shot's kept state: where its sampling stands, its finished latents, its frames so far.
 
-The folder is named by the render's key (see `durable_key`), so nothing of another plan, of other weights or
+The folder is named by the render's key (see `durable.key`), so nothing of another plan, of other weights or
 of another version can be taken for it. Every file in it is whole and unchanged, or is not used.
 """
 
@@ -18,8 +18,8 @@ from kinema.core.contracts import OnProgress, Progress
 from kinema.core.errors import ConfigError, MediaError
 from kinema.core.failpoints import reach
 from kinema.io.journal import FrameJournal
-from kinema.pipelines.durable_pace import Pace
-from kinema.pipelines.durable_store import read_snapshot, write_snapshot
+from kinema.pipelines.durable.pace import Pace
+from kinema.pipelines.durable.store import read_snapshot, write_snapshot
 from kinema.pipelines.memory import FRAMES, Snapshot
 
 

@@ -14,8 +14,8 @@ from torch import Tensor
 from kinema.animation.noise_warp import moved_noise
 from kinema.core.runtime import generator
 from kinema.io.clip import Clip
-from kinema.pipelines.camera_moves import CameraMoves, NoiseCarry
-from kinema.pipelines.camera_plan import CameraPlan
+from kinema.pipelines.camera.moves import CameraMoves, NoiseCarry
+from kinema.pipelines.camera.plan import CameraPlan
 from kinema.pipelines.given import HeldImage
 from kinema.pipelines.known import encoded, picture, to_pixels
 from kinema.pipelines.model import Model

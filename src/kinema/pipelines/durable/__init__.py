@@ -1,0 +1,1 @@
+"""Renders that go on where they were cut."""

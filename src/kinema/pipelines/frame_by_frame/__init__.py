@@ -1,0 +1,1 @@
+"""Clips drawn one frame after the other, each from the one before."""

@@ -1,0 +1,1 @@
+"""Image models: their cards, and the engines that draw with them."""
