@@ -20,7 +20,7 @@ CHROMIUM = os.environ.get("KINEMA_CHROMIUM") or shutil.which("chromium") or shut
 DESKTOP = {"width": 1440, "height": 1000}
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # its event loop must not outlive these tests
 def browser() -> Iterator[Any]:
     if CHROMIUM is None:
         pytest.skip("there is no chromium; apt install chromium, or name one in KINEMA_CHROMIUM")

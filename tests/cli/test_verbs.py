@@ -202,9 +202,10 @@ def test_doctor_finds_a_sound_installation(capsys):
     assert all(row.startswith("ok ") for row in rows)
 
 
-def test_doctor_reports_a_kernel_that_computes_wrong(monkeypatch, capsys):
+def test_doctor_reports_a_kernel_that_computes_wrong(monkeypatch, capsys, request):
     from kinema.models import attention, selftest
 
+    request.addfinalizer(selftest._trials.cache_clear)
     wrong = dict.fromkeys(attention.FORMS, lambda q, k, v, bias: q * 0)
     monkeypatch.setattr(attention, "FORMS", wrong)
     selftest._trials.cache_clear()

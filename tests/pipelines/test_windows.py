@@ -12,6 +12,9 @@ from PIL import Image
 import kinema
 from kinema.core.errors import ConfigError, GeometryError, ModelError
 from kinema.diffusion.coverage import Continued, Fused
+from kinema.diffusion.guidance import COND
+from kinema.diffusion.step import Step
+from kinema.models.inference import OneByOne
 from kinema.pipelines.conditioning import condition
 from kinema.pipelines.estimate import estimate
 from kinema.pipelines.known import to_pixels
@@ -115,6 +118,7 @@ def test_windows_take_from_every_frame_what_is_its_own(model, monkeypatch):
         ]
         return torch.cat(frames, dim=2)
 
+    monkeypatch.setattr("kinema.pipelines.network.made_ready", lambda dit, **_: OneByOne(dit))
     monkeypatch.setattr(type(model.dit), "alone", type(model.dit).forward, raising=False)
     monkeypatch.setattr(type(model.dit), "forward", frame_by_frame)
     whole, fused, continued = (
@@ -137,12 +141,12 @@ def test_a_prompt_without_weight_in_a_window_is_not_computed(model, monkeypatch)
         return forward(self, x, time, context)
 
     monkeypatch.setattr(type(model.dit), "forward", counted)
-    network = Network(model.dit, conditions.at([0, 1, 2]), plan.sampling)
-    levels = torch.ones(1, 3)
-    network.velocity(conditions.start_BCTYX[:, :, :3], levels, network.conditions.positive)
+    step = Step(0, plan.sampling.steps, 0, torch.ones(1, 3))
+    network = Network(model.dit, conditions.at([0, 1, 2]), plan.sampling, OneByOne(model.dit))
+    network(conditions.start_BCTYX[:, :, :3], step, (COND,))
     assert asked == [3]
-    network = Network(model.dit, conditions.at([3, 4, 5]), plan.sampling)
-    network.velocity(conditions.start_BCTYX[:, :, 3:6], levels, network.conditions.positive)
+    network = Network(model.dit, conditions.at([3, 4, 5]), plan.sampling, OneByOne(model.dit))
+    network(conditions.start_BCTYX[:, :, 3:6], step, (COND,))
     assert asked == [3, 3, 3]
 
 
