@@ -24,7 +24,7 @@ SHOWN = ("travel", "keyframes", "animate", "letter", "face", "moon", "train", "r
 STORY = {
     "prompt": {"0..4": "a rooster on a blue background", "9..-1": "a penguin on a pink background"},
     "guidance": "0:(2, ease=in_out), 8:(6, ease=in_out), 16:(3)",
-    "steps": 40,
+    "steps": 160,
 }
 VIEWS: dict[str, dict[str, Any]] = {
     "studio": {"viewport": {"width": 1440, "height": 1180}, "color_scheme": "dark"},

@@ -46,6 +46,7 @@ class Previewer:
         self._vae, self._fps, self._clock = vae, fps, clock
         self._last = clock()
         self._costs: dict[str, float] = {}
+        self._tried = False
 
     def __call__(self, event: Progress) -> bytes | None:
         """An animated WebP, or None where there is nothing to show, or no time."""
@@ -57,13 +58,24 @@ class Previewer:
             return None
         began = self._clock()
         latents_CTYX = event.clean[0].detach()
-        frames = decoded(self._vae, latents_CTYX) if how == "decoded" else linear(self._vae, latents_CTYX)
+        if how == "decoded":
+            frames = decoded(self._vae, latents_CTYX)
+        else:
+            crop_CYX = middle(latents_CTYX)
+            frame_CHW = first_frame(self._vae, crop_CYX)
+            parts = latents_CTYX[0].numel() / crop_CYX[0].numel()  # of the clip, each as large as this one
+            self._guess((self._clock() - began) * parts)
+            frames = linear(latents_CTYX, crop_CYX, frame_CHW, self._vae.stride.space)
         picture = animation(frames, self._fps)
         self._last = self._clock()
         self._costs[how] = self._last - began
-        if how == "linear" and "decoded" not in self._costs:  # it has decoded one of so many
-            self._costs["decoded"] = self._costs["linear"] * latents_CTYX.shape[1]
+        self._tried |= how == "decoded"
         return picture
+
+    def _guess(self, seconds: float) -> None:
+        """What decoding may cost, until it was done once; the first guess has a decoder's start in it."""
+        if not self._tried:
+            self._costs["decoded"] = min(seconds, self._costs.get("decoded", seconds))
 
     def drawn(self, frames: Callable[[], Iterable[np.ndarray]]) -> bytes | None:
         """The last of the frames that are finished, for a clip that is drawn one frame after the other."""
@@ -86,13 +98,20 @@ def decoded(vae: VideoVAE, latents_CTYX: Tensor) -> list[np.ndarray]:
         return [f for part in vae.stream(latents_CTYX[None]) for f in to_uint8(part)]
 
 
-def linear(vae: VideoVAE, latents_CTYX: Tensor) -> list[np.ndarray]:
-    """One small frame per latent frame: colours by a fit to the middle of the first one, decoded."""
+def middle(latents_CTYX: Tensor) -> Tensor:
+    """Of the first latent frame what lies in the middle, `[C, Y, X]`."""
     top, left = ((side - min(side, CROP)) // 2 for side in latents_CTYX.shape[2:])
-    crop_CYX = latents_CTYX[:, 0, top : top + CROP, left : left + CROP]
+    return latents_CTYX[:, 0, top : top + CROP, left : left + CROP]
+
+
+def first_frame(vae: VideoVAE, crop_CYX: Tensor) -> Tensor:
+    """It decoded, `[3, H, W]` in -1..1."""
     with torch.inference_mode():
-        frame_CHW = next(iter(vae.stream(crop_CYX[None, :, None])))[0, :, 0].float()
-    stride = vae.stride.space
+        return next(iter(vae.stream(crop_CYX[None, :, None])))[0, :, 0].float()
+
+
+def linear(latents_CTYX: Tensor, crop_CYX: Tensor, frame_CHW: Tensor, stride: int) -> list[np.ndarray]:
+    """One small frame per latent frame: colours by a fit to a piece of one that was decoded."""
     seen_NC = rearrange(
         reduce(frame_CHW, "C (Y y) (X x) -> C Y X", "mean", y=stride, x=stride), "C Y X -> (Y X) C"
     )
