@@ -127,7 +127,7 @@ def write(path: Path, results: Mapping[str, Sequence[Way]], settings: Mapping[st
     known = json.loads(path.read_text("utf-8"))["results"] if path.is_file() else {}
     data = {
         "machine": machine(),
-        "settings": {k: str(v) if isinstance(v, Path) else v for k, v in settings.items()},
+        "settings": {k: v for k, v in settings.items() if not isinstance(v, Path) and v != math.inf},
         "results": known | {name: [asdict(way) for way in ways] for name, ways in results.items()},
     }
     path.parent.mkdir(parents=True, exist_ok=True)
