@@ -385,6 +385,24 @@ class Counting:
         return "go"
 
 
+def test_work_that_hangs_is_let_go_once_and_news_count_as_life():
+    now, told, over = [0.0], [], threading.Event()
+
+    class Timed:
+        def beat(self, *rest):
+            told.append(now[0])
+            now[0] += 4.0  # of a clock of its own: each beat takes four seconds
+            return "go"
+
+    times = {"lease": 0.03, "news": 0.001, "stall": 10.0}
+    with Beats(Timed(), JOB, "t", **times, hung=over.set, clock=lambda: now[0]) as beats:
+        beats.tell(JobProgress(step=1))
+        assert over.wait(30)
+        count = len(told)
+        assert count >= 3
+    assert len(told) == count  # no beat after it was let go
+
+
 def test_the_lease_is_renewed_without_news_and_after_failures():
     desk = Counting(failing=2)
     with Beats(desk, JOB, "t", lease=0.03, news=0.01):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -25,6 +26,8 @@ class Beats:
         token: of the lease.
         lease: seconds that it lasts without a beat.
         news: the least seconds between two beats.
+        stall: seconds without any news after which the work hangs; then there are no more beats.
+        hung: called then, once; this thread cannot stop what hangs, so it had better end the process.
         clock: seconds that only grow.
     """
 
@@ -36,11 +39,15 @@ class Beats:
         *,
         lease: float,
         news: float,
+        stall: float = math.inf,
+        hung: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._desk, self._job, self._token = desk, job, token
         self._third, self._news, self._clock = lease / 3, min(news, lease / 3), clock
+        self._stall, self._hung = stall, hung
         self._guard = threading.Lock()
+        self._moved = clock()
         self._progress, self._told = job.progress, job.progress
         self._preview: bytes | None = None
         self._count = job.progress.preview
@@ -70,12 +77,17 @@ class Beats:
                 self._preview = preview
                 self._count += 1
             self._progress = replace(progress, preview=self._count)
+            self._moved = self._clock()
 
     def _run(self) -> None:
         last = self._clock()
         while not self._ended.wait(self._news):
             with self._guard:
-                progress, preview = self._progress, self._preview
+                progress, preview, still = self._progress, self._preview, self._clock() - self._moved
+            if still > self._stall:
+                _log.error("%s: nothing has happened for %.0f s; the lease is let go", self._job.id, still)
+                self._hung()
+                return
             if progress == self._told and self._clock() - last < self._third:
                 continue
             last = self._clock()

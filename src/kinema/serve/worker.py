@@ -13,8 +13,9 @@ import gc
 import hashlib
 import json
 import logging
+import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
@@ -51,6 +52,8 @@ from kinema.story.storyboard import Storyboard
 
 _log = logging.getLogger("kinema.serve")
 MOST_PATIENCE = 30.0
+STALL = 3 * 3600.0
+HUNG = 75  # exit code of a process whose work hangs
 PATIENCE = 300.0
 """Seconds that a step of another worker may take which has lost its lease."""
 
@@ -61,6 +64,11 @@ class Halt(BaseException):
     def __init__(self, why: str) -> None:
         super().__init__(why)
         self.why = why
+
+
+def leave() -> None:
+    """End a process whose work hangs; whoever watches it starts another."""
+    os._exit(HUNG)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -74,6 +82,8 @@ class WorkerOptions:
         idle: seconds between two looks at an empty queue.
         every: how often a render keeps its state.
         previews: whether clean estimates are shown.
+        stall: seconds without a step, a frame or a part of a download after which the work hangs.
+        hung: called then; the next worker goes on from the state, and a job that hangs three times fails.
     """
 
     name: str
@@ -82,6 +92,8 @@ class WorkerOptions:
     idle: float = 0.2
     every: Every = field(default_factory=Every)
     previews: bool = True
+    stall: float = STALL
+    hung: Callable[[], None] = leave
 
 
 class Worker:
@@ -127,7 +139,9 @@ class Worker:
         reach("worker.leased")
         _log.info("%s: taken, attempt %d", job.id, job.attempt)
         options = self._options
-        with Beats(self._desk, job, token, lease=options.lease, news=options.news) as beats:
+        lease, news, stall = options.lease, options.news, options.stall
+        beating = Beats(self._desk, job, token, lease=lease, news=news, stall=stall, hung=options.hung)
+        with beating as beats:
             try:
                 self._work(job, token, beats)
             except Halt:  # it has not even begun
