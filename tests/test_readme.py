@@ -22,7 +22,7 @@ def block(name: str) -> str:
 def test_the_two_commands_are_one_line_each():
     assert block("clip").startswith("pip install")
     assert "\n" not in block("clip")
-    assert block("tests").endswith("&& pytest")
+    assert block("tests").endswith("&& pytest -n 2 --dist loadfile")
     assert "\n" not in block("tests")
 
 
