@@ -233,11 +233,11 @@ class Handler(BaseHTTPRequestHandler):
 
     def _events(self) -> None:
         store = self.store
+        seen = int(self.headers.get("last-event-id") or store.revision)  # before the client asks for lists
         self.send_response(200)
         self.send_header("Content-Type", "text/event-stream")
         self.send_header("Connection", "close")
         self.end_headers()
-        seen = int(self.headers.get("last-event-id") or store.revision)
         while not self.server.ending:  # type: ignore[attr-defined]
             with store.changed:
                 if store.revision <= seen:

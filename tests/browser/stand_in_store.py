@@ -67,7 +67,8 @@ class Store:
                 "progress": progress("", 0, 0), "attempt": 0, "error": None, "owner": "", "parent": parent,
                 "favourite": False, "title": "", "result": None,
             }  # fmt: skip
-            self.jobs[job["id"]] = self.touch(job)
+            with self.changed:
+                self.jobs[job["id"]] = self.touch(job)
             made.append(job)
         return made
 

@@ -369,3 +369,19 @@ def test_the_page_is_written_without_markup_from_data():
         assert " style=" not in text, f"{path.name}: the policy forbids style attributes"
         assert text.count("\n") <= 450
     assert sum(path.stat().st_size for path in web.iterdir()) < 175_000
+
+
+def test_what_the_server_tells_while_a_list_is_on_its_way_is_kept(page, server, finished):
+    held = []
+    page.route("**/api/jobs?*", lambda route: held.append((route, route.fetch())))
+    page.evaluate("async () => { window.again = (await import('/jobs.js')).jobs.reload(); }")
+    while len(held) < 2:
+        page.wait_for_timeout(20)
+    finished("a fox")
+    expect(page.locator("#gallery .tile")).to_have_count(1)
+    for route, answer in held:
+        route.fulfill(response=answer)
+    assert (
+        page.evaluate("async () => { await again; return (await import('/jobs.js')).jobs.finished.length; }")
+        == 1
+    )

@@ -99,7 +99,7 @@ def clip(page: Any, prompt: str) -> Any:
 
 
 def test_a_clip_is_made_watched_and_restored_from_its_own_file(page, tmp_path):
-    ask(page, "a rooster on a blue background", 6)
+    ask(page, "a rooster on a blue background", 60)  # long enough for several previews
     image = page.locator("#stage img.picture")
     expect(image).to_be_visible()
     first = image.get_attribute("src")
@@ -121,7 +121,7 @@ def test_a_clip_is_made_watched_and_restored_from_its_own_file(page, tmp_path):
     expect(page.locator("#prompt")).to_have_value("")
     drop(page, "main", file, kind="video/mp4")
     expect(page.locator("#prompt")).to_have_value("a rooster on a blue background")
-    expect(page.locator("#basic [data-param='steps']")).to_have_value("6")
+    expect(page.locator("#basic [data-param='steps']")).to_have_value("60")
     assert page.locator("#basic [data-param='seed']").input_value() != ""
 
 

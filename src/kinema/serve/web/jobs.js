@@ -12,6 +12,7 @@ class Jobs extends EventTarget {
   online = true;
   more = false;
   #gone = new Set();
+  #fresh = new Set(); // told of since the last list was asked for
   #oldest = null;
   #told = 0;
   events = new Events();
@@ -44,12 +45,14 @@ class Jobs extends EventTarget {
 
   /** Everything that waits or runs, and the newest of the rest; what has gone meanwhile goes here too. */
   async reload() {
+    this.#fresh.clear();
     const [newest, active] = await Promise.all([api.jobs({ limit: PAGE, order: "desc" }), api.jobs({ state: ACTIVE.join(), limit: 200, order: "asc" })]);
     const found = [...newest.jobs, ...active.jobs];
     const ids = new Set(found.map((job) => job.id));
     const since = newest.jobs.at(-1)?.created ?? 0;
     for (const job of [...this.all.values()]) {
-      if (!ids.has(job.id) && (ACTIVE.includes(job.state) || !newest.has_more || job.created > since)) this.all.delete(job.id);
+      if (ids.has(job.id) || this.#fresh.has(job.id)) continue;
+      if (ACTIVE.includes(job.state) || !newest.has_more || job.created > since) this.all.delete(job.id);
     }
     found.forEach((job) => this.take(job));
     if (this.#oldest === null) {
@@ -74,6 +77,7 @@ class Jobs extends EventTarget {
     const known = this.all.get(job.id);
     if (this.#gone.has(job.id) || (known && known.revision > job.revision)) return;
     this.all.set(job.id, job);
+    this.#fresh.add(job.id);
     if (!ACTIVE.includes(job.state)) this.previews.delete(job.id);
     if (known && known.state !== job.state) {
       this.dispatchEvent(new CustomEvent("turned", { detail: { job, from: known.state } }));
