@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from kinema.training.pack import PackSettings, encode_strip, write_pack
+from kinema.training.recipe import read_cast
 
 SKIN_TONES = {"1f3fb", "1f3fc", "1f3fd", "1f3fe", "1f3ff"}
 MAN, WOMAN, PERSON, JOINER = "1f468", "1f469", "1f9d1", "200d"
@@ -57,7 +58,9 @@ def main() -> None:
     names = json.loads(args.names.read_text(encoding="utf-8"))
     sources = find_sources(args.packages, names)
     if args.select != "all":
-        sources = select(sources, int(args.select))
+        sources = (
+            named(sources, args.select) if Path(args.select).is_file() else select(sources, int(args.select))
+        )
     packages = package_versions([*args.packages, package_root(args.names)])
     if args.pack:
         pack(args, sources, packages)
@@ -79,7 +82,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--size", type=int, default=64, help="pixels")
     parser.add_argument("--fps", type=float, default=8.0)
     parser.add_argument("--frames", type=int, default=24, help="most frames of one loop")
-    parser.add_argument("--select", default="200", help="number of animated emoji, or 'all'")
+    parser.add_argument("--select", default="200", help="number of animated emoji, 'all', or a file of names")
     return parser.parse_args()
 
 
@@ -158,6 +161,15 @@ def select(sources: Iterable[Source], count: int) -> list[Source]:
     if len(chosen) < count:
         raise SystemExit(f"--select {count} asks for more than the {len(chosen)} animated emoji there are")
     return sorted(chosen, key=lambda source: source.code)
+
+
+def named(sources: Iterable[Source], path: str) -> list[Source]:
+    """The emoji that a file names, one a line."""
+    by_name = {source.name: source for source in sources}
+    names = read_cast(path)
+    if strangers := [name for name in names if name not in by_name]:
+        raise SystemExit(f"{path}: there is no emoji {strangers[0]!r}")
+    return sorted((by_name[name] for name in names), key=lambda source: source.code)
 
 
 def is_clock(source: Source) -> bool:

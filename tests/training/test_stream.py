@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from kinema.core.errors import ConfigError
 from kinema.training.dit import ObjectiveSettings
 from kinema.training.grammar import Grammar
 from kinema.training.render import compose
@@ -49,6 +50,24 @@ def test_a_batch_survives_the_way_between_processes_and_is_small(bank):
     assert len(data) < 20_000 * len(batch.captions)
     frames = [compose(b.values, bank.gather, size=16) for b in (batch, pickle.loads(data))]
     assert torch.equal(*frames)
+
+
+def test_a_part_draws_its_cast_and_some_more_often(bank):
+    names = [identity.name for identity in bank.identities]
+    casts = {"known": names[:1], "new": names[1:2]}
+    stills = replace(STILLS, batch=400, cast={"known": 1, "new": 3})
+    drawer = Drawer(bank, Grammar(synonym=0.0), [stills, CLIPS], seed=1, casts=casts)
+    drawn = [caption for step in (0, 2) for caption in drawer.draw(step).captions]
+    assert all(names[0] in caption or names[1] in caption for caption in drawn)
+    assert 0.68 < sum(names[1] in caption for caption in drawn) / len(drawn) < 0.82
+    assert drawer.hats[1] == bank.identities
+
+
+def test_a_cast_that_is_not_there_is_named(bank):
+    with pytest.raises(ConfigError, match="'new'"):
+        Drawer(bank, FULL, [replace(STILLS, cast={"new": 1})], seed=1, casts={"known": []})
+    with pytest.raises(ConfigError, match="'nobody'"):
+        Drawer(bank, FULL, [replace(STILLS, cast={"new": 1})], seed=1, casts={"new": ["nobody"]})
 
 
 @pytest.mark.slow

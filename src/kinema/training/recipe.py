@@ -19,3 +19,15 @@ def read_recipe(path: Path) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise ConfigError(f"{path} holds no settings; name a file of configs/.")
     return document
+
+
+def read_cast(path: str | Path) -> tuple[str, ...]:
+    """Names of identities, one a line; `ConfigError` when there are none."""
+    try:
+        names = Path(path).read_text(encoding="utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not readable text ({error}); name a file of configs/casts/.") from None
+    found = tuple(name.strip() for name in names if name.strip())
+    if not found:
+        raise ConfigError(f"{path} names nobody; write one name of the sprite bank a line.")
+    return found

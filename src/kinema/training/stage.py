@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,11 @@ from kinema.models.codec import PatchCodec
 from kinema.models.dit import VideoDiT, VideoDiTConfig
 from kinema.training.data import SpriteBank
 from kinema.training.distill import DistillSettings, distillation
-from kinema.training.dit import TextSource, matrices, objective, step_generator
+from kinema.training.dit import ObjectiveSettings, TextSource, matrices, objective, step_generator
 from kinema.training.grammar import Grammar
 from kinema.training.loop import OptimiserSettings, Trainer
 from kinema.training.low_rank import attach
+from kinema.training.recipe import read_cast
 from kinema.training.render import Gather, compose
 from kinema.training.sheet import Look, sample_sheet
 from kinema.training.stream import Batch, Drawer, PartSettings, sprites_on
@@ -39,6 +40,7 @@ class Workshop:
         text: token states of captions.
         device: where training happens.
         size: height and width of clips.
+        casts: names of identities, by the names that parts use.
     """
 
     config: Mapping[str, Any]
@@ -48,6 +50,7 @@ class Workshop:
     text: TextSource
     device: torch.device
     size: int
+    casts: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     @staticmethod
     def of(
@@ -59,7 +62,8 @@ class Workshop:
     ) -> Workshop:
         """With the sprites where they are needed and the recipe's size."""
         size = config.get("clip", {}).get("size", bank.size)
-        return Workshop(config, bank, sprites_on(bank, device), codec.to(device), text, device, size)
+        casts = {name: read_cast(path) for name, path in config.get("casts", {}).items()}
+        return Workshop(config, bank, sprites_on(bank, device), codec.to(device), text, device, size, casts)
 
 
 def build(config: Mapping[str, Any], device: torch.device, seed: int) -> VideoDiT:
@@ -96,7 +100,7 @@ class Stage:
         self.parts = [PartSettings.from_mapping(part) for part in section["parts"]]
         if not self.parts:
             raise ConfigError(f"stage {name!r} has no parts; give it stills or clips.")
-        self.drawer = Drawer(workshop.bank, grammar, self.parts, seed=seed)
+        self.drawer = Drawer(workshop.bank, grammar, self.parts, seed=seed, casts=workshop.casts)
         self.distil = DistillSettings(**section["distil"]) if "distil" in section else None
         self.model = build(workshop.config, workshop.device, seed)
         self.settings = OptimiserSettings(**section["optimiser"])
@@ -170,10 +174,12 @@ class Stage:
         part = len(self.parts) - 1
         last = self.parts[part]
         step = SHEET_STEP * len(self.parts) + part
-        plain = PartSettings(frames=last.frames, fps=last.fps, batch=SHEET_ROWS, grammar=last.grammar)
-        drawer = Drawer(self.workshop.bank, self.drawer.grammars[part], [plain], seed=self.seed)
-        clips = self.frames(drawer.draw(step))
+        plain = replace(last, batch=SHEET_ROWS, objective=ObjectiveSettings())
         workshop = self.workshop
+        drawer = Drawer(
+            workshop.bank, self.drawer.grammars[part], [plain], seed=self.seed, casts=workshop.casts
+        )
+        clips = self.frames(drawer.draw(step))
         sample_sheet(self.trainer, workshop.codec, workshop.text, clips, path, self._look())
 
     def _look(self) -> Look:

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from kinema.core.errors import unknown_name
 from kinema.training.captions import caption
 from kinema.training.data import SpriteBank
 from kinema.training.dit import Held, ObjectiveSettings, draw_held, step_generator
@@ -42,6 +43,8 @@ class PartSettings:
         batch: clips a step.
         objective: how they are noised.
         grammar: settings that differ from the stage's grammar.
+        cast: who appears: names of the recipe's `casts`, each with how often its members are in the hat;
+            everyone, once, when empty.
     """
 
     frames: int
@@ -49,6 +52,7 @@ class PartSettings:
     batch: int
     objective: ObjectiveSettings = field(default_factory=ObjectiveSettings)
     grammar: Mapping[str, Any] = field(default_factory=dict)
+    cast: Mapping[str, int] = field(default_factory=dict)
 
     @staticmethod
     def from_mapping(values: Mapping[str, Any]) -> PartSettings:
@@ -84,12 +88,22 @@ class Drawer:
         grammar: what is drawn, how often.
         parts: kinds of batches, taken in turn.
         seed: names the stream.
+        casts: names of identities by the names that parts use.
+
+    Raises:
+        ConfigError: a part names a cast that there is not, or a cast an identity that the bank lacks.
     """
 
     def __init__(
-        self, bank: SpriteBank, grammar: Grammar, parts: Sequence[PartSettings], *, seed: int
+        self,
+        bank: SpriteBank,
+        grammar: Grammar,
+        parts: Sequence[PartSettings],
+        *,
+        seed: int,
+        casts: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
-        self.identities: tuple[Identity, ...] = bank.identities
+        self.hats = [hat(bank.identities, part.cast, casts or {}) for part in parts]
         self.offsets, self.lengths = np.array(bank.offsets), np.array(bank.lengths)
         self.fps, self.seed, self.parts = bank.fps, seed, tuple(parts)
         self.grammars = [replace(grammar, **part.grammar) for part in parts]
@@ -103,10 +117,28 @@ class Drawer:
         if held == "continue":  # every latent frame stands for a whole group, the first one too
             frames = GROUP * (1 + (frames - 1) // GROUP)
         rng = Random(f"{self.seed}/{step}")
-        scenes = draw_scenes(rng, grammar, self.identities, part.batch, still=part.frames == 1)
+        scenes = draw_scenes(rng, grammar, self.hats[number], part.batch, still=part.frames == 1)
         captions = [caption(scene, rng, full=grammar.full) for scene in scenes]
         values = numbers(scenes, self.offsets, self.lengths, frames=frames, rate=self.fps / part.fps)
         return Batch(step, number, held, captions, values)
+
+
+def hat(
+    identities: tuple[Identity, ...], cast: Mapping[str, int], casts: Mapping[str, Sequence[str]]
+) -> tuple[Identity, ...]:
+    """Whom a part draws from, an identity as often as its cast says."""
+    if not cast:
+        return identities
+    by_name = {identity.name: identity for identity in identities}
+    found: list[Identity] = []
+    for name, times in cast.items():
+        if name not in casts:
+            raise unknown_name("cast", name, casts)
+        for who in casts[name]:
+            if who not in by_name:
+                raise unknown_name(f"member of the cast {name!r}", who, by_name)
+            found += [by_name[who]] * times
+    return tuple(found)
 
 
 def batches(drawer: Drawer, first: int, *, workers: int = 0) -> Generator[Batch, None, None]:
