@@ -22,7 +22,7 @@ import diffusers, transformers, torch
 from transformers import UMT5EncoderModel, T5Tokenizer
 import kinema
 from kinema.pipelines.cards import read_card
-from kinema.pipelines.plan import make_plan
+from kinema.pipelines.planning import make_plan
 from kinema.pipelines.residency.fit import BASE, MARGIN, offers
 def peak():
     return 1024 * int(next(l for l in open("/proc/self/status") if l.startswith("VmHWM")).split()[1])

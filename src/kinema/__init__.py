@@ -25,7 +25,7 @@ _HOMES = {
     "Keyframe": "kinema.story.shot",
     "Storyboard": "kinema.story.storyboard",
     "Schedule": "kinema.story.tracks",
-    "PromptTrack": "kinema.story.tracks",
+    "PromptTrack": "kinema.story.prompt_track",
     "Clip": "kinema.io.clip",
     "Progress": "kinema.core.contracts",
     "Record": "kinema.core.contracts",
@@ -41,9 +41,10 @@ if TYPE_CHECKING:
     from kinema.pipelines.diffusers_style import KinemaPipeline
     from kinema.pipelines.durable.preview import preview
     from kinema.pipelines.run import generate, load, render
+    from kinema.story.prompt_track import PromptTrack
     from kinema.story.shot import Keyframe, Shot
     from kinema.story.storyboard import Storyboard
-    from kinema.story.tracks import PromptTrack, Schedule
+    from kinema.story.tracks import Schedule
 
 
 def __getattr__(name: str) -> Any:

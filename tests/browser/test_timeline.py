@@ -9,7 +9,8 @@ from hands import drop
 from stand_in import ROOT
 
 from kinema.story.positions import FramePosition
-from kinema.story.tracks import PromptTrack, Schedule
+from kinema.story.prompt_track import PromptTrack
+from kinema.story.tracks import Schedule
 
 api = pytest.importorskip("playwright.sync_api")
 expect = api.expect

@@ -10,7 +10,7 @@ import pytest
 import kinema.cli
 from kinema.cli.show import bars, duration, lines, ruler, size, tracks
 from kinema.pipelines.cards import read_card
-from kinema.pipelines.plan import make_plan
+from kinema.pipelines.planning import make_plan
 from kinema.story.shot import Shot
 
 BLOCKS = " ▁▂▃▄▅▆▇█"

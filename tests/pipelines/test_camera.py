@@ -23,7 +23,7 @@ from kinema.pipelines.cards import read_card
 from kinema.pipelines.conditioning import condition
 from kinema.pipelines.known import to_pixels
 from kinema.pipelines.model import Model
-from kinema.pipelines.plan import make_plan
+from kinema.pipelines.planning import make_plan
 from kinema.story.camera import Camera
 from kinema.story.camera_deforum import DeforumCamera
 from kinema.story.shot import Shot

@@ -21,7 +21,7 @@ from kinema.pipelines.images.engine import Drawing, Seeds
 from kinema.pipelines.images.engine_diffusers import DiffusersImages
 from kinema.pipelines.images.model import given_noise
 from kinema.pipelines.job import make_job
-from kinema.pipelines.plan import make_plan
+from kinema.pipelines.planning import make_plan
 from kinema.story.shot import Shot
 
 SIDE = 32

@@ -14,7 +14,7 @@ import kinema
 from checkpoints import BOUNDARY
 from kinema.core.errors import ConfigError, ModelError
 from kinema.pipelines.cards import read_card
-from kinema.pipelines.plan import make_plan
+from kinema.pipelines.planning import make_plan
 from kinema.story.shot import Shot
 
 CALL = {

@@ -25,7 +25,7 @@ from kinema.pipelines.foreign.families import FAMILIES, USUAL, VP_SOLVERS
 from kinema.pipelines.foreign.render import render_plan
 from kinema.pipelines.foreign.signature import COMPUTED, call_arguments
 from kinema.pipelines.memory import Snapshot
-from kinema.pipelines.plan import make_plan
+from kinema.pipelines.planning import make_plan
 from kinema.story.shot import Shot
 from kinema.story.storyboard import Storyboard
 
@@ -708,7 +708,7 @@ def test_nothing_heavy_is_imported_for_a_plan(foreign, media):
     code = (
         "import sys\n"
         "from kinema.pipelines.cards import read_card\n"
-        "from kinema.pipelines.plan import make_plan\n"
+        "from kinema.pipelines.planning import make_plan\n"
         "from kinema.story.shot import Shot\n"
         f"card = read_card({str(foreign('svd'))!r})\n"
         f"make_plan(Shot(model=card.id, frames=4, size='16x16', keyframes={str(media / 'a.png')!r}), card)\n"

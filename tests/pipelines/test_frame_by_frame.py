@@ -22,7 +22,8 @@ from kinema.pipelines.frame_by_frame.plan import drawn_frames
 from kinema.pipelines.images.engine import Drawing
 from kinema.pipelines.images.engine_kinema import KinemaImages, levels
 from kinema.pipelines.modes import draw_plan
-from kinema.pipelines.plan import Plan, make_plan
+from kinema.pipelines.plan import Plan
+from kinema.pipelines.planning import make_plan
 from kinema.story.shot import Shot
 
 SIDE = 64

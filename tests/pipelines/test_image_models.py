@@ -21,7 +21,8 @@ from kinema.pipelines.images.engine_diffusers import DiffusersImages, enough_ste
 from kinema.pipelines.images.model import ImageModel, given_noise
 from kinema.pipelines.images.texts import ImageTexts
 from kinema.pipelines.modes import draw_plan
-from kinema.pipelines.plan import Prompts, make_plan
+from kinema.pipelines.plan import Prompts
+from kinema.pipelines.planning import make_plan
 from kinema.story.shot import Shot
 
 SIDE = 32

@@ -15,7 +15,7 @@ from kinema.core.errors import ConfigError, ModelError
 from kinema.models.lora_file import read_lora
 from kinema.models.lora_write import relaid
 from kinema.pipelines.cards import read_card
-from kinema.pipelines.plan import make_plan
+from kinema.pipelines.planning import make_plan
 from kinema.story.shot import Shot
 
 LAYERS = ("blocks.0.attn1.to_q", "blocks.1.attn2.to_k", "blocks.1.attn1.to_out.0")

@@ -23,7 +23,7 @@ from kinema.models.weights import load_into
 from kinema.pipelines.cards import read_card
 from kinema.pipelines.geometry import ROUNDINGS
 from kinema.pipelines.match import CUTTING, NEGATIVE, SHAKING
-from kinema.pipelines.plan import make_plan
+from kinema.pipelines.planning import make_plan
 from kinema.pipelines.render import sample_plan
 from kinema.story.shot import Shot
 

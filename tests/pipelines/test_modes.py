@@ -22,7 +22,7 @@ from kinema.pipelines.conditioning import condition
 from kinema.pipelines.job import make_job
 from kinema.pipelines.known import to_pixels
 from kinema.pipelines.model import Model
-from kinema.pipelines.plan import make_plan
+from kinema.pipelines.planning import make_plan
 from kinema.pipelines.render import to_uint8
 from kinema.story.shot import Shot
 from kinema.story.storyboard import Storyboard

@@ -16,9 +16,10 @@ from PIL import Image
 from kinema.core.errors import ConfigError, GeometryError, MediaError
 from kinema.pipelines.card import EMBEDDED, ModelCard
 from kinema.pipelines.cards import read_card
-from kinema.pipelines.plan import Plan, make_plan
+from kinema.pipelines.plan import Plan
+from kinema.pipelines.planning import make_plan
+from kinema.story.prompt_track import PromptTrack
 from kinema.story.shot import Shot
-from kinema.story.tracks import PromptTrack
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from kinema.pipelines.cards import read_card
 from kinema.pipelines.conditioning import condition
 from kinema.pipelines.figure import Figure, shortened
 from kinema.pipelines.job import make_job
-from kinema.pipelines.plan import make_plan
+from kinema.pipelines.planning import make_plan
 from kinema.pipelines.plots import LEFT, RIGHT, WIDTH, place, plot, tracks
 from kinema.pipelines.preview import COLUMNS, camera_path, preview, preview_clip
 from kinema.story.shot import Shot

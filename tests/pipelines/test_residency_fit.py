@@ -9,7 +9,7 @@ import torch
 
 from kinema.core.errors import ConfigError, ResourceError
 from kinema.pipelines.cards import read_card
-from kinema.pipelines.plan import make_plan
+from kinema.pipelines.planning import make_plan
 from kinema.pipelines.residency import fit as fitting
 from kinema.pipelines.residency.fit import fit
 from kinema.pipelines.residency.machine import free_host

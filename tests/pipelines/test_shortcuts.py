@@ -15,7 +15,7 @@ from kinema.pipelines.card import EMBEDDED_FOLDER
 from kinema.pipelines.cards import read_card
 from kinema.pipelines.conditioning import condition
 from kinema.pipelines.estimate import estimate
-from kinema.pipelines.plan import make_plan
+from kinema.pipelines.planning import make_plan
 from kinema.pipelines.render import denoise
 from kinema.story.shot import Shot
 

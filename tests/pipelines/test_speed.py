@@ -13,7 +13,7 @@ import pytest
 import kinema
 from kinema.core.errors import ConfigError
 from kinema.pipelines.cards import read_card
-from kinema.pipelines.plan import make_plan
+from kinema.pipelines.planning import make_plan
 from kinema.pipelines.speed import measure
 from kinema.pipelines.speed.calibration import (
     TARGETS,

@@ -13,7 +13,7 @@ from kinema.io.clip import Clip
 from kinema.pipelines.cards import read_card
 from kinema.pipelines.figure import color_of
 from kinema.pipelines.job import make_job
-from kinema.pipelines.plan import make_plan
+from kinema.pipelines.planning import make_plan
 from kinema.pipelines.preview import camera_path, preview, preview_clip
 from kinema.pipelines.stand_in import SCALE, SPREAD, Palette, StandInCodec, StandInFlow, stand_in
 from kinema.story.shot import Shot

@@ -20,7 +20,7 @@ from kinema.pipelines.images.engine import Drawing, Seeds
 from kinema.pipelines.images.model import ImageModel, given_noise
 from kinema.pipelines.job import make_job
 from kinema.pipelines.modes import draw_plan, engine_of
-from kinema.pipelines.plan import make_plan
+from kinema.pipelines.planning import make_plan
 from kinema.pipelines.unclip.embeds import FrameEmbeds
 from kinema.story.shot import Shot
 

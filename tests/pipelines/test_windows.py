@@ -20,11 +20,11 @@ from kinema.pipelines.estimate import estimate
 from kinema.pipelines.known import to_pixels
 from kinema.pipelines.model import Model
 from kinema.pipelines.network import Network
-from kinema.pipelines.plan import make_plan
+from kinema.pipelines.planning import make_plan
 from kinema.pipelines.render import Sampled, closed, denoise, to_uint8
 from kinema.pipelines.windows import longest_turn
+from kinema.story.prompt_track import PromptTrack
 from kinema.story.shot import Shot
-from kinema.story.tracks import PromptTrack
 from kinema.story.window import sample_around
 
 CPU = torch.device("cpu")

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from kinema.core.errors import ConfigError
 from kinema.pipelines.cards import read_card
 from kinema.pipelines.geometry import per_latent
-from kinema.pipelines.plan import make_plan
+from kinema.pipelines.planning import make_plan
+from kinema.story.prompt_track import PromptTrack
 from kinema.story.shot import Shot
-from kinema.story.tracks import PromptTrack
 
 CARD = read_card("embedded")
 

@@ -11,7 +11,8 @@ from pydantic import BaseModel
 
 from kinema.core.errors import ConfigError
 from kinema.story.easing import EASINGS
-from kinema.story.tracks import PromptTrack, Schedule
+from kinema.story.prompt_track import PromptTrack
+from kinema.story.tracks import Schedule
 from kinema.story.window import sample_around
 
 EASES = st.sampled_from([*EASINGS, "cubic-bezier(0.3,-0.5,0.2,1.8)"])

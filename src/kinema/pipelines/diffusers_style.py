@@ -40,7 +40,8 @@ from kinema.pipelines.diffusers_values import (
 )
 from kinema.pipelines.model import Model
 from kinema.pipelines.modes import load
-from kinema.pipelines.plan import Plan, make_plan
+from kinema.pipelines.plan import Plan
+from kinema.pipelines.planning import make_plan
 from kinema.pipelines.render import chunks, denoise, shown_latents
 from kinema.story.shot import Shot
 

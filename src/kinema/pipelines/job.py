@@ -16,7 +16,8 @@ from kinema.pipelines.card import ModelCard
 from kinema.pipelines.cards import read_card
 from kinema.pipelines.compose import CUT, Join, join
 from kinema.pipelines.listening import same_sound
-from kinema.pipelines.plan import Plan, make_plan
+from kinema.pipelines.plan import Plan
+from kinema.pipelines.planning import make_plan
 from kinema.pipelines.post import Post, plan_post
 from kinema.pipelines.soundtrack import Place, soundtrack
 from kinema.story.shot import Shot

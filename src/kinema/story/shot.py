@@ -28,12 +28,13 @@ from kinema.story.media import MediaPath
 from kinema.story.own_options import Options
 from kinema.story.positions import FramePosition
 from kinema.story.post import Interpolate
+from kinema.story.prompt_track import PromptTrack
 from kinema.story.redraw import Mode, Redraw
 from kinema.story.settings import Settings
 from kinema.story.shortcuts import Shortcuts, Speed
 from kinema.story.sound import Sound
 from kinema.story.timing import FrameRate
-from kinema.story.tracks import Dialect, PromptTrack, Schedule, reading
+from kinema.story.tracks import Dialect, Schedule, reading
 from kinema.story.transition import CUT, Transition
 from kinema.story.window import Windows
 

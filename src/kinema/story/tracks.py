@@ -1,4 +1,4 @@
-"""Values over frames: `Schedule` for a number; `PromptTrack`, for words, is handed on from its own file.
+"""Numbers over frames; prompts over frames are `kinema.story.prompt_track`'s.
 
     Schedule(3.5)    Schedule("0:(1), 30:(2)")    Schedule("3 + sin(tau * sec)")
     Schedule({0: 1, "2s": 2, "8b..12b": 3, "50%": {"value": 3, "ease": "in_out"}, -1: 0})
@@ -26,7 +26,6 @@ from kinema.story.keyed import Array, Key, Keyed
 from kinema.story.live import live_values
 from kinema.story.music import Music, Recording
 from kinema.story.positions import RANGE_PATTERN, FramePosition
-from kinema.story.prompt_track import PromptTrack as PromptTrack
 from kinema.story.schedule_text import LINEAR, Value, is_keyed, keyed_text, number_keys, read_value
 
 Dialect = Literal["native", "deforum"]

@@ -10,8 +10,8 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from kinema.story.keyed import Array
+from kinema.story.prompt_track import PromptTrack
 from kinema.story.settings import Settings
-from kinema.story.tracks import PromptTrack
 
 
 class Windows(Settings):

@@ -6,7 +6,7 @@ Whatever it cannot carry is refused by name, with the way out, before weights ar
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from kinema.core.errors import ConfigError, GeometryError, ModelError, unknown_name
 from kinema.pipelines.card import MODES, Mode, ModelCard
@@ -15,13 +15,11 @@ from kinema.pipelines.foreign.families import USUAL, Call, Family, Role
 from kinema.pipelines.foreign.signature import COMPUTED, call_arguments
 from kinema.pipelines.geometry import Geometry
 from kinema.pipelines.given import Given
+from kinema.pipelines.plan import Plan, Prompts, Sampling
 from kinema.pipelines.windows import Cover, plan_windows
 from kinema.story.own_options import Options
 from kinema.story.shot import Shot
 from kinema.story.tracks import Schedule
-
-if TYPE_CHECKING:
-    from kinema.pipelines.plan import Plan, Prompts, Sampling
 
 OTHERS = "--model embedded, or a Wan checkpoint"
 RAMP_ERROR = 1e-6

@@ -32,7 +32,8 @@ from kinema.diffusion.sampler import SamplerState
 from kinema.diffusion.skipping import by_magnitude, every, solved
 from kinema.pipelines.conditioning import condition
 from kinema.pipelines.model import Model
-from kinema.pipelines.plan import Plan, make_plan
+from kinema.pipelines.plan import Plan
+from kinema.pipelines.planning import make_plan
 from kinema.pipelines.render import denoise
 from kinema.pipelines.run import render
 from kinema.pipelines.speed.calibration import TARGETS, Calibration, Conditions, Measured, forwards

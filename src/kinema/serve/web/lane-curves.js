@@ -8,7 +8,7 @@ import { fps, frames } from "./composer.js";
 import { field } from "./field.js";
 import { EASINGS } from "./lane-prompts.js";
 import { latest } from "./plan.js";
-import { across, choose, drag, placeFromKey, placeUnder, view } from "./timeline.js";
+import { across, choose, drag, placeFromKey, placeUnder, view } from "./ruler.js";
 import { at, numbersText, readNumbers, withAt, writeKeys } from "./track.js";
 import { number } from "./words.js";
 

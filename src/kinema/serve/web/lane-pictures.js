@@ -5,7 +5,7 @@ import { mediaUrl } from "./api.js";
 import { draft } from "./draft.js";
 import { fps, frames } from "./composer.js";
 import { field, filePicker, upload } from "./field.js";
-import { across, choose, drag, placeFromKey, placeUnder, view } from "./timeline.js";
+import { across, choose, drag, placeFromKey, placeUnder, view } from "./ruler.js";
 import { frameOf, placeOf } from "./track.js";
 import { number } from "./words.js";
 

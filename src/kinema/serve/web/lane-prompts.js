@@ -5,7 +5,7 @@ import { draft } from "./draft.js";
 import { fps, frames, promptBlocks, selectBlock, stride } from "./composer.js";
 import { field } from "./field.js";
 import { snapped } from "./length.js";
-import { across, choose, drag, frameUnder, placeFromKey, placeUnder } from "./timeline.js";
+import { across, choose, drag, frameUnder, placeFromKey, placeUnder } from "./ruler.js";
 import { writePrompt } from "./track.js";
 import { number } from "./words.js";
 

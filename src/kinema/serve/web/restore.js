@@ -5,7 +5,7 @@ import { api } from "./api.js";
 import { adopt, draft } from "./draft.js";
 import { upload } from "./field.js";
 import { add } from "./lane-pictures.js";
-import { view } from "./timeline.js";
+import { view } from "./ruler.js";
 
 const SOURCES = { kinema: "kinema", a1111: "the A1111 web UI", comfyui: "ComfyUI" };
 let depth = 0;

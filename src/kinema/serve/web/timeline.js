@@ -3,19 +3,18 @@
 import { button, $, h, svg } from "./dom.js";
 import { draft } from "./draft.js";
 import { fps, frames, stride } from "./composer.js";
-import { groups, next, snapped } from "./length.js";
+import { groups, snapped } from "./length.js";
+import { across, drag, frameUnder, placeFromKey, ruler, view } from "./ruler.js";
 import { number } from "./words.js";
 import * as prompts from "./lane-prompts.js";
 import * as pictures from "./lane-pictures.js";
 import * as curves from "./lane-curves.js";
 
-export const view = { playhead: 0, chosen: { kind: "prompt", index: 0 }, zoom: 1 };
-
 const lanes = [prompts, pictures, curves];
-let ruler, ticks, head, inspector;
+let ticks, head, inspector;
 
 export function build() {
-  ruler = h("div", { class: "ruler", on: { pointerdown: scrub } });
+  ruler.addEventListener("pointerdown", scrub);
   ticks = svg("svg", { class: "groups", preserveAspectRatio: "none", "aria-hidden": "true" });
   head = h("div", { class: "playhead", role: "slider", tabindex: 0, "aria-label": "Playhead", "aria-valuemin": 0, on: { keydown: headKeys, pointerdown: scrub } });
   inspector = h("div", { class: "inspector", role: "group", "aria-label": "What is chosen" });
@@ -43,51 +42,6 @@ function buildTools() {
 function zoom(by) {
   view.zoom = Math.min(40, Math.max(1, view.zoom * by));
   document.querySelector("#timeline .stretch").style.setProperty("--zoom", view.zoom);
-}
-
-/** The frame, a real number, that is under a pointer; frame f fills f to f + 1. */
-export function frameUnder(event) {
-  const box = ruler.getBoundingClientRect();
-  return ((event.clientX - box.left) / box.width) * frames() - 0.5;
-}
-
-/** That frame where things come to lie; Alt turns snapping off for the moment. */
-export function placeUnder(event, offset = 0) {
-  return snapped(frameUnder(event) + offset, frames(), stride(), draft.state.snap && !event.altKey);
-}
-
-/** The place that a key asks for, from `frame`; null when it is another key. */
-export function placeFromKey(event, frame) {
-  const way = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
-  if (way) return next(frame, way, frames(), stride(), draft.state.snap && !event.altKey);
-  return { Home: 0, End: frames() - 1 }[event.key] ?? null;
-}
-
-/** Follows a pointer from its press to its release; `move(event)` for each motion. */
-export function drag(event, move, done = () => {}) {
-  if (event.button) return;
-  event.preventDefault();
-  const target = event.currentTarget;
-  target.setPointerCapture?.(event.pointerId);
-  const stop = () => {
-    target.removeEventListener("pointermove", move);
-    target.removeEventListener("pointerup", stop);
-    target.removeEventListener("pointercancel", stop);
-    done();
-  };
-  target.addEventListener("pointermove", move);
-  target.addEventListener("pointerup", stop);
-  target.addEventListener("pointercancel", stop);
-}
-
-/** Percent of the way along the lane. */
-export function across(frame) {
-  return `${(frame / frames()) * 100}%`;
-}
-
-export function choose(kind, index) {
-  view.chosen = { kind, index };
-  draft.keep({}, "choose");
 }
 
 function scrub(event) {
