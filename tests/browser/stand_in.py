@@ -34,6 +34,7 @@ TYPES = {
     ".css": "text/css",
     ".svg": "image/svg+xml",
 }
+MEMORY = {"whole": 420_000_000, "component": 400_000_000, "block": 390_000_000}
 CARD = {
     "sizes": {"multiple": 16, "any_aspect": False},
     "stride": {"time": 4, "space": 8},
@@ -71,12 +72,14 @@ def planned(shot: Shot) -> dict[str, Any]:
         "latent_frames": latent, "tokens": 64 * latent, "forwards": 2 * steps,
         "seconds": 0.1 * steps * latent,
         "weight_bytes": 49_225_274, "working_bytes": 4_587_520.0,
+        "memory": {"needs": MEMORY, "free": 10**9, "device": "cpu", "taken": "whole"},
     }  # fmt: skip
     return {
         "shots": [facts],
         "frames": frames,
         "notes": [],
         "seconds": facts["seconds"],
+        "most_seconds": 4 * 3600.0,
         "is_image": frames == 1,
     }
 

@@ -29,7 +29,9 @@ SHOT = {"prompt": "a rooster", "steps": 1, "frames": 1}
 @contextmanager
 def client(data: Path, limits: Limits | None = None, **settings) -> Iterator[TestClient]:
     """A client of a server in this process, without a worker."""
-    given = ServeSettings(data=data, workers=0, limits=limits or Limits(), **settings)
+    given = ServeSettings(
+        **{"data": data, "workers": 0, "limits": limits or Limits(), "warm": False, **settings}
+    )
     app = create_app(given)
     with TestClient(app, base_url=f"http://{HOST}", client=("127.0.0.1", 5000)) as found:
         yield found

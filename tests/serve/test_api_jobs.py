@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 from live import SHOT, client, error_of, limits
 
+import kinema.cli
 from kinema.serve.jobs import JobProgress, Result
 
 
@@ -257,7 +258,21 @@ def test_the_plan_says_what_is_sampled(server):
     found = server.post("/api/plan", json={"request": {"prompt": "a", "steps": 4, "frames": 17}}).json()
     assert (found["frames"], found["width"], found["shots"][0]["latent_frames"]) == (17, 64, 5)
     assert found["work"] == 64 * 64 * 17 * 4
+    assert found["most_seconds"] == server.get("/api/about").json()["limits"]["seconds"] == 4 * 3600
     assert not found["is_image"]
+
+
+def test_a_plan_has_all_that_the_command_line_tells_a_program(server, capsys):
+    options = ["--model", "embedded", "--frames", "17", "--seed", "3"]
+    assert kinema.cli.run(["plan", "a fox", *options, "--format", "json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    request = {"prompt": "a fox", "model": "embedded", "frames": 17, "seed": 3}
+    (shot,) = server.post("/api/plan", json={"request": request}).json()["shots"]
+    assert set(shot) == set(told) - {"event"}
+    measured = {"event", "seconds", "memory"}
+    assert {**shot, **dict.fromkeys(measured)} == {**told, **dict.fromkeys(measured)}
+    assert shot["memory"]["needs"] == told["memory"]["needs"]
+    assert shot["memory"]["taken"] == told["memory"]["taken"] == "whole"
 
 
 def test_the_curve_is_the_schedules(server):
@@ -317,6 +332,19 @@ def test_a_job_that_costs_too_much_is_refused(server, studio):
     submit(server, request={"prompt": "a", "frames": 1, "steps": 16})
     answer = server.post("/api/jobs", json={"request": {"prompt": "a", "frames": 17, "steps": 19}})
     assert (answer.status_code, error_of(answer)["code"]) == (422, "too_expensive")
+
+
+def test_a_job_that_takes_too_long_is_refused_everywhere(server, studio):
+    studio(limits(seconds=1e-9))
+    long = {"prompt": "a", "frames": 17, "steps": 18}
+    for path, body in (("/api/plan", {"request": long}), ("/api/jobs", {"request": long})):
+        answer = server.post(path, json=body)
+        assert (answer.status_code, error_of(answer)["code"]) == (422, "too_expensive")
+    answer = server.post("/v1/videos", json={"prompt": "a", "num_frames": 17, "steps": 18})
+    assert (answer.status_code, error_of(answer)["code"]) == (400, "too_expensive")
+    studio(limits(seconds=0))
+    assert server.post("/api/plan", json={"request": long}).json()["most_seconds"] is None
+    submit(server, request=long)
 
 
 def test_while_it_drains_nothing_is_taken_and_looks_are_answered(server, monkeypatch):

@@ -14,7 +14,7 @@ from kinema.cli.help import VerbCommand
 from kinema.core.errors import ConfigError
 
 if TYPE_CHECKING:
-    from kinema.serve.settings import ServeSettings
+    from kinema.serve.settings import Limits, ServeSettings
 
 LISTEN, ALLOW = "Where it listens", "What it allows"
 DATA = "kinema-studio"
@@ -80,6 +80,17 @@ MostWork = Annotated[
         show_default=False,
     ),
 ]
+MostSeconds = Annotated[
+    float | None,
+    _option(
+        "--most-seconds",
+        panel=ALLOW,
+        metavar="N",
+        help="Estimated seconds of one job (14400; without workers here, and with 0, any).",
+        show_default=False,
+        min=0,
+    ),
+]
 MostQueued = Annotated[
     int | None,
     _option("--most-queued", panel=ALLOW, metavar="N", help="Jobs that may wait.", show_default=False, min=1),
@@ -106,6 +117,7 @@ def serve(
     lora: Loras = None,
     allow_urls: AllowUrls = False,
     most_work: MostWork = None,
+    most_seconds: MostSeconds = None,
     most_queued: MostQueued = None,
     workers: Workers = 1,
     verbose: Verbose = False,
@@ -122,8 +134,8 @@ def serve(
     """
     _run(
         host=host, port=port, data=data, token=token, allow_host=allow_host, model=model, lora=lora,
-        allow_urls=allow_urls, most_work=most_work, most_queued=most_queued, workers=workers,
-        verbose=verbose, open_page=open_page,
+        allow_urls=allow_urls, most_work=most_work, most_seconds=most_seconds, most_queued=most_queued,
+        workers=workers, verbose=verbose, open_page=open_page,
     )  # fmt: skip
 
 
@@ -172,18 +184,11 @@ def _run(**given: Any) -> None:
 
 def _settings(given: dict[str, Any]) -> tuple[ServeSettings, bool]:
     """The settings, and whether a token was made for them."""
-    from dataclasses import replace
-
-    from kinema.serve.settings import Limits, ServeSettings, is_loopback
+    from kinema.serve.settings import ServeSettings, is_loopback
 
     token, made = given["token"], False
     if token is None and not is_loopback(given["host"]):
         token, made = secrets.token_urlsafe(24), True
-    limits = Limits()
-    if given["most_work"] is not None:
-        limits = replace(limits, work=given["most_work"])
-    if given["most_queued"] is not None:
-        limits = replace(limits, queued=given["most_queued"])
     for file in given["lora"] or ():
         if not file.is_file():
             raise ConfigError(f"--lora {file} is not a file.")
@@ -197,9 +202,22 @@ def _settings(given: dict[str, Any]) -> tuple[ServeSettings, bool]:
         loras=tuple(file.absolute() for file in given["lora"] or ()),
         allow_urls=given["allow_urls"],
         workers=given["workers"],
-        limits=limits,
+        limits=_limits(given),
     )
     return settings, made
+
+
+def _limits(given: dict[str, Any]) -> Limits:
+    """Those of the command line, and the usual ones."""
+    from dataclasses import replace
+
+    from kinema.serve.settings import Limits
+
+    named = {"work": "most_work", "seconds": "most_seconds", "queued": "most_queued"}
+    told = {name: given[option] for name, option in named.items() if given[option] is not None}
+    if not given["workers"]:  # this machine's speed says nothing of those that will render
+        told.setdefault("seconds", 0.0)
+    return replace(Limits(), **told)
 
 
 def _with_port(settings: ServeSettings, port: int) -> ServeSettings:

@@ -27,19 +27,18 @@ MOST_WINDOWS = 12
 def show_job(job: Job, report: Reporter) -> None:
     """Print every shot's plan, or emit one event for each."""
     from kinema.pipelines.estimate import estimate, measure_rate
-    from kinema.pipelines.plan_facts import facts
+    from kinema.pipelines.plan_costs import shot_facts
     from kinema.pipelines.residency.fit import offers
 
     rate = measure_rate(job.plans[0].device)
     for index, plan in enumerate(job.plans):
         card = job.cards[plan.model]
-        cost = estimate(plan, card)
         if report.json:
-            report.emit("plan", **facts(plan, cost, rate), memory=offers(plan, card=card).facts())
+            report.emit("plan", **shot_facts(plan, card, rate))
             continue
         if len(job.plans) > 1:
             typer.echo(f"shot {index + 1} of {len(job.plans)}")
-        for line in [*lines(plan, card), *costs(cost, rate), *room(offers(plan, card=card))]:
+        for line in [*lines(plan, card), *costs(estimate(plan, card), rate), *room(offers(plan, card=card))]:
             typer.echo(line)
 
 

@@ -31,10 +31,12 @@ class Inspector:
         name: for logs and messages.
         hidden: texts that no answer may hold, such as paths, and what stands for them.
         memory: bytes that it may have; 0 for no limit of its own.
+        threads: that it computes with; 0 for as many as a render.
     """
 
-    def __init__(self, name: str, hidden: Mapping[str, str], memory: int = 0) -> None:
+    def __init__(self, name: str, hidden: Mapping[str, str], *, memory: int = 0, threads: int = 1) -> None:
         self._name, self._memory = name, memory
+        self._environment = {"OMP_NUM_THREADS": str(threads)} if threads else {}
         self._hidden = {
             json.dumps(text)[1:-1].encode(): json.dumps(shown)[1:-1].encode()
             for text, shown in hidden.items()
@@ -94,7 +96,7 @@ class Inspector:
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 limit=_LINE,
-                env={**os.environ, "OMP_NUM_THREADS": "1"},
+                env={**os.environ, **self._environment},
             )
         return self._process
 

@@ -10,7 +10,8 @@ import base64
 import json
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -22,14 +23,12 @@ MOST_FRAME_SIDE = 2048
 
 def plan(request: Mapping[str, Any]) -> dict[str, Any]:
     """What every shot of a request would do and cost; paths stand where media are."""
-    from kinema.pipelines.estimate import estimate
     from kinema.pipelines.job import make_job
-    from kinema.pipelines.plan_facts import facts
+    from kinema.pipelines.plan_costs import shot_facts
     from kinema.story.storyboard import from_mapping
 
     job = make_job(from_mapping(request), local_files_only=True)
-    cards = [job.cards[plan.model] for plan in job.plans]
-    shots = [facts(p, estimate(p, card), _rate(p.device)) for p, card in zip(job.plans, cards, strict=True)]
+    shots = [shot_facts(plan, job.cards[plan.model], _rate(plan.device)) for plan in job.plans]
     seconds = [shot["seconds"] for shot in shots]
     return {
         "shots": shots,
@@ -53,9 +52,36 @@ def _work(plan: Any) -> int:
 
 @cache
 def _rate(device: str) -> float:
+    """Operations a second with the threads that a render would have; planning itself takes one."""
+    import torch
+
     from kinema.pipelines.estimate import measure_rate
 
-    return measure_rate(device)
+    torch.set_num_threads(_threads())
+    try:
+        return measure_rate(device)
+    finally:
+        torch.set_num_threads(1)
+
+
+@cache
+def _threads() -> int:
+    """As many as torch takes by itself."""
+    import torch
+
+    return torch.get_num_threads()
+
+
+def warm(models: Sequence[str]) -> dict[str, Any]:
+    """Import and measure what planning needs, so that the first request does not wait for it.
+
+    Args:
+        models: that requests may name; a clip of each is planned.
+    """
+    for model in models:
+        with suppress(KinemaError):  # it wants more than words; what it needs is imported by then
+            plan({"model": model, "prompt": "a"})
+    return {}
 
 
 def measure(path: str) -> dict[str, Any]:
@@ -101,7 +127,7 @@ def restore(path: str) -> dict[str, Any]:
 
 
 TABLE: Mapping[str, Callable[..., dict[str, Any]]] = {
-    "plan": plan, "measure": measure, "frame": frame, "result": result, "restore": restore,
+    "plan": plan, "warm": warm, "measure": measure, "frame": frame, "result": result, "restore": restore,
 }  # fmt: skip
 
 

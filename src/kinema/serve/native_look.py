@@ -43,6 +43,7 @@ async def about(request: Request) -> Response:
                 "upload_bytes": limits.upload_bytes,
                 "json_bytes": limits.json_bytes,
                 "work": limits.work,
+                "seconds": limits.seconds or None,
                 "queued": limits.queued,
             },
             "token_needed": settings.token is not None,

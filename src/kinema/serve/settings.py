@@ -23,6 +23,7 @@ class Limits:
         inline_bytes: of a body in JSON that holds a picture or clip as a data URL.
         media_bytes: of all uploaded files together.
         work: pixels x frames x steps of one job.
+        seconds: of rendering one job, as its plan estimates them for this machine; 0 for no limit.
         queued: jobs that wait.
         listeners: open event streams.
         plan_seconds: of planning one request.
@@ -34,6 +35,7 @@ class Limits:
     inline_bytes: int = 24 * MEGABYTE
     media_bytes: int = 20_000 * MEGABYTE
     work: float = 5e10
+    seconds: float = 4 * 3600.0
     queued: int = 10_000
     listeners: int = 512
     plan_seconds: float = 20.0
@@ -54,6 +56,7 @@ class ServeSettings:
         allow_urls: whether pictures are fetched from the web.
         workers: local processes that render.
         limits: on what is asked for.
+        warm: whether the first plan is prepared at the start, behind the first answers.
 
     Raises:
         ConfigError: it would be open to the network without a token, or the token is short.
@@ -69,6 +72,7 @@ class ServeSettings:
     allow_urls: bool = False
     workers: int = 1
     limits: Limits = Limits()
+    warm: bool = True
 
     def __post_init__(self) -> None:
         if self.token is None and not is_loopback(self.host):

@@ -24,6 +24,7 @@ from kinema.pipelines.card import ModelCard
 from kinema.pipelines.cards import read_card
 from kinema.serve.asked import FIELDS, Asked, read_asked
 from kinema.serve.bodies import Upload
+from kinema.serve.cost import check_cost
 from kinema.serve.errors import ApiError, not_found, of_kinema
 from kinema.serve.events import Watcher
 from kinema.serve.folders import Folders
@@ -63,8 +64,8 @@ class Studio:
         self.cards: dict[str, ModelCard] = {}
         self.loras = {path.stem: str(path) for path in settings.loras}
         hidden = {f"{self.folders.media}/": "media:", **{path: name for name, path in self.loras.items()}}
-        self._plans = Inspector("plans", hidden)
-        self._files = Inspector("files", hidden, FILE_MEMORY)
+        self._plans = Inspector("plans", hidden, threads=0)
+        self._files = Inspector("files", hidden, memory=FILE_MEMORY)
         self._planned: OrderedDict[str, dict[str, Any]] = OrderedDict()
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._tasks: list[asyncio.Task[None]] = []
@@ -91,6 +92,8 @@ class Studio:
         self.watcher = Watcher(self.queue, self.settings.limits.listeners, self._count, self._forget)
         await self.watcher.start()
         self._tasks = [asyncio.create_task(self._sweep()), asyncio.create_task(self._collect())]
+        if self.settings.warm:
+            self._tasks.append(asyncio.create_task(self._warm()))
         told = WorkerSettings(data=self.folders.root, loras=self.loras)
         self._workers = [
             WorkerProcess(self.queue, told, f"worker {number + 1}") for number in range(self.settings.workers)
@@ -153,14 +156,8 @@ class Studio:
             found = await self._plans.ask("plan", seconds, request=request)
         except KinemaError as error:
             raise of_kinema(error, fields=FIELDS) from None
-        most = self.settings.limits.work
-        if found["work"] > most:
-            message = (
-                f"{found['width']}x{found['height']}, {found['frames']} frames are {found['work']:.3g} pixel "
-                f"steps, above the {most:.3g} of this server; ask for fewer pixels, frames or steps."
-            )
-            raise ApiError(422, message, code="too_expensive", param="frames")
-        return found
+        check_cost(found, self.settings.limits)
+        return {**found, "most_seconds": self.settings.limits.seconds or None}
 
     def _local(self, asked: Asked) -> dict[str, Any]:
         story, _ = localized(asked.values(), self.media.path, self.loras)
@@ -266,6 +263,14 @@ class Studio:
 
     async def _forget(self, name: str) -> None:
         await self.thread(self.folders.forget, name)
+
+    async def _warm(self) -> None:
+        """Have the planner import and measure what the first plan will need; nobody waits for this."""
+        try:
+            seconds, models = self.settings.limits.plan_seconds, list(self.settings.models)
+            await self._plans.ask("warm", seconds, models=models)
+        except (KinemaError, ApiError, OSError) as error:  # the first request will tell
+            log(logging.WARNING, "planner", message=str(error))
 
     async def _sweep(self) -> None:
         while True:

@@ -37,9 +37,20 @@ function whole({ shots = [], ...answer }) {
   const most = (name) => Math.max(0, ...shots.map((shot) => shot[name] ?? 0));
   return {
     ...answer, shot: shots[0]?.shot, latent_frames: sum("latent_frames"), tokens: most("tokens"), forwards: sum("forwards"),
-    weight_bytes: most("weight_bytes"), working_bytes: most("working_bytes"),
-    notes: [...new Set([...(answer.notes ?? []), ...shots.flatMap((shot) => shot.notes ?? [])])],
+    memory: Math.max(0, ...shots.map(memoryOf)),
+    notes: [...new Set([...(answer.notes ?? []), ...shots.flatMap((shot) => [...(shot.notes ?? []), ...tooSmall(shot.memory)])])],
   };
+}
+
+/** What rendering a shot takes in memory: of the arrangement that will be used, where kinema knows it. */
+function memoryOf({ memory, weight_bytes = 0, working_bytes }) {
+  return memory?.needs[memory.taken ?? "block"] ?? weight_bytes + (working_bytes ?? 0);
+}
+
+/** What to say when not even the smallest arrangement fits. */
+function tooSmall(memory) {
+  if (!memory || memory.taken) return [];
+  return [`it needs ${bytes(Math.min(...Object.values(memory.needs)))} of memory, and ${bytes(memory.free)} are free on ${memory.device}.`];
 }
 
 /** The cost of a clip is known before its words are: until then the example stands for them. */
@@ -80,7 +91,8 @@ function show() {
     plan.seconds ? [`about ${seconds(plan.seconds * count)}`, count > 1 ? `for ${plural(count, "clip")} on this machine, roughly` : "on this machine, roughly"] : null,
     plan.latent_frames ? [plural(plan.latent_frames, "latent frame"), `${plan.tokens ?? ""} tokens`] : null,
     plan.forwards ? [`${plan.forwards} passes`, "of the transformer"] : null,
-    plan.weight_bytes ? [bytes(plan.weight_bytes + (plan.working_bytes ?? 0)), "of memory, weights and working set"] : null,
+    plan.memory ? [bytes(plan.memory), "of memory, weights and working set"] : null,
+    plan.most_seconds ? [`at most ${seconds(plan.most_seconds)}`, "what this server takes for one clip, by this estimate"] : null,
   ];
   settle($("cost"), [
     ...facts.filter(Boolean).map(([text, title]) => h("span", { text, title })),
