@@ -227,9 +227,30 @@ def test_files_are_served_in_ranges_with_tags(server):
     part = server.get(path, headers={"range": "bytes=100-199"})
     assert (part.status_code, part.content) == (206, data[100:200])
     assert part.headers["content-range"] == f"bytes 100-199/{len(data)}"
-    assert server.get(path, headers={"range": "bytes=99999-"}).status_code == 416
+    outside = server.get(path, headers={"range": "bytes=99999-"})
+    assert (outside.status_code, error_of(outside)["code"]) == (416, "range_not_satisfiable")
+    assert outside.headers["content-range"] == f"bytes */{len(data)}"
+    several = server.get(path, headers={"range": "bytes=0-1,99999-"})
+    assert (several.status_code, several.content) == (206, data[:2])
     known = server.get(path, headers={"if-none-match": whole.headers["etag"]})
     assert (known.status_code, known.content) == (304, b"")
+
+
+@pytest.mark.parametrize("written", ["bytes=9-1", "bytes=a-", "seconds=0-1", "bytes", "bytes=-"])
+def test_a_range_that_makes_no_sense_is_ignored(server, written):
+    path = f"/api/jobs/{finish(server, b'x' * 1000)}/video"
+    answer = server.get(path, headers={"range": written})
+    assert (answer.status_code, len(answer.content)) == (200, 1000)
+
+
+def test_a_range_counts_for_get_and_for_the_version_it_is_meant_for(server):
+    path = f"/api/jobs/{finish(server, b'x' * 1000)}/video"
+    outside = {"range": "bytes=5000-"}
+    assert server.head(path, headers=outside).status_code == 200
+    tag = server.get(path).headers["etag"]
+    assert server.get(path, headers={**outside, "if-range": '"another"'}).status_code == 200
+    assert server.get(path, headers={**outside, "if-range": tag}).status_code == 416
+    assert server.get(path, headers={"range": "bytes=0-9", "if-range": tag}).status_code == 206
 
 
 def test_many_ranges_cost_no_time(server):

@@ -30,6 +30,7 @@ from kinema.serve.access import Access
 from kinema.serve.errors import ApiError, error_body, told
 from kinema.serve.guard import Guard
 from kinema.serve.hot import Hot
+from kinema.serve.intake import Intake
 from kinema.serve.page import page_files, page_routes
 from kinema.serve.settings import ServeSettings
 from kinema.serve.studio import Studio
@@ -77,7 +78,8 @@ def create_app(settings: ServeSettings) -> FastAPI:
         app.add_exception_handler(kind, handler)
     public = frozenset({"/healthz", "/", *files})
     app.add_middleware(Hot, studio=studio)
-    app.add_middleware(Guard, access=Access(settings, public), metrics=studio.metrics, limits=settings.limits)
+    access, intake = Access(settings, public), Intake(settings.limits)
+    app.add_middleware(Guard, access=access, metrics=studio.metrics, intake=intake)
     return app
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import secrets
 import time
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -16,9 +16,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from kinema.serve.access import Access
 from kinema.serve.errors import ApiError, error_body
+from kinema.serve.intake import Body, Intake, Where
 from kinema.serve.logs import log
 from kinema.serve.metrics import Metrics
-from kinema.serve.settings import Limits
 
 PAGE_POLICY = (
     b"default-src 'self'; img-src 'self' blob: data:; media-src 'self' blob:; object-src 'none'; "
@@ -45,11 +45,11 @@ class Guard:
         app: what answers.
         access: who may ask.
         metrics: where answers are counted.
-        limits: sizes of bodies.
+        intake: of bodies.
     """
 
-    def __init__(self, app: ASGIApp, access: Access, metrics: Metrics, limits: Limits) -> None:
-        self._app, self._access, self._metrics, self._limits = app, access, metrics, limits
+    def __init__(self, app: ASGIApp, access: Access, metrics: Metrics, intake: Intake) -> None:
+        self._app, self._access, self._metrics, self._intake = app, access, metrics, intake
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -67,10 +67,13 @@ class Guard:
             headers = _headers(scope)
             if not await self._page_token(scope, headers, answer):
                 self._access.check(method, path, headers)
-                body = _Body(receive, self._most(path, headers.get("content-type")))
+                body = Body(receive, self._intake, *self._most(path, headers.get("content-type")))
                 body.check_announced(headers.get("content-length"))
                 answer.cookie = self._access.cookie if self._access.wants_cookie(headers) else None
-                await self._app(scope, body, answer)
+                try:
+                    await self._app(scope, body, answer)
+                finally:
+                    body.close()
         except ApiError as error:
             await answer.error(error)
         except Exception:
@@ -94,16 +97,16 @@ class Guard:
         await answer.redirect(b"/")
         return True
 
-    def _most(self, path: str, kind: str | None) -> int:
-        """Bytes of a body: a file is streamed to the disk, JSON is held and parsed as a whole."""
-        limits = self._limits
+    def _most(self, path: str, kind: str | None) -> tuple[int, Where]:
+        """Bytes of a body, and where: a file is streamed to the disk, JSON is held and parsed as a whole."""
+        limits = self._intake.limits
         if not path.startswith((*_UPLOADS, _WORKERS)):
-            return limits.json_bytes
+            return limits.json_bytes, "memory"
         form = (kind or "").partition(";")[0].strip().lower() == "multipart/form-data"
         if form or path.startswith(_RAW):
-            return limits.upload_bytes + (1 << 20)
+            return limits.upload_bytes + (1 << 20), "disk"
         most = limits.json_bytes if path.startswith(_WORKERS) else limits.inline_bytes
-        return min(most, limits.upload_bytes + (1 << 20))
+        return min(most, limits.upload_bytes + (1 << 20)), "memory"
 
     def _note(self, scope: Scope, answer: _Answer, seconds: float) -> None:
         status, route = answer.status, _route(scope)
@@ -167,36 +170,9 @@ class _Answer:
     async def _whole(self, status: int, kind: bytes, body: bytes, more: list[tuple[bytes, bytes]]) -> None:
         length = (b"content-length", str(len(body)).encode())
         headers = [(b"content-type", kind), length, *more]
-        if status == 413:
-            headers.append((b"connection", b"close"))  # the rest of the body is not read
         await self({"type": "http.response.start", "status": status, "headers": headers})
         body = b"" if self._scope["method"] == "HEAD" else body
         await self({"type": "http.response.body", "body": body})
-
-
-class _Body:
-    """The way in: counts the bytes of a body, and stops above the limit."""
-
-    def __init__(self, receive: Receive, most: int) -> None:
-        self._receive, self._most, self._seen = receive, most, 0
-
-    def check_announced(self, length: str | None) -> None:
-        """Refuse a body by what its header says of it."""
-        if length is not None and (not length.isdecimal() or len(length) > 18):
-            raise ApiError(400, "content-length is no number.", code="invalid_header")
-        if length is not None and int(length) > self._most:
-            raise self._too_large()
-
-    async def __call__(self) -> MutableMapping[str, Any]:
-        message = await self._receive()
-        if message["type"] == "http.request":
-            self._seen += len(message.get("body", b""))
-            if self._seen > self._most:
-                raise self._too_large()
-        return message
-
-    def _too_large(self) -> ApiError:
-        return ApiError(413, f"the body has more than {self._most} bytes, the most here.", code="too_large")
 
 
 def _headers(scope: Scope) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
 import socket
 from types import FrameType
@@ -12,6 +13,7 @@ from fastapi import FastAPI
 
 from kinema.core.errors import ConfigError
 from kinema.serve.app import create_app
+from kinema.serve.connections import connections
 from kinema.serve.logs import log
 from kinema.serve.settings import ServeSettings, is_loopback
 from kinema.serve.studio import Studio
@@ -55,9 +57,16 @@ def serve(settings: ServeSettings, listening: socket.socket) -> None:
     """
     app = create_app(settings)
     studio_in(app).open()  # here, where an error is one line and an exit code
-    config = uvicorn.Config(
+    allow_files(2 * settings.limits.connections + 256)
+    server = DrainingServer(configured(app, settings), studio_in(app))
+    server.run(sockets=[listening])
+
+
+def configured(app: FastAPI, settings: ServeSettings) -> uvicorn.Config:
+    """How uvicorn answers."""
+    return uvicorn.Config(
         app,
-        http="h11",
+        http=connections(settings.limits),
         ws="none",
         lifespan="on",
         loop="asyncio",
@@ -69,8 +78,19 @@ def serve(settings: ServeSettings, listening: socket.socket) -> None:
         timeout_graceful_shutdown=GRACE,
         h11_max_incomplete_event_size=64 * 1024,
     )
-    server = DrainingServer(config, studio_in(app))
-    server.run(sockets=[listening])
+
+
+def allow_files(count: int) -> None:
+    """Let this process have so many files and sockets open, as far as the system lets it."""
+    try:
+        import resource
+    except ImportError:  # a system without such limits
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < count:
+        most = count if hard == resource.RLIM_INFINITY else min(count, hard)
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, most), hard))
 
 
 def studio_in(app: FastAPI) -> Studio:

@@ -22,6 +22,12 @@ class Limits:
         upload_bytes: of an uploaded file.
         inline_bytes: of a body in JSON that holds a picture or clip as a data URL.
         media_bytes: of all uploaded files together.
+        incoming_bytes: of all files that are being received.
+        held_bytes: of all other bodies, which are held in memory until they are answered.
+        connections: at once.
+        header_seconds: that a request's headers may take.
+        body_seconds: that a body may take beyond what it takes at `slowest`.
+        slowest: bytes a second that a body has to come at.
         work: pixels x frames x steps of one job.
         seconds: of rendering one job, as its plan estimates them for this machine; 0 for no limit.
         queued: jobs that wait.
@@ -34,6 +40,12 @@ class Limits:
     upload_bytes: int = 512 * MEGABYTE
     inline_bytes: int = 24 * MEGABYTE
     media_bytes: int = 20_000 * MEGABYTE
+    incoming_bytes: int = 4_000 * MEGABYTE
+    held_bytes: int = 256 * MEGABYTE
+    connections: int = 1000
+    header_seconds: float = 20.0
+    body_seconds: float = 30.0
+    slowest: int = 10_000
     work: float = 5e10
     seconds: float = 4 * 3600.0
     queued: int = 10_000

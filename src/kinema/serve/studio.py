@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import shutil
+import threading
 import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -67,6 +68,7 @@ class Studio:
         self._plans = Inspector("plans", hidden, threads=0)
         self._files = Inspector("files", hidden, memory=FILE_MEMORY)
         self._planned: OrderedDict[str, dict[str, Any]] = OrderedDict()
+        self._taking = threading.Lock()
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._tasks: list[asyncio.Task[None]] = []
         self._workers: list[WorkerProcess] = []
@@ -190,9 +192,10 @@ class Studio:
 
     def _take(self, upload: Upload) -> None:
         most = self.settings.limits.media_bytes
-        if not self.media.has(upload.sha256) and self.media.held() + upload.bytes > most:
-            raise ApiError(413, "there is no room for more uploads on this server.", code="media_full")
-        self.media.take(upload.path, upload.sha256)
+        with self._taking:  # two that come together must not both find the last room
+            if not self.media.has(upload.sha256) and self.media.held() + upload.bytes > most:
+                raise ApiError(413, "there is no room for more uploads on this server.", code="media_full")
+            self.media.take(upload.path, upload.sha256)
 
     async def held(self, sha256: str) -> dict[str, Any]:
         """What `keep` said of an upload; 404 when it is not here."""
