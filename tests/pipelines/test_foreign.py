@@ -579,7 +579,6 @@ def test_signatures_are_read_as_python_reads_them(name):
         ),
         ("vace", {"keyframes": "{a}@3:0.5"}, ModelError, "cannot do keyframes below full strength"),
         ("vace", {"source": "{clip}", "frames": None}, ModelError, "cannot do video to video"),
-        ("ltx", {"loras": "x.safetensors"}, ConfigError, "loras is not carried by"),
         ("ltx", {"loop": True, "frames": 8}, ConfigError, "loop is not carried by"),
         ("ltx", {"windows": "fuse"}, ConfigError, "windows is not carried by"),
         ("ltx", {"shift": 3}, ConfigError, "shift is not carried by"),

@@ -35,17 +35,19 @@ def inspect(
     """
     from kinema.models.lora_file import read_lora
 
-    lora = read_lora(file)
+    lora = read_lora(file, texts=True)
     ranks = ", ".join(map(str, lora.ranks)) or "none"
     typer.echo(f"{file}: {lora.layout} layout, {len(lora.changes)} layers, {lora.count} keys, rank {ranks}")
     for expert in sorted({e for e, _ in lora.changes if e is not None}):
         layers = sum(e == expert for e, _ in lora.changes)
-        typer.echo(f"  {layers} layers of the transformer of {expert} noise")
+        owner = "text encoder" if expert == "text" else f"transformer of {expert} noise"
+        typer.echo(f"  {layers} layers of the {owner}")
     if model is not None:
         from kinema.pipelines.cards import read_card
-        from kinema.pipelines.loras import fitted
+        from kinema.pipelines.loras import fitted, read_for
 
-        used = fitted(lora, read_card(model))
+        card = read_card(model)
+        used = fitted(read_for(card, str(file)), card)
         typer.echo(f"  fits {model}: {used} of {lora.count} keys used")
 
 

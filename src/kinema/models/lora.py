@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import torch
@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 from kinema.core.errors import ModelError
 from kinema.models.coded import CodedLinear
-from kinema.models.lora_file import Change, Expert, LoraFile
-from kinema.models.wan_names import from_original, to_original
+from kinema.models.lora_file import Change, LoraFile, Owner
+from kinema.models.lora_names import Naming, Part, parts_by_name, wan
 
 SHARED = (
     "attn2.to_k",
@@ -32,6 +32,8 @@ SHARED = (
     "image_embedder",
 )
 PER_FRAME_INPUT = ("time_embedder", "time_proj")
+Layer = nn.Linear | nn.Conv2d | nn.Conv3d
+"""Layers beside which a change can be computed."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -60,37 +62,87 @@ class Worn:
     scale_T: tuple[float, ...]
 
 
-def fit(file: LoraFile, shapes: Mapping[str, Sequence[int]], *, expert: Expert | None = None) -> Fitted:
+def fit(
+    file: LoraFile,
+    shapes: Mapping[str, Sequence[int]],
+    *,
+    expert: Owner | None = None,
+    naming: Naming = wan,
+) -> Fitted:
     """A file's changes under a model's own names.
 
     Args:
         file: from `read_lora`.
         shapes: of the model's parameters, by name; a model on the meta device has them too.
-        expert: of two transformers, the one to fit: keys that name the other are left to it.
+        expert: of two transformers, the one to fit: keys that name the other are left to it. Or `text`, for
+            the text encoder.
+        naming: what the model's makers call its layers.
 
     Raises:
         ModelError: a key names no layer of the model, or has another shape; nothing is left out in silence.
     """
-    stems = {_stem(name) for name in shapes}
-    flat = {name.replace(".", "_"): stem for stem in stems for name in (stem, to_original(stem)) if name}
+    places = parts_by_name(dict.fromkeys(map(_stem, shapes)), naming)
     changes: dict[str, Change] = {}
     strays: list[str] = []
     for (owner, stem), change in file.changes.items():
-        if owner is not None and expert is not None and owner != expert:
+        if _anothers(owner, expert):
             continue
-        name = stem if stem in stems else from_original(stem) or flat.get(stem, "")
-        if name not in stems:
+        if stem not in places:
             strays += change.keys
-        elif wrong := _misfit(name, change, shapes):
-            raise ModelError(f"{file.path} does not fit this model: {wrong}; it was made for another one.")
-        else:
-            changes[name] = change
+            continue
+        for name, part in _rows_of(change, places[stem], shapes, file):
+            if wrong := _misfit(name, part, shapes):
+                raise ModelError(
+                    f"{file.path} does not fit this model: {wrong}; it was made for another one."
+                )
+            changes[name] = part
     if strays:
         raise ModelError(
             f"{file.path} does not fit this model: {len(strays)} of its {file.count} keys name layers that "
             f"it does not have ({', '.join(strays[:3])}); it was made for another one."
         )
     return Fitted(changes, sum(len(change.keys) for change in changes.values()))
+
+
+def _anothers(owner: Owner | None, expert: Owner | None) -> bool:
+    """Whether a change is for another part than the one that is fitted."""
+    if "text" in (owner, expert):
+        return owner != expert
+    return owner is not None and expert is not None and owner != expert
+
+
+def _rows_of(
+    change: Change, parts: Sequence[Part], shapes: Mapping[str, Sequence[int]], file: LoraFile
+) -> Iterator[tuple[str, Change]]:
+    """A change to one matrix of the makers' as changes to the layers of ours that are its rows."""
+    if len(parts) == 1 and not parts[0].turned:
+        yield parts[0].stem, change
+        return
+    sizes = [shapes[f"{part.stem}.weight"][0] for part in parts]
+    keys = change.keys  # counted once, with the first
+    for part, (up, diff, diff_b) in zip(parts, _cut(change, sizes, file), strict=True):
+        rows = [None if t is None else _turned(t) if part.turned else t for t in (up, diff, diff_b)]
+        yield part.stem, replace(change, up=rows[0], diff=rows[1], diff_b=rows[2], keys=keys)
+        keys = ()
+
+
+def _cut(
+    change: Change, sizes: list[int], file: LoraFile
+) -> Iterator[tuple[Tensor | None, Tensor | None, Tensor | None]]:
+    tensors = (change.up, change.diff, change.diff_b)
+    for tensor in tensors:
+        if tensor is not None and len(tensor) != sum(sizes):
+            raise ModelError(
+                f"{file.path} does not fit this model: {change.keys[0]} has {len(tensor)} rows, and this "
+                f"model's layers have {' + '.join(map(str, sizes))}; it was made for another one."
+            )
+    cut = [[None] * len(sizes) if t is None else list(torch.split(t, sizes)) for t in tensors]
+    yield from zip(*cut, strict=True)
+
+
+def _turned(rows: Tensor) -> Tensor:
+    """With its two halves in the other order."""
+    return torch.cat(rows.chunk(2)[::-1])
 
 
 def shapes_of(module: nn.Module) -> dict[str, tuple[int, ...]]:
@@ -127,7 +179,7 @@ def wearing(
         for worn in loras:
             for name, change in worn.lora.changes.items():
                 layer = _layer(module, name)
-                if merge or not isinstance(layer, nn.Linear | nn.Conv3d):
+                if merge or not isinstance(layer, Layer):
                     _merge(module, name, change, _mean(worn.scale_T), kept)
                 else:
                     hooks.append(
@@ -150,7 +202,7 @@ class _Beside:
         name: str,
         change: Change,
         scale_T: tuple[float, ...],
-        layer: nn.Linear | nn.Conv3d,
+        layer: Layer,
         frames: Chosen | None,
     ) -> None:
         self.frames = frames
@@ -181,7 +233,7 @@ class _Beside:
             part = self._apply(x, self.diff)
             total = part if total is None else total + part
         if self.diff_b is not None:
-            bias = self.diff_b if isinstance(self.layer, nn.Linear) else self.diff_b[:, None, None, None]
+            bias = self.diff_b[(..., *[None] * len(getattr(self.layer, "kernel_size", ())))]
             total = bias.expand_as(output) if total is None else total + bias
         assert total is not None
         return output + (self._scale(output) * total).type_as(output)
@@ -189,8 +241,10 @@ class _Beside:
     def _apply(self, x: Tensor, weight: Tensor, *, up: bool = False) -> Tensor:
         if isinstance(self.layer, nn.Linear):
             return F.linear(x.type_as(weight), weight)
-        stride = 1 if up else self.layer.stride
-        return F.conv3d(x.type_as(weight), weight, stride=stride)
+        conv = F.conv3d if isinstance(self.layer, nn.Conv3d) else F.conv2d
+        if up:
+            return conv(x.type_as(weight), weight)
+        return conv(x.type_as(weight), weight, stride=self.layer.stride, padding=self.layer.padding)
 
     def _scale(self, like: Tensor) -> Tensor:
         """One number, or one per frame, shaped to multiply the output."""

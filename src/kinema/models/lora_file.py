@@ -27,6 +27,7 @@ from kinema.models.weights import require_finite
 
 Part = Literal["down", "up", "bias", "alpha", "diff", "diff_b"]
 Expert = Literal["high", "low"]
+Owner = Literal["high", "low", "text"]
 
 PREFIXES = (
     "base_model.model.",
@@ -38,6 +39,7 @@ PREFIXES = (
 )
 FLAT_PREFIXES = ("lora_unet_", "lora_transformer_")
 TEXT_PREFIXES = ("text_encoder", "lora_te", "te.", "conditioner.")
+FIRST_TEXT = ("text_encoder.", "lora_te_", "lora_te1_", "te.")
 OTHER_KINDS = {
     "dora_scale": "DoRA",
     "lora_magnitude_vector": "DoRA",
@@ -48,9 +50,10 @@ OTHER_KINDS = {
     "lora_mid": "LoCon with a core tensor",
 }
 _LOW_RANK = re.compile(
-    r"(?P<stem>.+?)\.(?P<part>lora_A|lora_B|lora_down|lora_up|lora\.down|lora\.up)"
+    r"(?P<stem>.+?)\.(?P<part>lora_A|lora_B|lora_down|lora_up|(?:lora|lora_linear_layer)\.(?:down|up))"
     r"(?:\.(?!weight$|bias$)[^.]+)?(?:\.(?P<leaf>weight|bias))?"
 )
+_PROCESSOR = re.compile(r"(?:\.processor)?\.(to_q|to_k|to_v|to_out)_lora\.(down|up)\.weight$")
 _OTHER = re.compile(r"(?P<stem>.+)\.(?P<part>alpha|lora_alpha|diff|diff_b|diff_m)")
 
 
@@ -90,13 +93,13 @@ class LoraFile:
 
     Attributes:
         path: where it was read.
-        changes: by expert (None: the file does not say) and layer.
+        changes: by expert (None: the file does not say) or `text` for the text encoder, and layer.
         layout: what the names look like.
         count: keys in the file.
     """
 
     path: Path
-    changes: Mapping[tuple[Expert | None, str], Change] = field(repr=False)
+    changes: Mapping[tuple[Owner | None, str], Change] = field(repr=False)
     layout: Literal["diffusers", "original", "kohya"]
     count: int
 
@@ -106,18 +109,22 @@ class LoraFile:
         return tuple(sorted({c.rank for c in self.changes.values() if c.rank is not None}))
 
 
-def read_lora(path: str | Path) -> LoraFile:
+def read_lora(path: str | Path, *, texts: bool = False) -> LoraFile:
     """Read a LoRA; every key of it is understood or the file is refused.
+
+    Args:
+        path: of the file.
+        texts: whether it may change the text encoder too.
 
     Raises:
         ModelError: not there, not safetensors, damaged, of another kind than LoRA, or with halves missing.
     """
     path = Path(path)
     tensors, metadata = _tensors(path)
-    changes: dict[tuple[Expert | None, str], Change] = {}
+    changes: dict[tuple[Owner | None, str], Change] = {}
     unknown = []
     for key, tensor in tensors.items():
-        place = _parsed(key, path)
+        place = _parsed(key, path, texts)
         if place is None:
             unknown.append(key)
             continue
@@ -153,17 +160,20 @@ def _tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     return tensors, metadata
 
 
-def _parsed(key: str, path: Path) -> tuple[Expert | None, str, Part] | None:
+def _parsed(key: str, path: Path, texts: bool) -> tuple[Owner | None, str, Part] | None:
     """Expert, layer and part of a key; None for a key that is no part of a LoRA."""
     for mark, kind in OTHER_KINDS.items():
         if mark in key:
             raise ModelError(f"{path} is a {kind} ({key}), which kinema does not read; it reads LoRA.")
+    expert: Owner | None = None
     if key.startswith(TEXT_PREFIXES):
-        raise ModelError(
-            f"{path} also changes a text encoder ({key}); kinema's LoRAs change the transformer alone. "
-            "Use a file without text encoder keys."
-        )
-    expert: Expert | None = None
+        if not texts or not key.startswith(FIRST_TEXT):
+            raise ModelError(
+                f"{path} also changes a text encoder ({key}), which LoRAs of this model do not. "
+                "Use a file without text encoder keys."
+            )
+        expert, key = "text", _without_first(key, FIRST_TEXT)
+    key = _PROCESSOR.sub(_as_usual, key)
     for prefix in FLAT_PREFIXES:
         key = key.removeprefix(prefix)
     for prefix in PREFIXES[:1]:
@@ -174,7 +184,7 @@ def _parsed(key: str, path: Path) -> tuple[Expert | None, str, Part] | None:
         key = key.removeprefix(prefix)
     found = _LOW_RANK.fullmatch(key)
     if found is not None:
-        down = found["part"] in ("lora_A", "lora_down", "lora.down")
+        down = found["part"].endswith(("lora_A", "down"))
         part: Part = "bias" if found["leaf"] == "bias" else "down" if down else "up"
         return None if part == "bias" and down else (expert, found["stem"], part)
     other = _OTHER.fullmatch(key)
@@ -183,6 +193,16 @@ def _parsed(key: str, path: Path) -> tuple[Expert | None, str, Part] | None:
     if other["part"] == "diff_m":  # of the table that the original names call modulation
         return expert, f"{other['stem']}.modulation", "diff"
     return expert, other["stem"], _PARTS[other["part"]]
+
+
+def _without_first(key: str, prefixes: tuple[str, ...]) -> str:
+    return next(key.removeprefix(prefix) for prefix in prefixes if key.startswith(prefix))
+
+
+def _as_usual(found: re.Match[str]) -> str:
+    """`.processor.to_out_lora.down.weight`, as diffusers once wrote it, in the way of today."""
+    layer = "to_out.0" if found[1] == "to_out" else found[1]
+    return f".{layer}.lora_{found[2]}.weight"
 
 
 _PARTS: dict[str, Part] = {"alpha": "alpha", "lora_alpha": "alpha", "diff": "diff", "diff_b": "diff_b"}
@@ -201,7 +221,7 @@ def _with(change: Change, part: Part, tensor: Tensor, key: str) -> Change:
     return replace(change, diff_b=tensor, keys=keys)
 
 
-def _check_halves(path: Path, changes: Mapping[tuple[Expert | None, str], Change]) -> None:
+def _check_halves(path: Path, changes: Mapping[tuple[Owner | None, str], Change]) -> None:
     for (_, stem), change in changes.items():
         if (change.down is None) != (change.up is None):
             missing = "lora_B (up)" if change.up is None else "lora_A (down)"
@@ -218,8 +238,8 @@ def _check_halves(path: Path, changes: Mapping[tuple[Expert | None, str], Change
 
 
 def _with_alphas(
-    changes: dict[tuple[Expert | None, str], Change], metadata: Mapping[str, str]
-) -> dict[tuple[Expert | None, str], Change]:
+    changes: dict[tuple[Owner | None, str], Change], metadata: Mapping[str, str]
+) -> dict[tuple[Owner | None, str], Change]:
     """Alphas that diffusers writes into the header, `lora_adapter_metadata`, where the tensors have none."""
     try:
         written = json.loads(metadata.get("lora_adapter_metadata", "{}"))
@@ -229,10 +249,14 @@ def _with_alphas(
         return changes
     found = {}
     for (expert, stem), change in changes.items():
-        part = "transformer_2" if expert == "low" else "transformer"
-        alpha = change.alpha if change.alpha is not None else _alpha(written, part, stem)
+        alpha = change.alpha
+        for part in _COMPONENTS.get(expert, ("transformer", "unet")):
+            alpha = _alpha(written, part, stem) if alpha is None else alpha
         found[expert, stem] = replace(change, alpha=alpha)
     return found
+
+
+_COMPONENTS: Mapping[Owner | None, tuple[str, ...]] = {"low": ("transformer_2",), "text": ("text_encoder",)}
 
 
 def _alpha(written: Mapping[str, Any], part: str, stem: str) -> float | None:

@@ -48,16 +48,14 @@ def plan_loras(
     """
     if not shot.loras:
         return (), ()
-    if card.borrowed:
+    if card.family == "image":
         raise ConfigError(
-            f"loras change transformers of video models, and {card.id!r} runs in diffusers' own pipeline; "
+            f"loras change transformers of video models, and {card.id!r} is an image model of diffusers; "
             "leave them out."
         )
-    from kinema.models.lora_file import read_lora
-
     planned, notes = [], []
     for lora in shot.loras:
-        file = read_lora(lora.path)
+        file = read_for(card, lora.path)
         expert = _expert(lora, file, card)
         used = fitted(file, card, expert)
         ranks = ", ".join(map(str, file.ranks)) or "none"
@@ -71,12 +69,28 @@ def plan_loras(
             PlannedLora(
                 path=lora.path,
                 sha256=_sha256(Path(lora.path)),
-                scale=_scale(lora, geometry, seed),
+                scale=_scale(lora, card, geometry, seed),
                 expert=expert,
                 merge=lora.merge,
             )
         )
     return tuple(planned), tuple(notes)
+
+
+def read_for(card: ModelCard, path: str) -> LoraFile:
+    """A LoRA for a model, of whose text encoder it may say something where the model's LoRAs do.
+
+    Raises:
+        ConfigError: the model takes none.
+        ModelError: as in `read_lora`.
+    """
+    from kinema.models.lora_file import read_lora
+
+    if card.family != "foreign":
+        return read_lora(path)
+    from kinema.pipelines.foreign.loras import changes_texts
+
+    return read_lora(path, texts=changes_texts(card))
 
 
 def fitted(file: LoraFile, card: ModelCard, expert: str = "both") -> int:
@@ -85,6 +99,10 @@ def fitted(file: LoraFile, card: ModelCard, expert: str = "both") -> int:
     Raises:
         ModelError: a key names no layer of the model, or has another shape.
     """
+    if card.family == "foreign":
+        from kinema.pipelines.foreign.loras import fitted_keys
+
+        return fitted_keys(file, card)
     from kinema.models.dit import VideoDiT, VideoDiTConfig
     from kinema.models.lora import fit, shapes_of
     from kinema.models.weights import bare
@@ -118,13 +136,18 @@ def _expert(lora: Lora, file: LoraFile, card: ModelCard) -> str:
 
 
 def _says_which(file: LoraFile) -> bool:
-    return any(expert is not None for expert, _ in file.changes)
+    return any(expert in ("high", "low") for expert, _ in file.changes)
 
 
-def _scale(lora: Lora, geometry: Geometry, seed: int) -> tuple[float, ...]:
+def _scale(lora: Lora, card: ModelCard, geometry: Geometry, seed: int) -> tuple[float, ...]:
     values = lora.scale.sample(geometry.keep, Fraction(geometry.fps), seed)
     if (values == values[0]).all():
         return (float(values[0]),)
+    if card.family == "foreign":
+        raise ConfigError(
+            f"loras: {lora.path} has a scale that changes over frames, and {card.id!r} runs in diffusers' "
+            "own pipeline, whose layers do not say which frame they are at; write one number."
+        )
     if lora.merge:
         raise ConfigError(
             f"loras: {lora.path} has a scale that changes over frames, which cannot be merged; "

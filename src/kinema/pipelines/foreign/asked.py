@@ -52,8 +52,9 @@ def check_foreign_shot(shot: Shot, card: ModelCard) -> Shot:
         ConfigError: a setting of kinema's sampler, which another pipeline has no place for.
     """
     family, default = family_of(card), type(shot).model_fields
-    refused = ["grid", "guidance_interval", "guidance_method", "camera", "loras", "loop"]
+    refused = ["grid", "guidance_interval", "guidance_method", "camera", "loop"]
     refused += ["shift"] if not family.shift else []
+    refused += [] if family.loras else ["loras"]
     refused += [] if family.travel else ["blend", "windows"]
     if not any(takes(call, "rescale") for call in calls_of(card)):
         refused.append("guidance_rescale")

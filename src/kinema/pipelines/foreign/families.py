@@ -92,6 +92,9 @@ class Family:
         travel: prompts may change over frames (FreeNoise), and clips may be longer than the model.
         control: the argument that says how firmly a control clip is followed; empty where it reads none.
         fine_vae: the VAE is kept in float32, whatever the precision.
+        loras: whose names LoRAs of the denoiser may use beside its own, of `lora_names.NAMINGS`; empty where
+            diffusers' pipeline takes none.
+        text_loras: LoRAs may change the text encoder too.
     """
 
     title: str
@@ -114,6 +117,8 @@ class Family:
     travel: bool = False
     control: str = ""
     fine_vae: bool = False
+    loras: str = ""
+    text_loras: bool = False
 
     @property
     def solver_names(self) -> tuple[str, ...]:
@@ -193,6 +198,7 @@ FAMILIES: tuple[Family, ...] = (
         steps=50,
         guidance=3.0,
         options=("decode_noise_scale",),
+        loras="ltx",
     ),
     Family(
         title="CogVideoX",
@@ -212,6 +218,7 @@ FAMILIES: tuple[Family, ...] = (
         size_keys=("sample_width", "sample_height"),
         frames_key="sample_frames",
         solvers=COG_SOLVERS,
+        loras="same",
     ),
     Family(
         title="HunyuanVideo",
@@ -234,6 +241,7 @@ FAMILIES: tuple[Family, ...] = (
         guidance=6.0,
         shift="shift",
         extra="true_cfg_scale",
+        loras="hunyuan",
     ),
     Family(
         title="Mochi",
@@ -248,6 +256,7 @@ FAMILIES: tuple[Family, ...] = (
         fps="30",
         steps=64,
         guidance=4.5,
+        loras="mochi",
     ),
     Family(
         title="AnimateDiff",
@@ -263,6 +272,8 @@ FAMILIES: tuple[Family, ...] = (
         size_keys=("sample_size", "sample_size"),
         solvers=VP_SOLVERS,
         travel=True,
+        loras="same",
+        text_loras=True,
     ),
     Family(
         title="Stable Video Diffusion",
@@ -304,6 +315,7 @@ FAMILIES: tuple[Family, ...] = (
         shift="flow_shift",
         control="conditioning_scale",
         fine_vae=True,
+        loras="wan",
     ),
 )
 

@@ -19,6 +19,7 @@ from kinema.core.errors import NumericError
 from kinema.io.clip import Clip
 from kinema.pipelines.foreign.arguments import arguments
 from kinema.pipelines.foreign.asked import call_of
+from kinema.pipelines.foreign.loras import DENOISER, TEXTS, dressed
 from kinema.pipelines.foreign.masked import shown_before
 from kinema.pipelines.foreign.model import ForeignModel
 from kinema.pipelines.foreign.steps import watched
@@ -52,7 +53,9 @@ def render_plan(
     pipe = model.pipeline(call, plan.sampling.solver, shift)
     given = arguments(plan, model, call, previous)
     with (
+        dressed(model, plan.loras, TEXTS),
         travelling(pipe, plan) as instead,
+        dressed(model, plan.loras, DENOISER),
         watched(pipe, model.denoiser, given["generator"], on_progress, memory),
         torch.inference_mode(),
     ):
