@@ -42,6 +42,7 @@ MISTAKES: dict[tuple[str, ...], tuple[str, ...]] = {
     (*G, "--frames", "9", "--seconds", "1"): ("frames=9 and seconds=1 exclude each other", "write one"),
     ("extend", "c.mp4", "--frames", "9"): ("frames=9 is not a multiple of 4", "8 and 12", "--fit-length"),
     # unknown names, with the nearest right one
+    (*G, "--solver", "UniPC"): ("unknown solver 'UniPC'", "Did you mean 'unipc'?"),
     (*G, "--solver", "eulr"): ("unknown solver 'eulr'", "Did you mean 'euler'?"),
     (*G, "--grid", "wann"): ("unknown grid 'wann'", "Did you mean 'wan'?"),
     (*G, "--blend", "atention"): ("unknown blend 'atention'", "Did you mean 'attention'?"),

@@ -32,11 +32,50 @@ def test_out_mirrors_in_and_in_out_is_odd_about_the_middle(shape):
     [
         ("linear", 0.25), ("hold", 0), ("in_quad", 0.0625), ("in_cubic", 0.015625), ("in", 0.015625),
         ("in_out", 0.0625), ("out_bounce", 0.47265625), ("in_sine", 1 - np.cos(np.pi / 8)),
-        ("in_back", 0.0625 * (2.70158 * 0.25 - 1.70158)), ("in_expo", (2**2.5 - 1) / 1023),
+        ("in_back", 0.0625 * (2.70158 * 0.25 - 1.70158)), ("in_expo", 2**-7.5),
     ],
 )  # fmt: skip
 def test_known_values(name, at_quarter):
     assert easing(name)(np.array([0.25]))[0] == pytest.approx(at_quarter)
+
+
+def published(name: str, x: float) -> float:
+    """The formulas as easings.net prints them, one by one."""
+    c1, c4, c5 = 1.70158, 2 * np.pi / 3, 2 * np.pi / 4.5
+    c2 = c1 * 1.525
+    two_sided = {
+        "in_out_back": (
+            (2 * x) ** 2 * ((c2 + 1) * 2 * x - c2) / 2
+            if x < 0.5
+            else ((2 * x - 2) ** 2 * ((c2 + 1) * (2 * x - 2) + c2) + 2) / 2
+        ),
+        "in_out_elastic": (
+            -(2 ** (20 * x - 10)) * np.sin((20 * x - 11.125) * c5) / 2
+            if x < 0.5
+            else 2 ** (-20 * x + 10) * np.sin((20 * x - 11.125) * c5) / 2 + 1
+        ),
+        "in_out_expo": 2 ** (20 * x - 10) / 2 if x < 0.5 else (2 - 2 ** (-20 * x + 10)) / 2,
+    }
+    return {
+        "in_expo": 2 ** (10 * x - 10),
+        "out_expo": 1 - 2 ** (-10 * x),
+        "in_elastic": -(2 ** (10 * x - 10)) * np.sin((x * 10 - 10.75) * c4),
+        "out_elastic": 2 ** (-10 * x) * np.sin((x * 10 - 0.75) * c4) + 1,
+        "out_back": 1 + (c1 + 1) * (x - 1) ** 3 + c1 * (x - 1) ** 2,
+        **two_sided,
+    }[name]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["in_expo", "out_expo", "in_out_expo", "in_elastic", "out_elastic", "in_out_elastic", "out_back"]
+    + ["in_out_back"],
+)
+def test_published_formulas(name):
+    inside = np.array([0.01, 0.2, 0.37, 0.49, 0.5, 0.51, 0.8, 0.99])
+    np.testing.assert_allclose(
+        easing(name)(inside), [published(name, float(x)) for x in inside], rtol=1e-12, atol=1e-12
+    )
 
 
 def test_bounce_is_continuous_and_stays_inside():

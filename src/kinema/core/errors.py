@@ -40,6 +40,7 @@ class ResourceError(KinemaError, MemoryError):
 def unknown_name(kind: str, name: object, choices: Iterable[str]) -> ConfigError:
     """One wording for every failed look-up by name."""
     choices = sorted(choices)
-    close = get_close_matches(str(name), choices, n=1)
-    hint = f" Did you mean {close[0]!r}?" if close else ""
+    folded = {choice.casefold(): choice for choice in choices}
+    close = get_close_matches(str(name).casefold(), folded, n=1)
+    hint = f" Did you mean {folded[close[0]]!r}?" if close else ""
     return ConfigError(f"unknown {kind} {name!r}.{hint} Available: {', '.join(choices)}.")

@@ -1,7 +1,8 @@
 """Easing: how a value travels from one key to the next, `e(u)` with `e(0) = 0` and `e(1) = 1` for u in 0..1.
 
-The shapes are Penner's (Robert Penner, "Programming Macromedia Flash MX", 2002), CSS's `cubic-bezier` and
-`steps`, and a damped spring that is let go:
+The shapes are Penner's (Robert Penner, "Programming Macromedia Flash MX", 2002; easings.net has the same
+curves), whose `in_out` of `back` overshoots 1.525 times as far and of `elastic` swings 1.5 times as slowly, CSS's
+`cubic-bezier` and `steps`, and a damped spring that is let go:
 
     spring(z, n):   e(u) = (1 - d(u)) / (1 - d(1)),   d(u) = exp(-z w u) (cos(r u) + z w / r sin(r u)),
                     r = 2 pi n,  w = r / sqrt(1 - z^2)
@@ -34,16 +35,19 @@ def _sine(u: Array) -> Array:
 
 
 def _expo(u: Array) -> Array:
-    return np.where(u <= 0.0, 0.0, (2.0 ** (10.0 * u) - 1.0) / 1023.0)
+    return np.where(u <= 0.0, 0.0, 2.0 ** (10.0 * u - 10.0))
 
 
-def _back(u: Array) -> Array:
-    overshoot = 1.70158  # 10 % past the end
+_OVERSHOOT = 1.70158  # 10 % past the end
+
+
+def _back(u: Array, overshoot: float = _OVERSHOOT) -> Array:
     return u * u * ((overshoot + 1.0) * u - overshoot)
 
 
-def _elastic(u: Array) -> Array:
-    wave = -(2.0 ** (10.0 * u - 10.0)) * np.sin((10.0 * u - 10.75) * 2.0 * np.pi / 3.0)
+def _elastic(u: Array, period: float = 0.3) -> Array:
+    """Swings that grow tenfold every third of the way and are at their top, 1, at the end."""
+    wave = -(2.0 ** (10.0 * u - 10.0)) * np.sin((u - 1.0 - period / 4.0) * 2.0 * np.pi / period)
     return np.where(u <= 0.0, 0.0, np.where(u >= 1.0, 1.0, wave))
 
 
@@ -113,6 +117,11 @@ _SHAPES: Mapping[str, Easing] = {
     "bounce": _bounce,
     "elastic": _elastic,
 }
+_TWO_SIDED: Mapping[str, Easing] = {
+    **_SHAPES,
+    "back": partial(_back, overshoot=1.525 * _OVERSHOOT),
+    "elastic": partial(_elastic, period=0.45),
+}
 _DIRECTIONS: Mapping[str, Callable[[Easing, Array], Array]] = {"in": _in, "out": _out, "in_out": _in_out}
 
 EASINGS: Mapping[str, Easing] = {
@@ -121,8 +130,8 @@ EASINGS: Mapping[str, Easing] = {
     "smooth": _smooth,
     **{direction: partial(way, _SHAPES["cubic"]) for direction, way in _DIRECTIONS.items()},
     **{
-        f"{direction}_{name}": partial(way, shape)
-        for name, shape in _SHAPES.items()
+        f"{direction}_{name}": partial(way, (_TWO_SIDED if way is _in_out else _SHAPES)[name])
+        for name in _SHAPES
         for direction, way in _DIRECTIONS.items()
     },
 }
