@@ -41,6 +41,8 @@ MISTAKES: dict[tuple[str, ...], tuple[str, ...]] = {
     (*G, "--frames", "0"): ("frames='0' is out of range", "1 to 100000"),
     (*G, "--frames", "9", "--seconds", "1"): ("frames=9 and seconds=1 exclude each other", "write one"),
     ("extend", "c.mp4", "--frames", "9"): ("frames=9 is not a multiple of 4", "8 and 12", "--fit-length"),
+    ("keyframes", "a.png@0:-1", "a fox"): ("keyframes[0].strength='-1' is out of range", "0 to 1"),
+    ("generate", "-a fox"): ("No such option", "after --"),
     # unknown names, with the nearest right one
     (*G, "--solver", "UniPC"): ("unknown solver 'UniPC'", "Did you mean 'unipc'?"),
     (*G, "--solver", "eulr"): ("unknown solver 'eulr'", "Did you mean 'euler'?"),

@@ -59,6 +59,18 @@ def test_travel_keeps_places_and_easing(no_weights, here, capsys):
     assert shot["prompt"]["ease"] == "hold"
 
 
+def test_travel_takes_every_place_that_a_shot_file_takes(no_weights, here, capsys):
+    argv = ("travel", "0..2: a rooster", "max_f/2: a fox", "-3..-1: a snowman", "--frames", "17")
+    prompts = asked(capsys, *argv)["prompt"]
+    assert prompts == {"0..2": "a rooster", "max_f/2": "a fox", "-3..-1": "a snowman", "ease": "linear"}
+    assert asked(capsys, "travel", "0: a rooster", "-1: a moon")["prompt"]["-1"] == "a moon"
+
+
+def test_keyframes_take_every_place(no_weights, here, capsys):
+    shot = asked(capsys, "keyframes", "a.png@0", "a.png@max_f:0.5", "a fox", "--frames", "17")
+    assert [(key["frame"], key["strength"]) for key in shot["keyframes"]] == [(0, 1.0), (-1, 0.5)]
+
+
 def test_restyle_takes_the_clip_and_its_length(no_weights, here, capsys):
     shot = asked(capsys, "restyle", "c.mp4", "a fox", "--strength", "0.25")
     assert shot["source"] == {"path": "c.mp4", "strength": 0.25}

@@ -135,6 +135,17 @@ def test_a_cadence_may_change_over_frames():
     assert drawn_frames(np.array([1, 1, 2, 2, 4, 4, 4, 4, 4, 4.0]), []) == (0, 1, 2, 4, 8, 9)
 
 
+def test_deforums_dialect_counts_seeds_and_steps_as_deforum_does(card):
+    def strokes(**redraw):
+        said = {"mode": "frame_by_frame", "dialect": "deforum", "redraw": redraw}
+        return make_plan(Shot(prompt="a rooster", frames=6, seed=5, **said), card).redraw.strokes
+
+    assert [s.seeds[0] for s in strokes(seed="iter", seed_every=3)] == [5, 6, 6, 6, 7, 7]
+    tween = strokes(seed="schedule", seeds="0:(10), 5:(13)", steps="0:(10), 5:(13)")
+    assert [s.seeds[0] for s in tween] == [10, 10, 11, 11, 12, 13]
+    assert [s.steps for s in tween] == [10, 10, 11, 11, 12, 13]
+
+
 def test_drawn_frames_have_the_seeds_of_their_behaviour(card):
     def seeds(**redraw):
         return [stroke.seeds for stroke in plan_of(card, 9, **redraw).redraw.strokes]

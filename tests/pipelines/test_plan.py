@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from kinema.core.errors import ConfigError, GeometryError, MediaError
+from kinema.io.clip import Clip
 from kinema.pipelines.card import EMBEDDED, ModelCard
 from kinema.pipelines.cards import read_card
 from kinema.pipelines.plan import Plan
@@ -39,6 +40,49 @@ def test_weights_are_group_means_of_the_track(card):
     groups = [weights_FK[:1], *np.split(weights_FK[1:], 4)]
     expected_TK = np.stack([group.mean(axis=0) for group in groups])
     np.testing.assert_allclose(plan.prompts.weights, expected_TK, atol=1e-12)
+
+
+@pytest.fixture(scope="module")
+def two_seconds(tmp_path_factory) -> str:
+    """16 frames at 8 a second."""
+    path = tmp_path_factory.mktemp("clips") / "two-seconds.mkv"
+    Clip(np.zeros((16, 16, 16, 3), np.uint8), 8).save(path)
+    return str(path)
+
+
+@pytest.mark.parametrize(("fps", "frames"), [(None, 13), (8, 13), (4, 5), (24, 45), ("30000/1001", 57)])
+def test_a_clip_made_over_at_another_rate_keeps_its_duration(card, two_seconds, fps, frames):
+    plan = plan_of(card, prompt="a fox", source=two_seconds, fps=fps)
+    assert plan.geometry.keep == frames
+    assert not any("stands still" in note for note in plan.notes)
+
+
+def test_a_clip_that_is_too_short_is_told(card, two_seconds):
+    (note,) = [n for n in plan_of(card, prompt="a fox", source=two_seconds, frames=33).notes if "still" in n]
+    assert "before frame 16" in note
+
+
+def test_stills_have_the_rate_of_the_shot_or_the_model(card, tmp_path):
+    for i in range(9):
+        Image.new("RGB", (16, 16)).save(tmp_path / f"{i}.png")
+    for source, frames in ((tmp_path, 9), (tmp_path / "0.png", 1)):
+        for asked, got in ((None, "8"), (12, "12")):
+            geometry = plan_of(card, prompt="a fox", source=str(source), fps=asked).geometry
+            assert (geometry.keep, geometry.fps) == (frames, got)
+
+
+@pytest.mark.parametrize(
+    ("fields", "name"),
+    [
+        ({"guidance": "t / 0"}, "guidance: "),
+        ({"prompt": {0: "a fox", "9s": "a wolf"}}, "prompt: 9s"),
+        ({"negative": {0: "a fox", "9s": "a wolf"}}, "negative: 9s"),
+        ({"mode": "frame_by_frame", "redraw": {"noise": "1 / t"}}, "redraw.noise: "),
+    ],
+)
+def test_what_is_wrong_over_frames_is_told_by_name(card, fields, name):
+    with pytest.raises(ConfigError, match=f"^{name}"):
+        plan_of(card, **{"prompt": "a fox", "frames": 17, **fields})
 
 
 def test_negative_phrases_move_with_the_weight_of_their_prompt(card):

@@ -68,8 +68,10 @@ def published(name: str, x: float) -> float:
 
 @pytest.mark.parametrize(
     "name",
-    ["in_expo", "out_expo", "in_out_expo", "in_elastic", "out_elastic", "in_out_elastic", "out_back"]
-    + ["in_out_back"],
+    [
+        *("in_expo", "out_expo", "in_out_expo", "in_elastic", "out_elastic", "in_out_elastic"),
+        *("out_back", "in_out_back"),
+    ],
 )
 def test_published_formulas(name):
     inside = np.array([0.01, 0.2, 0.37, 0.49, 0.5, 0.51, 0.8, 0.99])

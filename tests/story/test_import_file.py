@@ -61,6 +61,12 @@ def test_deforum_settings(tmp_path):
     np.testing.assert_allclose(moves["angle"], angle, atol=1e-12)
 
 
+def test_strength_keeps_its_digits_and_tweens_near_one(tmp_path):
+    settings = DEFORUM | {"strength_schedule": "0:(0.1234567), 30:(0.99999), 60:(1)"}
+    strength = imported(tmp_path, settings)[0].redraw.strength.sample(61, 15)
+    np.testing.assert_allclose(strength[[0, 30, 45]], [0.8765433, 1e-5, 5e-6], atol=1e-12)
+
+
 def test_deforum_redrawing(tmp_path):
     redraw = imported(tmp_path, DEFORUM)[0].redraw
     t = np.arange(61)
@@ -77,7 +83,7 @@ def test_deforum_redrawing(tmp_path):
     "part",
     [
         "prompts 99: frame 99 is outside", "<lora:wolf:1>", "weights that run over frames",
-        "v1-5.safetensors", "cn_1_enabled: ControlNet", "hybrid_motion", "seed_iter_N",
+        "v1-5.safetensors", "cn_1_enabled: ControlNet", "hybrid_motion",
     ],
 )  # fmt: skip
 def test_what_deforum_loses_is_listed(tmp_path, part):

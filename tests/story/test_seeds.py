@@ -17,6 +17,11 @@ from kinema.story.seeds import LIMIT, seeds
         ("ladder", {}, [100, 102, 101, 103, 102, 104]),
         ("alternate", {}, [100, 101, 100, 101, 100, 101]),
         ("schedule", {"schedule": [7, 7.4, 7.6, 0, 2.0, 1e6]}, [7, 7, 8, 0, 2, 1_000_000]),
+        (
+            "schedule",
+            {"schedule": [7, 7.4, 7.6, -0.5, 2.0, 1e6], "dialect": "deforum"},
+            [7, 7, 7, 0, 2, 1_000_000],
+        ),
     ],
 )
 def test_sequences(behaviour, settings, expected):

@@ -243,3 +243,10 @@ def test_nothing_but_config_errors(fields):
         assert Shot.problems(fields)
         return
     assert Shot.from_mapping(json.loads(json.dumps(shot.to_mapping(), allow_nan=False))) == shot
+
+
+def test_every_default_in_the_schema_is_of_its_type():
+    kinds = {"object": dict, "array": list, "string": str, "boolean": bool}
+    for name, entry in Shot.model_json_schema()["properties"].items():
+        if entry.get("type") in kinds and "default" in entry:
+            assert isinstance(entry["default"], kinds[entry["type"]]), name

@@ -7,7 +7,9 @@ output any more, 1 a bug of ours with its traceback.
 from __future__ import annotations
 
 import errno
+import logging
 import os
+import re
 import sys
 from collections.abc import Callable
 from functools import cache
@@ -27,6 +29,8 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if callable(reconfigure := getattr(stream, "reconfigure", None)):
             reconfigure(errors="replace")  # a terminal without block characters shows ? for them
+    if logging.lastResort is not None:  # what the library warns of, unless a verb writes logs of its own
+        logging.lastResort.setFormatter(logging.Formatter("note: %(message)s"))
     code = run(None)
     try:
         sys.stdout.flush()
@@ -146,7 +150,10 @@ def _usage(message: str, context: Any) -> str:
     """The parser's sentence, and where the right usage stands."""
     path = getattr(context, "command_path", "kinema")
     message = message.strip()
-    return f"{message}{'' if message.endswith(('.', '?')) else '.'} See {path} --help."
+    message += "" if message.endswith((".", "?")) else "."
+    if re.match(r"No such option:? '?-[^-]", message):
+        message += " A text that begins with - comes last, after --."
+    return f"{message} See {path} --help."
 
 
 def _nobody_reads() -> int:

@@ -6,16 +6,22 @@ piped, searched and pasted.
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from typer.core import TyperCommand, TyperGroup
 
 PLAIN: dict[str, Any] = {"max_content_width": 100, "help_option_names": ["-h", "--help"]}
 ARGUMENTS, OTHER = "Arguments", "Other"
+_FROM_THE_END = re.compile(r"-\d+(\.\.\S+)?\s*:")
 
 
 class VerbCommand(TyperCommand):
     """A verb whose options are listed under their panels, and whose arguments look as they are written."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read what was typed; a place from the end, `-1: a snowman`, is no option."""
+        return super().parse_args(ctx, [f" {a}" if _FROM_THE_END.match(a) else a for a in args])
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
         """`[OPTIONS] PROMPT`: the parser's versions disagree on the brackets around an argument."""

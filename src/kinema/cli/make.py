@@ -25,8 +25,9 @@ if TYPE_CHECKING:
     from kinema.story.storyboard import Storyboard
 
 Prompt = Annotated[str, typer.Argument(metavar="PROMPT", help="What the clip shows.")]
-KEYFRAME = re.compile(r".+@[+-]?\d+(?:\.\d+)?[sb%]?(?::[\d.]+)?", re.DOTALL)
-TRAVEL_KEY = re.compile(r"\s*([+-]?\d+(?:\.\d+)?[sb%]?)\s*:\s*(.*)", re.DOTALL)
+_PLACE = r"[+-]?\d+(?:\.\d+)?[sb%]?|max_f(?: ?[-/] ?\d+)?"
+KEYFRAME = re.compile(rf".+@(?:{_PLACE})(?::[+-]?[\d.]+)?", re.DOTALL)
+TRAVEL_KEY = re.compile(rf"\s*((?:{_PLACE})(?:\.\.(?:{_PLACE}))?)\s*:\s*(.*)", re.DOTALL)
 SHOT_FILES = (".yaml", ".yml", ".json")
 
 

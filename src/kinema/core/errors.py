@@ -5,7 +5,8 @@ Each message is one line: the value, the rule it breaks, and the way out.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 
 
@@ -35,6 +36,15 @@ class NumericError(KinemaError, ArithmeticError):
 
 class ResourceError(KinemaError, MemoryError):
     """The machine has not enough memory for what was asked."""
+
+
+@contextmanager
+def about(setting: str) -> Iterator[None]:
+    """What is wrong with a value inside is said under the name of its setting."""
+    try:
+        yield
+    except ConfigError as error:
+        raise type(error)(f"{setting}: {error}") from None
 
 
 def unknown_name(kind: str, name: object, choices: Iterable[str]) -> ConfigError:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
-from kinema.core.errors import ConfigError, ModelError
+from kinema.core.errors import ConfigError, ModelError, about
 from kinema.io.formats import STILLS
 from kinema.io.image import read_image
 from kinema.io.video_read import open_video
@@ -64,7 +64,8 @@ def plan_control(shot: Shot, card: ModelCard, geometry: Geometry, seed: int) -> 
             read_image(path)
         elif path is not None:
             open_video(path)
-    values_F = control.strength.sample(geometry.keep, Fraction(geometry.fps), seed)
+    with about("control.strength"):
+        values_F = control.strength.sample(geometry.keep, Fraction(geometry.fps), seed)
     outside = [i for i, value in enumerate(values_F) if not 0 <= value <= MOST]
     if outside:
         raise ConfigError(

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from kinema.core.contracts import Stride
 from kinema.core.errors import GeometryError
 from kinema.io.image import read_image
-from kinema.io.reader import VideoReader
+from kinema.io.reader import VideoReader, nearest_frames
 from kinema.io.video_read import open_video
 from kinema.pipelines.card import ModelCard
 from kinema.story.shot import Shot
@@ -105,10 +105,12 @@ def plan_geometry(shot: Shot, card: ModelCard, after: Geometry | None = None) ->
         GeometryError: size or length do not fit; the message names the nearest that do.
         MediaError: a clip or picture whose size is asked for cannot be read.
     """
-    clip = _clip_of(shot)
+    clip = _clip_of(shot, card, after)
     fps = _rate(shot, card, clip, after)
     width, height = _size(shot, card, clip, after)
     frames, keep, notes = _length(shot, card, fps, clip)
+    if shot.source is not None and clip is not None:
+        notes += _stands_still(clip, fps, keep)
     extend = shot.extend
     context = 0 if extend is None else (extend.context or (1 if card.family == "foreign" else CONTEXT))
     if extend is not None and extend.context is not None and clip is not None:
@@ -158,12 +160,13 @@ def _frames_before(card: ModelCard, clip: VideoReader | None, after: Geometry | 
     return after.first + after.latent_frames
 
 
-def _clip_of(shot: Shot) -> VideoReader | None:
-    """The clip on disk that the shot starts or goes on from."""
+def _clip_of(shot: Shot, card: ModelCard, after: Geometry | None) -> VideoReader | None:
+    """The clip on disk that the shot starts or goes on from; stills have the rate that is asked for."""
+    rate = Fraction(shot.fps or (after.fps if after is not None else card.defaults.fps))
     if shot.source is not None:
-        return open_video(shot.source.path)
+        return open_video(shot.source.path, still_fps=rate)
     if shot.extend is not None and not shot.extend.previous:
-        return open_video(shot.extend.path)
+        return open_video(shot.extend.path, still_fps=rate)
     return None
 
 
@@ -288,7 +291,7 @@ def _length(
     if shot.seconds is not None:
         return _from_seconds(shot.seconds, fps, rest, time)
     if shot.frames is None:
-        return _default_length(shot, card, clip)
+        return _default_length(shot, card, fps, clip)
     over = (shot.frames - rest) % time
     if not over and shot.frames > 0:
         return shot.frames, shot.frames, ()
@@ -296,37 +299,44 @@ def _length(
     if shot.length_fit and not shot.loop:
         return high, shot.frames, (f"{high} frames are made and {shot.frames} kept.",)
     rule = f"1 + a multiple of {time}" if rest else f"a multiple of {time}"
-    near = f"{low} and {high}" if low >= max(1, rest) else f"{high}"
+    near = f"nearest lengths are {low} and {high}" if low >= max(1, rest) else f"nearest length is {high}"
     if shot.loop:
-        raise GeometryError(
-            f"frames={shot.frames} is not {rule}, as a loop's; the nearest lengths are {near}."
-        )
+        raise GeometryError(f"frames={shot.frames} is not {rule}, as a loop's; the {near}.")
     raise GeometryError(
-        f"frames={shot.frames} is not {rule}; the nearest lengths are {near} (or let kinema round up "
-        "and trim: --fit-length)."
+        f"frames={shot.frames} is not {rule}; the {near} (or let kinema round up and trim: --fit-length)."
     )
 
 
 def _from_seconds(seconds: float, fps: Fraction, rest: int, time: int) -> tuple[int, int, tuple[str, ...]]:
     wanted = Fraction(seconds) * fps
     frames = max(rest or time, rest + time * round((wanted - rest) / time))
-    rounded = f"{seconds:g} s at {fps} fps is rounded to {frames} frames, a legal length."
+    rounded = f"{seconds:g} s at {fps} fps is rounded to {frames} frame{'s' * (frames > 1)}, a legal length."
     return frames, frames, () if frames == wanted else (rounded,)
 
 
 def _default_length(
-    shot: Shot, card: ModelCard, clip: VideoReader | None
+    shot: Shot, card: ModelCard, fps: Fraction, clip: VideoReader | None
 ) -> tuple[int, int, tuple[str, ...]]:
     time, own = card.stride.time, card.defaults.frames
     if shot.source is None or clip is None:
         own = own // time * time if shot.extend is not None or shot.loop else own
         return own, own, ()
-    frames = card.stride.pixel_frames(card.stride.latent_frames(clip.frames))
+    there = _frames_at(clip, fps)
+    frames = card.stride.pixel_frames(card.stride.latent_frames(there))
     if shot.loop:
-        frames = max(clip.frames // time, 1) * time
-    note = (
-        ()
-        if frames == clip.frames
-        else (f"{frames} of the clip's {clip.frames} frames are used, a legal length.",)
-    )
-    return frames, frames, note
+        frames = max(there // time, 1) * time
+    cut = f"{frames} of the clip's {there} frames at {fps} fps are used, a legal length."
+    return frames, frames, (cut,) if frames < there else ()
+
+
+def _frames_at(clip: VideoReader, fps: Fraction) -> int:
+    """How many frames the clip has when it plays at this rate."""
+    return len(nearest_frames(clip.times, clip.duration, fps))
+
+
+def _stands_still(clip: VideoReader, fps: Fraction, keep: int) -> tuple[str, ...]:
+    """A note when a clip that is made over ends before the frames do."""
+    there = _frames_at(clip, fps)
+    if there >= keep:
+        return ()
+    return (f"the source ends before frame {there}; from there on its last picture stands still.",)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
-from kinema.core.errors import ConfigError, GeometryError
+from kinema.core.errors import ConfigError, GeometryError, about
 from kinema.io.image import How, read_image
 from kinema.pipelines.card import ModelCard
 from kinema.pipelines.geometry import Geometry
@@ -64,8 +64,9 @@ def plan_given(shot: Shot, card: ModelCard, geometry: Geometry) -> tuple[Given, 
     held, notes = [], []
     if shot.begins.match:
         held.append(HeldImage(PREVIOUS, 0, 0, 1.0))
-    for key in shot.keyframes:
-        frame = key.frame.resolve(geometry.keep, Fraction(geometry.fps))
+    for i, key in enumerate(shot.keyframes):
+        with about(f"keyframes[{i}]"):
+            frame = key.frame.resolve(geometry.keep, Fraction(geometry.fps))
         latent = geometry.group_of(frame)
         held.append(HeldImage(str(key.image), frame, latent, key.strength))
         read_image(key.image)  # a picture that cannot be read is refused now, not after the model has loaded

@@ -77,7 +77,8 @@ def source_frames(plan: Plan) -> list[np.ndarray]:
     """
     assert plan.given.source is not None
     g = plan.geometry
-    frames = list(islice(resample(open_video(plan.given.source), Fraction(g.fps)), g.frames))
+    rate = Fraction(g.fps)
+    frames = list(islice(resample(open_video(plan.given.source, still_fps=rate), rate), g.frames))
     if not frames:
         raise MediaError(f"{plan.given.source} has no frames; give a clip with one at least.")
     frames += frames[-1:] * (g.frames - len(frames))

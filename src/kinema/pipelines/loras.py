@@ -8,7 +8,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kinema.core.errors import ConfigError
+from kinema.core.errors import ConfigError, about
 from kinema.pipelines.card import ModelCard
 from kinema.pipelines.geometry import Geometry, per_latent
 from kinema.story.lora import Lora
@@ -140,7 +140,8 @@ def _says_which(file: LoraFile) -> bool:
 
 
 def _scale(lora: Lora, card: ModelCard, geometry: Geometry, seed: int) -> tuple[float, ...]:
-    values = lora.scale.sample(geometry.keep, Fraction(geometry.fps), seed)
+    with about(f"loras: {lora.path}"):
+        values = lora.scale.sample(geometry.keep, Fraction(geometry.fps), seed)
     if (values == values[0]).all():
         return (float(values[0]),)
     if card.family == "foreign":

@@ -52,7 +52,8 @@ class PictureTrack:
 
     def _clip(self, path: str) -> Iterator[Tensor]:
         empty = True
-        for frame in resample(open_video(path), Fraction(self.plan.geometry.fps)):
+        fps = Fraction(self.plan.geometry.fps)
+        for frame in resample(open_video(path, still_fps=fps), fps):
             empty = False
             yield self._fitted(frame)
         if empty:

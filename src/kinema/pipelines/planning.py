@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kinema.core.errors import ConfigError
+from kinema.core.errors import ConfigError, about
 from kinema.pipelines.camera.plan import plan_camera
 from kinema.pipelines.card import ModelCard
 from kinema.pipelines.control import plan_control
@@ -203,14 +203,16 @@ def _sampling(shot: Shot, card: ModelCard, geometry: Geometry, seed: int) -> Sam
         sigmas(steps, shift, grid)  # refuses unknown grids before anything is loaded
     low = None
     if card.boundary is not None:
-        low = _scale(shot.guidance_low, defaults.guidance_low or defaults.guidance, geometry, seed)
+        low = _scale(
+            "guidance_low", shot.guidance_low, defaults.guidance_low or defaults.guidance, geometry, seed
+        )
     return Sampling(
         seed=seed,
         steps=steps,
         solver=name,
         grid=grid,
         shift=shift,
-        guidance=_scale(shot.guidance, defaults.guidance, geometry, seed),
+        guidance=_scale("guidance", shot.guidance, defaults.guidance, geometry, seed),
         method=shot.guidance_method,
         rescale=shot.guidance_rescale,
         interval=shot.guidance_interval,
@@ -222,18 +224,23 @@ def _sampling(shot: Shot, card: ModelCard, geometry: Geometry, seed: int) -> Sam
     )
 
 
-def _scale(written: Schedule | None, default: float, geometry: Geometry, seed: int) -> tuple[float, ...]:
+def _scale(
+    name: str, written: Schedule | None, default: float, geometry: Geometry, seed: int
+) -> tuple[float, ...]:
     """The scale of every latent frame."""
     if written is None:
         return (default,) * geometry.latent_frames
-    values = written.sample(geometry.keep, Fraction(geometry.fps), seed)
+    with about(name):
+        values = written.sample(geometry.keep, Fraction(geometry.fps), seed)
     return tuple(float(g) for g in per_latent(values, geometry))
 
 
 def _prompts(shot: Shot, geometry: Geometry, seed: int) -> tuple[Prompts, Prompts]:
     """Both sides, each phrase where its weight's sign puts it, for every pair of prompt and negative."""
-    texts, weights_FK = _over_frames(shot.prompt, geometry, seed)
-    others, weights_FJ = _over_frames(shot.negative, geometry, seed)
+    with about("prompt"):
+        texts, weights_FK = _over_frames(shot.prompt, geometry, seed)
+    with about("negative"):
+        others, weights_FJ = _over_frames(shot.negative, geometry, seed)
     weights_TK, weights_TJ = per_latent(weights_FK, geometry), per_latent(weights_FJ, geometry)
     sides: tuple[dict[Spans, Any], dict[Spans, Any]] = ({}, {})
     read = both_sides if shot.match is None else _literally

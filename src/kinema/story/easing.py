@@ -1,8 +1,8 @@
 """Easing: how a value travels from one key to the next, `e(u)` with `e(0) = 0` and `e(1) = 1` for u in 0..1.
 
 The shapes are Penner's (Robert Penner, "Programming Macromedia Flash MX", 2002; easings.net has the same
-curves), whose `in_out` of `back` overshoots 1.525 times as far and of `elastic` swings 1.5 times as slowly, CSS's
-`cubic-bezier` and `steps`, and a damped spring that is let go:
+curves), whose `in_out` of `back` overshoots 1.525 times as far and of `elastic` swings 1.5 times as slowly,
+CSS's `cubic-bezier` and `steps`, and a damped spring that is let go:
 
     spring(z, n):   e(u) = (1 - d(u)) / (1 - d(1)),   d(u) = exp(-z w u) (cos(r u) + z w / r sin(r u)),
                     r = 2 pi n,  w = r / sqrt(1 - z^2)

@@ -15,7 +15,7 @@ from kinema.story.camera_deforum import DeforumCamera
 from kinema.story.caret import Place
 from kinema.story.dialects_deforum import DeforumText
 from kinema.story.dialects_numexpr import Formula
-from kinema.story.imported import Imported, prompt_track, split_negative
+from kinema.story.imported import Imported, plain, prompt_track, split_negative
 from kinema.story.tracks import Schedule
 
 _SOLVERS = {
@@ -139,10 +139,10 @@ def _prompts(found: Imported, settings: Mapping[str, Any], frames: int) -> None:
 
 
 def _frame(key: str, frames: int, seed: int) -> int:
-    plain = key.strip().strip("'\"")
-    if plain.isdigit():
-        return int(plain)
-    formula = Formula(plain, frozenset(("max_f", "s")), Place(plain, 0, "prompts"))
+    written = key.strip().strip("'\"")
+    if written.isdigit():
+        return int(written)
+    formula = Formula(written, frozenset(("max_f", "s")), Place(written, 0, "prompts"))
     return int(formula.evaluate({"max_f": frames - 1, "s": seed}, 1)[0])
 
 
@@ -234,7 +234,6 @@ def _seeds(found: Imported, settings: Mapping[str, Any]) -> Iterator[tuple[str, 
     every = int(_number(settings, "seed_iter_N", 1))
     if rule == "iter" and every > 1:
         yield "seed_every", every
-        found.leave("seed_iter_N", f"the first seed lasts {every} frames here, one there")
     if rule == "schedule":
         yield "seeds", _track(settings.get("seed_schedule", "0:(s)"), "seed_schedule")
 
@@ -296,7 +295,7 @@ def _turned(text: Any, name: str, factor: float, offset: float, *, limit: float)
         if isinstance(key.value, ConfigError):
             raise ConfigError(f"{name}: {key.value}")
         if isinstance(key.value, float):
-            turned = f"{min(max(round(offset + factor * key.value, 12), 0.0), limit):g}"
+            turned = plain(min(max(round(offset + factor * key.value, 12), 0.0), limit))
         else:
             turned = f"minimum(maximum({offset:g}{factor:+g}*({key.value.text}), 0), {limit:g})"
         parts.append(f"{key.written}:({turned})")

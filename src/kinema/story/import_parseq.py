@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from kinema.core.errors import ConfigError
 from kinema.story.camera_deforum import DeforumCamera
-from kinema.story.imported import Imported, prompt_track, split_negative
+from kinema.story.imported import Imported, plain, prompt_track, split_negative
 
 MAX_FRAMES = 100_000
 
@@ -138,12 +138,7 @@ def _written(values_F: NDArray[np.float64]) -> Any:
     slack = 1e-9 * max(1.0, float(np.abs(values_F).max()))
     bend_F = np.concatenate([[True], np.abs(np.diff(values_F, 2)) > slack, [True]])
     at_K = _kept(values_F, np.flatnonzero(bend_F), slack)
-    return ", ".join(f"{frame}:({_plain(values_F[frame])})" for frame in at_K)
-
-
-def _plain(value: float) -> str:
-    """Ten digits without an exponent, which would make a formula of it."""
-    return np.format_float_positional(float(f"{value:.10g}"), trim="-")
+    return ", ".join(f"{frame}:({plain(values_F[frame], 10)})" for frame in at_K)
 
 
 def _kept(values_F: NDArray[np.float64], at_K: NDArray[np.intp], slack: float) -> NDArray[np.intp]:

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from kinema.core.errors import ConfigError
 from kinema.story import prompts
 from kinema.story.caret import Place
@@ -71,6 +73,11 @@ class Imported:
             self.leave(where, f"`{written}` cannot be read; it is taken as 1")
             return "1"
         return f"{max(-prompts.MAX_WEIGHT, min(prompts.MAX_WEIGHT, value)):.4g}"
+
+
+def plain(value: float, digits: int = 12) -> str:
+    """A number that Deforum's readers take for one: an exponent would make a formula of it."""
+    return np.format_float_positional(float(f"{value:.{digits}g}"), trim="-")
 
 
 def split_negative(text: str) -> tuple[str, str]:

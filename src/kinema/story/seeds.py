@@ -5,10 +5,11 @@
     ladder      seed, seed + 2, seed + 1, seed + 3, seed + 2, ...: two up, one down
     alternate   seed, seed + 1, seed, seed + 1, ...
     random      a different one for every frame, the same list for the same seed
-    schedule    the value of a schedule at each frame; -1 there draws one
+    schedule    the value of a schedule at each frame, rounded; below 0 one is drawn
 
-Names and rules are those of Deforum's `seed_behavior`, but for two. There the first of `iter`'s seeds lasts
-one frame whatever `every` is (`dialect="deforum"` does that too), and its `random` cannot be repeated.
+Names and rules are those of Deforum's `seed_behavior`, but for three. There the first of `iter`'s seeds lasts
+one frame whatever `every` is, scheduled values lose their fraction (`dialect="deforum"` does both too), and
+`random` cannot be repeated.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ def seeds(
         frames: how many are drawn: with a cadence, the redrawn ones only.
         every: for `iter`, how many frames keep one seed.
         schedule: for `schedule` alone, the seeds themselves, one per frame, rounded; negative ones are drawn.
-        dialect: `deforum` gives the first seed of `iter` one frame only.
+        dialect: `deforum` gives the first seed of `iter` one frame only, and cuts scheduled ones towards 0.
 
     Raises:
         ConfigError: an unknown behaviour, `every` below 1, or a schedule of another length.
@@ -51,7 +52,7 @@ def seeds(
     if every < 1:
         raise ConfigError(f"seed_every={every} is out of range; write 1 or more.")
     if behaviour == "schedule":
-        return _scheduled(seed, frames, schedule)
+        return _scheduled(seed, frames, schedule, dialect)
     if behaviour == "iter":
         late = every - 1 if dialect == "deforum" else 0
         return [(seed + (i + late) // every) % LIMIT for i in range(frames)]
@@ -59,11 +60,12 @@ def seeds(
     return [rule(seed, i) % LIMIT for i in range(frames)]
 
 
-def _scheduled(seed: int, frames: int, schedule: Sequence[float] | None) -> list[int]:
+def _scheduled(seed: int, frames: int, schedule: Sequence[float] | None, dialect: Dialect) -> list[int]:
     if schedule is None or len(schedule) != frames:
         got = "none" if schedule is None else str(len(schedule))
         raise ConfigError(f"seed behaviour schedule needs {frames} seeds, one per frame, and got {got}.")
-    return [_drawn(seed, i) if value < 0 else round(value) % LIMIT for i, value in enumerate(schedule)]
+    whole = [int(value) if dialect == "deforum" else round(value) for value in schedule]
+    return [_drawn(seed, i) if value < 0 else value % LIMIT for i, value in enumerate(whole)]
 
 
 def _drawn(seed: int, index: int) -> int:

@@ -47,7 +47,10 @@ MIN_BPM, MAX_BPM = 10.0, 1000.0
 
 _SIZE = re.compile(r"\s*(\d{1,6})\s*[xX*×]\s*(\d{1,6})\s*")
 _DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d{1,3})?")
-_AT = re.compile(r"(?P<path>.+)@(?P<place>[+-]?\d+(?:\.\d+)?[sb%]?)(?::(?P<strength>[\d.]+))?", re.DOTALL)
+_AT = re.compile(
+    r"(?P<path>.+)@(?P<place>[+-]?\d+(?:\.\d+)?[sb%]?|max_f(?: ?[-/] ?\d+)?)(?::(?P<strength>[+-]?[\d.]+))?",
+    re.DOTALL,
+)
 
 
 Unit = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -293,6 +296,7 @@ class Shot(Settings):
         (),
         title="Options",
         description="arguments of another diffusers pipeline by its own names: motion_bucket_id: 180",
+        json_schema_extra={"default": {}},
     )
     device: str = Field("auto", title="Device", description="auto, cpu, cuda, cuda:1 or mps")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(

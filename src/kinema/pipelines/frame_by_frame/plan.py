@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kinema.core.contracts import Stride
-from kinema.core.errors import ConfigError
+from kinema.core.errors import ConfigError, about
 from kinema.io.formats import STILLS
 from kinema.io.image import read_image
 from kinema.io.video_read import open_video
@@ -23,7 +23,7 @@ from kinema.pipelines.card import Mode, ModelCard
 from kinema.pipelines.geometry import Geometry
 from kinema.pipelines.given import Given, HeldImage
 from kinema.story.redraw import BARS, RANGES, Redraw, check_range
-from kinema.story.seeds import seeds
+from kinema.story.seeds import Dialect, seeds
 from kinema.story.shot import Shot
 from kinema.story.tracks import Schedule
 
@@ -142,9 +142,10 @@ def plan_redraw(
     frames, fps = geometry.keep, Fraction(geometry.fps)
     tracks = {name: _values(redraw, name, frames, fps, seed) for name in RANGES if name not in ("seeds",)}
     drawn = drawn_frames(tracks["cadence"], [held.frame for held in given.held])
-    chosen = _seeds(redraw, seed, drawn, frames, fps)
+    chosen = _seeds(redraw, shot.dialect, seed, drawn, frames, fps)
     names = redraw.solver.sample(frames, fps) if redraw.solver is not None else (solver,) * frames
     names = tuple(known_solver(name) for name in names)
+    whole = int if shot.dialect == "deforum" else round  # there a scheduled count loses its fraction
     outpainted = redraw.mask == BARS
     if outpainted and (shot.fit != "pad" or not given.held):
         raise ConfigError(
@@ -158,7 +159,7 @@ def plan_redraw(
             strength=1.0
             if outpainted and _exact(frame, given.held) is not None
             else _strength(frame, float(tracks["strength"][frame]), given),
-            steps=steps if redraw.steps is None else round(tracks["steps"][frame]),
+            steps=steps if redraw.steps is None else whole(tracks["steps"][frame]),
             solver=names[frame],
             seeds=chosen[i],
             **{name: float(tracks[name][frame]) for name in _TOUCHES},
@@ -204,7 +205,8 @@ def _values(redraw: Redraw, name: str, frames: int, fps: Fraction, seed: int) ->
     track: Schedule | None = getattr(redraw, name)
     if track is None:
         return np.ones(frames)
-    values_F = track.sample(frames, fps, seed)
+    with about(f"redraw.{name}"):
+        values_F = track.sample(frames, fps, seed)
     check_range(name, values_F)
     return values_F
 
@@ -251,7 +253,7 @@ def _share(picture: HeldImage, frame: int, approach: int) -> float:
 
 
 def _seeds(
-    redraw: Redraw, seed: int, drawn: Sequence[int], frames: int, fps: Fraction
+    redraw: Redraw, dialect: Dialect, seed: int, drawn: Sequence[int], frames: int, fps: Fraction
 ) -> list[tuple[int, int, float]]:
     """Two seeds of every drawn frame, and the share of the second."""
     if redraw.seed == "travel":
@@ -259,10 +261,11 @@ def _seeds(
         return _travelled(redraw.seeds, drawn, frames, fps, seed)
     values = None
     if redraw.seeds is not None:
-        values_F = redraw.seeds.sample(frames, fps, seed)
+        with about("redraw.seeds"):
+            values_F = redraw.seeds.sample(frames, fps, seed)
         check_range("seeds", values_F)
         values = [float(values_F[frame]) for frame in drawn]
-    found = seeds(redraw.seed, seed, len(drawn), every=redraw.seed_every, schedule=values)
+    found = seeds(redraw.seed, seed, len(drawn), every=redraw.seed_every, schedule=values, dialect=dialect)
     return [(one, one, 0.0) for one in found]
 
 
