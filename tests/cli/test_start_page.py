@@ -23,6 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "start.md").read_text(encoding="utf-8")
 SESSION = re.findall(r"^\$ (kinema .*)\n((?:(?!\$ |```).*\n)*)", PAGE, re.MULTILINE)
 MACHINE = (
+    "needs ",
     "work ",
     "time ",
     "memory ",
