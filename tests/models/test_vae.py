@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import json
-from itertools import pairwise
 
 import pytest
 import torch
 from diffusers import AutoencoderKLWan
-from hypothesis import given
-from hypothesis import strategies as st
 from torch.autograd.profiler import profile
 
-from kinema.core.errors import ConfigError, GeometryError, ModelError
+from kinema.core.errors import GeometryError, ModelError
 from kinema.models import vae_layers
 from kinema.models.vae import (
     CausalVideoVAE,
     CausalVideoVAEConfig,
     StreamState,
-    Tiles,
     latent_frames_at_once,
 )
-from kinema.models.vae_tiles import blend_weights
 from kinema.models.weights import STEM, bare
 
 WAN_21 = {
@@ -312,52 +307,6 @@ def test_a_black_latent_gives_finite_frames(vae):
     assert torch.equal(
         silent.decode(latents(vae)), torch.zeros(1, 3, 9, 2 * vae.stride.space, 3 * vae.stride.space)
     )
-
-
-# -- tiles -----------------------------------------------------------------------------------------------
-
-
-def test_one_tile_is_the_whole_to_the_last_bit(vae):
-    z_BCTYX = latents(vae)
-    assert torch.equal(vae.decode(z_BCTYX, tiles=Tiles(8, 2)), vae.decode(z_BCTYX))
-
-
-def test_tiles_stream_as_they_decode_and_come_near_the_whole(vae):
-    z_BCTYX = latents(vae, length=2, rows=8, columns=6)
-    tiles = Tiles(size=6, overlap=4)
-    tiled, whole = vae.decode(z_BCTYX, tiles=tiles), vae.decode(z_BCTYX)
-    assert torch.equal(torch.cat(list(vae.stream(z_BCTYX, tiles=tiles)), dim=2), tiled)
-    assert (tiled - whole).square().mean() < 0.2 * (whole - whole.mean()).square().mean()
-
-
-@given(length=st.integers(1, 40), size=st.integers(2, 16), scale=st.sampled_from([1, 8, 16]), data=st.data())
-def test_weights_of_tiles_cover_an_axis_and_sum_to_one(length, size, scale, data):
-    tiles = Tiles(size, data.draw(st.integers(1, size - 1)))
-    starts, side = tiles.starts(length), min(size, length)
-    total = torch.zeros(length * scale)
-    for start, weight in zip(starts, blend_weights(starts, side, tiles.overlap, scale), strict=True):
-        assert weight.min() > 0
-        total[start * scale : (start + side) * scale] += weight
-    assert starts[-1] + side == length
-    assert all(b - a <= size - tiles.overlap for a, b in pairwise(starts))
-    torch.testing.assert_close(total, torch.ones(length * scale))
-
-
-def test_tiles_that_disagree_meet_in_a_ramp_not_in_a_seam():
-    tiles, scale = Tiles(size=8, overlap=4), 8
-    canvas = torch.zeros(1, 1, 1, 8 * scale, 12 * scale)
-    for value, area in enumerate(tiles.areas(8, 12, scale)):
-        area.blend_into(canvas, torch.full((1, 1, 1, 64, 64), float(value)))
-    steps = canvas.diff(dim=-1)
-    assert canvas[..., 0].max() == 0
-    assert canvas[..., -1].min() == 1
-    assert 0 <= steps.min() <= steps.max() <= 1.01 / (4 * scale)
-
-
-@pytest.mark.parametrize("overlap", [0, 8, 9])
-def test_tiles_that_would_show_seams_are_refused(overlap):
-    with pytest.raises(ConfigError, match=f"overlap={overlap}"):
-        Tiles(size=8, overlap=overlap)
 
 
 # -- refusals --------------------------------------------------------------------------------------------

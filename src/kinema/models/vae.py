@@ -14,7 +14,7 @@ diffusers' `AutoencoderKLWan`.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,8 @@ from kinema.core.errors import GeometryError
 from kinema.models.vae_coders import Decoder, Encoder
 from kinema.models.vae_config import CausalVideoVAEConfig
 from kinema.models.vae_layers import CHANNELS_LAST, CausalConv3d, StreamState
-from kinema.models.vae_tiles import Tiles
+from kinema.models.vae_passes import Coder, decode_tiles, encode_tiles
+from kinema.models.vae_tiles import Cuts, Tiles, downwards, upwards
 from kinema.models.weights import bare, load_into, load_state, read_config
 from kinema.models.winograd import Packed
 
@@ -83,62 +84,54 @@ class CausalVideoVAE(nn.Module):
 
     # no_grad rather than inference_mode: tensors made in the latter could not enter a training graph.
     @torch.no_grad()
-    def encode(self, frames_BCFHW: Tensor) -> Tensor:
+    def encode(self, frames_BCFHW: Tensor, *, tiles: Tiles | None = None) -> Tensor:
         """Normalised latents `[B, C, T, Y, X]` (the posterior's mode) of frames in -1..1.
+
+        With `tiles` the result is the same but for rounding, in less memory and more time.
 
         Raises:
             GeometryError: the frames do not fit the stride.
         """
-        mean_BCTYX, _ = self.moments(frames_BCFHW)
+        mean_BCTYX, _ = self.moments(frames_BCFHW, tiles=tiles)
         centre, scale = self._statistics(mean_BCTYX)
         return ((mean_BCTYX - centre) / scale).contiguous()
 
-    def moments(self, frames_BCFHW: Tensor) -> tuple[Tensor, Tensor]:
+    def moments(self, frames_BCFHW: Tensor, *, tiles: Tiles | None = None) -> tuple[Tensor, Tensor]:
         """Mean and log-variance of the posterior, `[B, C, T, Y, X]` each, not normalised."""
         self._check(frames_BCFHW)
-        state, time, length = self.beginning(), self.stride.time, frames_BCFHW.shape[2]
-        groups = [1, *[time] * ((length - 1) // time)]
-        chunks = torch.split(frames_BCFHW, groups, dim=2)
-        moments_BCTYX = torch.cat([self.encode_chunk(chunk, state) for chunk in chunks], dim=2)
-        mean, log_variance = moments_BCTYX.chunk(2, dim=1)
+        time, length = self.stride.time, frames_BCFHW.shape[2]
+        chunks = torch.split(frames_BCFHW, [1, *[time] * ((length - 1) // time)], dim=2)
+        if tiles is None:
+            state = self.beginning()
+            parts = [self.encode_chunk(chunk, state) for chunk in chunks]
+        else:
+            parts = self._moments_in_tiles(frames_BCFHW, chunks, tiles)
+        mean, log_variance = torch.cat(parts, dim=2).chunk(2, dim=1)
         return mean, log_variance
 
     @torch.no_grad()
     def decode(self, latents_BCTYX: Tensor, *, tiles: Tiles | None = None) -> Tensor:
         """Frames `[B, 3, F, H, W]` in -1..1 of normalised latents; the frames of `stream`, joined.
 
-        With `tiles` the whole clip passes tile by tile, which needs one tile's memory beside the result.
+        With `tiles` the result is the same but for rounding, in less memory and more time.
         """
-        batch, _, length, rows, columns = latents_BCTYX.shape
-        space, frames = self.stride.space, self.stride.pixel_frames(length)
-        areas = tiles.areas(rows, columns, space) if tiles else []
-        out = self._canvas((batch, frames, rows, columns), latents_BCTYX)
-        for area in areas:
-            for start, chunk in self._chunks(area.cut(latents_BCTYX)):
-                area.blend_into(out[:, :, start : start + chunk.shape[2]], chunk)
-        if not areas:
-            for start, chunk in self._chunks(latents_BCTYX):
-                out[:, :, start : start + chunk.shape[2]] = chunk
-        return out.clamp_(-1, 1)
+        out, start = self._canvas(latents_BCTYX), 0
+        for chunk in self.stream(latents_BCTYX, tiles=tiles):
+            out[:, :, start : start + chunk.shape[2]] = chunk
+            start += chunk.shape[2]
+        return out
 
     @torch.no_grad()
     def stream(self, latents_BCTYX: Tensor, *, tiles: Tiles | None = None) -> Iterator[Tensor]:
         """The frames in -1..1 of one latent frame after the other: one, then `stride.time` each.
 
-        Memory does not grow with the clip's length. With `tiles` each tile keeps its own state.
+        Memory does not grow with the clip's length. With `tiles` it is what the largest tile needs, and the
+        frames of `tiles.frames` latent frames, which come together.
         """
-        batch, _, _, rows, columns = latents_BCTYX.shape
-        if tiles is None:
-            for _, chunk in self._chunks(latents_BCTYX):
-                yield chunk.clamp(-1, 1)
-            return
-        areas = tiles.areas(rows, columns, self.stride.space)
-        passes = [self._chunks(area.cut(latents_BCTYX)) for area in areas]
-        for chunks in zip(*passes, strict=True):
-            canvas = self._canvas((batch, chunks[0][1].shape[2], rows, columns), latents_BCTYX)
-            for area, (_, chunk) in zip(areas, chunks, strict=True):
-                area.blend_into(canvas, chunk)
-            yield canvas.clamp_(-1, 1)
+        chunks = self._chunks(latents_BCTYX) if tiles is None else self._in_tiles(latents_BCTYX, tiles)
+        for joined in chunks:
+            for frames in torch.split(joined, self.stride.time, dim=2):
+                yield frames.clamp(-1, 1)
 
     def forward(self, frames_BCFHW: Tensor) -> Tensor:
         """The reconstruction through the posterior's mean, with gradients, not clamped."""
@@ -146,9 +139,9 @@ class CausalVideoVAE(nn.Module):
         state = StreamState()
         return torch.cat([self.decode_chunk(z, state) for z in torch.split(mean_BCTYX, 1, dim=2)], dim=2)
 
-    def beginning(self) -> StreamState:
-        """The state of a pass before its first frame."""
-        return StreamState(packed=self.packed)
+    def beginning(self, cuts: Cuts | None = None) -> StreamState:
+        """The state of a pass before its first frame; `cuts` are a tile's."""
+        return StreamState(packed=self.packed, cuts=cuts or {})
 
     def _apply(self, *args: Any, **kwargs: Any) -> CausalVideoVAE:
         """Weights that move or change their type leave nothing behind."""
@@ -158,33 +151,78 @@ class CausalVideoVAE(nn.Module):
 
     def encode_chunk(self, frames_BCFHW: Tensor, state: StreamState) -> Tensor:
         """The first frame, or `stride.time` later ones, to `[B, 2 C, 1, Y, X]`; `state` moves on."""
-        x = self.encoder(self._enter(patchify(frames_BCFHW, self._patch)), state)
-        state.started = True
-        moments: Tensor = self.quant_conv(x, state)
-        return moments
+        return self._to_moments(self._from_pixels(frames_BCFHW, state), state)
 
     def decode_chunk(self, z_BCTYX: Tensor, state: StreamState) -> Tensor:
         """Latent frames, not normalised, to `[B, 3, f, H, W]`; `state` moves on; the first comes alone."""
         assert state.started or z_BCTYX.shape[2] == 1, "the first latent frame is decoded alone"
-        out = self.decoder(self.post_quant_conv(self._enter(z_BCTYX), state), state)
+        return self._to_pixels(self._from_latents(z_BCTYX, state), state)
+
+    def _from_pixels(self, frames_BCFHW: Tensor, state: StreamState) -> Tensor:
+        """The encoder's local half."""
+        x = self.encoder.descend(self._enter(patchify(frames_BCFHW, self._patch)), state)
+        state.started = True
+        return x
+
+    def _to_moments(self, x: Tensor, state: StreamState) -> Tensor:
+        """The rest of the encoder, which sees whole frames."""
+        moments: Tensor = self.quant_conv(self.encoder.leave(x, state), state)
+        return moments
+
+    def _from_latents(self, z_BCTYX: Tensor, state: StreamState) -> Tensor:
+        """The decoder as far as it sees whole frames."""
+        return self.decoder.enter(self.post_quant_conv(self._enter(z_BCTYX), state), state)
+
+    def _to_pixels(self, x: Tensor, state: StreamState) -> Tensor:
+        """The decoder's local half."""
+        out = self.decoder.rise(x, state)
         state.started = True
         return unpatchify(out, self._patch)
 
-    def _chunks(self, latents_BCTYX: Tensor) -> Iterator[tuple[int, Tensor]]:
-        """First frame index and frames of each latent frame of a clip, not clamped."""
+    def _raw(self, latents_BCTYX: Tensor) -> Tensor:
+        """Latents as the decoder takes them, not normalised."""
         centre, scale = self._statistics(latents_BCTYX)
-        state, start, time = self.beginning(), 0, self.stride.time
-        for latents in torch.split(latents_BCTYX, self._cuts(latents_BCTYX), dim=2):
-            joined = self.decode_chunk(latents.float() * scale + centre, state)
-            for frames in torch.split(joined, time, dim=2):
-                yield start, frames
-                start += frames.shape[2]
+        return latents_BCTYX.float() * scale + centre
+
+    def _chunks(self, latents_BCTYX: Tensor) -> Iterator[Tensor]:
+        """The frames of each chunk of latent frames of a clip, not clamped."""
+        state = self.beginning()
+        for z_BCTYX in torch.split(latents_BCTYX, self._cuts(latents_BCTYX), dim=2):
+            yield self.decode_chunk(self._raw(z_BCTYX), state)
+
+    def _in_tiles(self, latents_BCTYX: Tensor, tiles: Tiles) -> Iterator[Tensor]:
+        """The same in tiles."""
+        route = upwards(self.decoder, self._patch)
+        coder = Coder(
+            whole=lambda z, state: self._from_latents(self._raw(z), state),
+            local=self._to_pixels,
+            tiles=route.tiles(tiles, latents_BCTYX.shape[3:], latents_BCTYX.shape[3:]),
+            beginning=self.beginning,
+        )
+        parts = torch.split(latents_BCTYX, tiles.frames or latents_BCTYX.shape[2], dim=2)
+        cuts = [
+            _lengths(part.shape[2], self.at_once or 1, alone=not index) for index, part in enumerate(parts)
+        ]
+        chunks = [torch.split(part, lengths, dim=2) for part, lengths in zip(parts, cuts, strict=True)]
+        yield from decode_tiles(coder, chunks, lambda index: self._canvas(parts[index], alone=not index))
+
+    def _moments_in_tiles(self, frames_BCFHW: Tensor, chunks: Sequence[Tensor], tiles: Tiles) -> list[Tensor]:
+        """Moments of each chunk of a clip."""
+        height, width = frames_BCFHW.shape[3:]
+        latent = height // self.stride.space, width // self.stride.space
+        route = downwards(self.encoder, self._patch)
+        coder = Coder(
+            whole=self._to_moments,
+            local=self._from_pixels,
+            tiles=route.tiles(tiles, (height // self._patch, width // self._patch), latent),
+            beginning=self.beginning,
+        )
+        return list(encode_tiles(coder, chunks))
 
     def _cuts(self, latents_BCTYX: Tensor) -> list[int]:
         """How many latent frames are decoded at once: the first alone, then `at_once` or what is left."""
-        rest = latents_BCTYX.shape[2] - 1
         size = self.at_once or latent_frames_at_once(self._bytes(latents_BCTYX), latents_BCTYX.device)
-        return [1, *[size] * (rest // size), *([rest % size] if rest % size else [])]
+        return _lengths(latents_BCTYX.shape[2], size, alone=True)
 
     def _bytes(self, latents_BCTYX: Tensor) -> int:
         """About what decoding one latent frame holds at once: five activations of the widest level."""
@@ -204,11 +242,13 @@ class CausalVideoVAE(nn.Module):
         """In the weights' precision, channels last in memory."""
         return x.to(self.quant_conv.weight.dtype).contiguous(memory_format=CHANNELS_LAST)
 
-    def _canvas(self, shape_BFYX: tuple[int, int, int, int], like: Tensor) -> Tensor:
-        batch, frames, rows, columns = shape_BFYX
+    def _canvas(self, latents_BCTYX: Tensor, *, alone: bool = True) -> Tensor:
+        """Room for the frames of latents, of which the first may stand alone."""
+        batch, _, length, rows, columns = latents_BCTYX.shape
         channels, space = self.config.out_channels // self._patch**2, self.stride.space
+        frames = self.stride.pixel_frames(length) if alone else self.stride.time * length
         shape = (batch, channels, frames, rows * space, columns * space)
-        return torch.zeros(shape, dtype=self.quant_conv.weight.dtype, device=like.device)
+        return torch.empty(shape, dtype=self.quant_conv.weight.dtype, device=latents_BCTYX.device)
 
     @property
     def _patch(self) -> int:
@@ -228,6 +268,12 @@ class CausalVideoVAE(nn.Module):
                 f"frames={frames} is not 1 + a multiple of {time}; "
                 f"the nearest lengths are {low} and {low + time}."
             )
+
+
+def _lengths(length: int, size: int, *, alone: bool) -> list[int]:
+    """Of chunks of `size`; the first frame alone if wanted."""
+    rest = length - alone
+    return [1] * alone + [size] * (rest // size) + [rest % size] * (rest % size > 0)
 
 
 def latent_frames_at_once(bytes_each: int, device: torch.device) -> int:

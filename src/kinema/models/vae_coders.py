@@ -62,7 +62,7 @@ class DownBlock(nn.Module):
             x_BCFYX = resnet(x_BCFYX, state)
         if self.downsampler is not None:
             x_BCFYX = self.downsampler(x_BCFYX, state)
-        return added(x_BCFYX, shortcut)
+        return added(x_BCFYX, state.cut(self, shortcut))
 
 
 class UpBlock(nn.Module):
@@ -97,7 +97,8 @@ class UpBlock(nn.Module):
             out: Tensor = self.upsamplers[0](y, state)
             return out
         y = self.upsampler(y, state)
-        return added(y, unfold(x_BCFYX, self.channels_out, time=self.time, space=2, first=not state.started))
+        large = unfold(x_BCFYX, self.channels_out, time=self.time, space=2, first=not state.started)
+        return added(y, state.cut(self, large))
 
 
 class Encoder(nn.Module):
@@ -111,6 +112,8 @@ class Encoder(nn.Module):
         for level, (width_in, width) in enumerate(pairwise(widths)):
             level_of = _residual_level if config.is_residual else _plain_level
             self.down_blocks.extend(level_of(width_in, width, config, level))
+        wide = [i for i, layer in enumerate(self.down_blocks) if isinstance(layer, FrameAttention)]
+        self.local = min(wide, default=len(self.down_blocks))  # levels before the first attention
         self.mid_block = MidBlock(widths[-1], config.dropout)
         self.norm_out = ChannelNorm(widths[-1])
         self.conv_out = CausalConv3d(widths[-1], 2 * config.z_dim, 3)
@@ -120,8 +123,18 @@ class Encoder(nn.Module):
 
     def forward(self, x_BCFHW: Tensor, state: StreamState) -> Tensor:
         """The clip's first frame, or `stride.time` later ones, to moments `[B, 2 C, 1, Y, X]`."""
-        x = self.conv_in(x_BCFHW, state)
-        for block in (*self.down_blocks, self.mid_block):
+        return self.leave(self.descend(x_BCFHW, state), state)
+
+    def descend(self, x_BCFHW: Tensor, state: StreamState) -> Tensor:
+        """What sees only neighbouring positions: `[B, C', f, Y, X]`, in tiles if wanted."""
+        x = state.cut(self.conv_in, self.conv_in(x_BCFHW, state))
+        for block in self.down_blocks[: self.local]:
+            x = block(x, state)
+        return x
+
+    def leave(self, x: Tensor, state: StreamState) -> Tensor:
+        """The rest, which sees whole frames."""
+        for block in (*self.down_blocks[self.local :], self.mid_block):
             x = block(x, state)
         out: Tensor = self.conv_out(self.norm_out.activated(x), state)
         return out
@@ -169,8 +182,15 @@ class Decoder(nn.Module):
 
     def forward(self, z_BCTYX: Tensor, state: StreamState) -> Tensor:
         """`[B, C, T, Y, X]` to `stride.time` frames each; the clip's first, which comes alone, to one."""
-        x = self.conv_in(z_BCTYX, state)
-        for block in (self.mid_block, *self.up_blocks):
+        return self.rise(self.enter(z_BCTYX, state), state)
+
+    def enter(self, z_BCTYX: Tensor, state: StreamState) -> Tensor:
+        """What sees whole latent frames: `[B, C', T, Y, X]`."""
+        x: Tensor = self.mid_block(self.conv_in(z_BCTYX, state), state)
+        return x
+
+    def rise(self, x: Tensor, state: StreamState) -> Tensor:
+        """The rest, which sees only neighbouring positions; in tiles if wanted."""
+        for block in self.up_blocks:
             x = block(x, state)
-        out: Tensor = self.conv_out(self.norm_out.activated(x), state)
-        return out
+        return state.cut(self.conv_out, self.conv_out(self.norm_out.activated(x), state))

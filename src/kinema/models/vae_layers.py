@@ -11,6 +11,7 @@ numbers.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import product
 from typing import Any
@@ -34,11 +35,20 @@ class StreamState:
         started: the clip's first frame has passed completely.
         past: the last input frames of each layer that looks back, `[B, C, frames, Y, X]`.
         packed: each layer's weights as compiled kernels want them; passes through one model share them.
+        cuts: rows and columns of a layer's result that go on; of layers not named here, all.
     """
 
     started: bool = False
     past: dict[nn.Module, Tensor] = field(default_factory=dict)
     packed: dict[nn.Module, Packed] = field(default_factory=dict)
+    cuts: Mapping[nn.Module, tuple[slice, slice]] = field(default_factory=dict)
+
+    def cut(self, layer: nn.Module, x_BCFYX: Tensor) -> Tensor:
+        """What of a layer's result goes on: a copy, so that the rest can be freed."""
+        if layer not in self.cuts:
+            return x_BCFYX
+        rows, columns = self.cuts[layer]
+        return x_BCFYX[..., rows, columns].contiguous(memory_format=CHANNELS_LAST)
 
     def keep(self, layer: nn.Module, x_BCFYX: Tensor, frames: int) -> None:
         """Remember the last `frames` of `x` for `layer`; a copy, so that the rest can be freed.
@@ -201,8 +211,7 @@ class ResidualBlock(nn.Module):
         """`[B, C, F, Y, X]`."""
         shortcut = x_BCFYX if self.conv_shortcut is None else self.conv_shortcut(x_BCFYX, state)
         y = self.conv1(self.norm1.activated(x_BCFYX), state)
-        out: Tensor = self.conv2(self.dropout(self.norm2.activated(y, over=True)), state, shortcut)
-        return out
+        return state.cut(self, self.conv2(self.dropout(self.norm2.activated(y, over=True)), state, shortcut))
 
 
 def added(fresh: Tensor, other: Tensor | None) -> Tensor:
@@ -305,8 +314,10 @@ class Upsample(nn.Module):
         double = self.resample["1"]
         assert isinstance(double, DoublingConv)
         if fast := compiled_for(x_BCFYX, double.weight):
-            return fast.convolve(x_BCFYX, None, state.weights(double, fast), double.bias, doubled=True)
-        return frame_by_frame(double, x_BCFYX)
+            large = fast.convolve(x_BCFYX, None, state.weights(double, fast), double.bias, doubled=True)
+        else:
+            large = frame_by_frame(double, x_BCFYX)
+        return state.cut(self, large)
 
 
 class Downsample(nn.Module):
@@ -319,7 +330,7 @@ class Downsample(nn.Module):
 
     def forward(self, x_BCFYX: Tensor, state: StreamState) -> Tensor:
         """`[B, C, F, Y, X] -> [B, C, F or F / 2, Y / 2, X / 2]`."""
-        small = frame_by_frame(self.resample["1"], x_BCFYX)
+        small = state.cut(self, frame_by_frame(self.resample["1"], x_BCFYX))
         if self.time_conv is None:
             return small
         past = state.past.get(self)
