@@ -12,6 +12,7 @@ from kinema.pipelines import render
 from kinema.pipelines.camera.moves import CameraMoves
 from kinema.pipelines.card import ModelCard
 from kinema.pipelines.cards import read_card
+from kinema.pipelines.foreign.decoder import load_foreign_vae
 from kinema.pipelines.foreign.model import ForeignModel, load_foreign_model
 from kinema.pipelines.foreign.render import render_plan as render_foreign_plan
 from kinema.pipelines.frame_by_frame.loop import Loop, LoopState, Moves, Still
@@ -21,7 +22,7 @@ from kinema.pipelines.images.engine_diffusers import DiffusersImages
 from kinema.pipelines.images.engine_kinema import KinemaImages
 from kinema.pipelines.images.model import ImageModel, load_image_model
 from kinema.pipelines.memory import FORGETFUL, FRAMES, Memory, Snapshot
-from kinema.pipelines.model import Model
+from kinema.pipelines.model import Model, VideoVAE, load_vae
 from kinema.pipelines.model import load as load_video_model
 from kinema.pipelines.plan import Plan
 from kinema.pipelines.residency.loading import DRAWING, checked_tier, load_resident, refuse_others
@@ -81,6 +82,20 @@ def load(
             local_files_only=local_files_only,
         )
     return load_video_model(model, device=device, dtype=dtype, local_files_only=local_files_only, card=card)
+
+
+def decoder_of(model: AnyModel) -> VideoVAE | None:
+    """What decodes a loaded model's latents; None for an image model."""
+    if isinstance(model, ForeignModel):
+        return model.decoder
+    return model.vae if isinstance(model, Model) else None
+
+
+def load_decoder(card: ModelCard, *, device: str = "auto") -> VideoVAE:
+    """The same without the rest of a model, for latents that only have to be decoded; errors as in `load`."""
+    if card.family == "foreign":
+        return load_foreign_vae(card, device=device)
+    return load_vae(card, device=device)
 
 
 def render_plan(

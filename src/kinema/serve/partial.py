@@ -14,14 +14,13 @@ from kinema.core.errors import ConfigError
 from kinema.io.clip import Clip
 from kinema.io.image import fit_image
 from kinema.io.journal import FrameJournal
+from kinema.pipelines.durable.kept import kept_latents
 from kinema.pipelines.durable.key import identity, versions
 from kinema.pipelines.durable.state import Facts, shot_folder
-from kinema.pipelines.durable.store import read_snapshot
 from kinema.pipelines.job import Job
-from kinema.pipelines.model import Model, load_vae
-from kinema.pipelines.modes import AnyModel
+from kinema.pipelines.modes import AnyModel, decoder_of, load_decoder
 from kinema.pipelines.plan import Plan
-from kinema.pipelines.render import LATENTS, SAMPLER, Sampled, decoded
+from kinema.pipelines.render import Sampled, decoded
 
 
 def save_part(
@@ -70,11 +69,10 @@ def _frames(
             if journal.count < count:
                 break
             continue
-        found = read_snapshot(folder / f"{LATENTS}.state", key)
-        found = found or read_snapshot(folder / f"{SAMPLER}.state", key)
+        found = kept_latents(folder, key)
         if found is not None:
             total += plan.geometry.keep
-            parts.append(_decoded(plan, job, Sampled.of(found), model, on_progress))
+            parts.append(_decoded(plan, job, found, model, on_progress))
         break
     return total, chain.from_iterable(parts)
 
@@ -82,8 +80,6 @@ def _frames(
 def _decoded(
     plan: Plan, job: Job, sampled: Sampled, model: AnyModel | None, on_progress: OnProgress
 ) -> Iterator[np.ndarray]:
-    if isinstance(model, Model) and model.card.id == plan.model:
-        vae = model.vae
-    else:
-        vae = load_vae(job.cards[plan.model], device=plan.device)
+    there = None if model is None or model.card.id != plan.model else decoder_of(model)
+    vae = there or load_decoder(job.cards[plan.model], device=plan.device)
     yield from decoded(vae, sampled, on_progress)

@@ -34,8 +34,7 @@ from kinema.pipelines.durable.opening import StateOptions, seeded
 from kinema.pipelines.durable.pace import Every
 from kinema.pipelines.job import Job as Planned
 from kinema.pipelines.job import make_job
-from kinema.pipelines.model import Model
-from kinema.pipelines.modes import AnyModel, load
+from kinema.pipelines.modes import AnyModel, decoder_of, load
 from kinema.pipelines.run import write
 from kinema.serve.beats import Beats
 from kinema.serve.desk import Desk
@@ -280,7 +279,7 @@ class Worker:
     def _decoder(self, plan: Planned) -> Any:
         """The decoder for previews: of the model that is kept."""
         model = None if self._model is None else self._model[1]
-        return model.vae if isinstance(model, Model) else None
+        return None if model is None else decoder_of(model)
 
     def _unload(self) -> None:
         self._model = None

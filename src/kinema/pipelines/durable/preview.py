@@ -17,10 +17,10 @@ from kinema.core.errors import MediaError
 from kinema.io.clip import Clip
 from kinema.io.journal import FrameJournal
 from kinema.pipelines.cards import read_card
+from kinema.pipelines.durable.kept import kept_latents
 from kinema.pipelines.durable.state import Facts, shot_folder, state_folder
-from kinema.pipelines.durable.store import read_snapshot
-from kinema.pipelines.model import load_vae
-from kinema.pipelines.render import LATENTS, SAMPLER, Sampled, decoded
+from kinema.pipelines.modes import load_decoder
+from kinema.pipelines.render import Sampled, decoded
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,13 +31,11 @@ class Kept:
         model: its name.
         journal: its frames.
         sampled: its latents, or the guess of them; None where there are none.
-        steps: steps that were done for the guess; None where the latents are finished.
     """
 
     model: str
     journal: FrameJournal
     sampled: Sampled | None
-    steps: int | None
 
 
 def preview(file: str | Path, *, device: str = "auto", on_progress: OnProgress | None = None) -> Clip:
@@ -68,11 +66,7 @@ def preview(file: str | Path, *, device: str = "auto", on_progress: OnProgress |
 def _kept(folder: Path, facts: Facts) -> Iterator[Kept]:
     for key, model in zip(facts.keys, facts.models, strict=True):
         place = shot_folder(folder, key)
-        done = read_snapshot(place / f"{LATENTS}.state", key)
-        found = done or read_snapshot(place / f"{SAMPLER}.state", key)
-        sampled = None if found is None else Sampled.of(found)
-        steps = None if done is not None or found is None else int(found.facts["index"])
-        yield Kept(model, FrameJournal(place / "frames.bin"), sampled, steps)
+        yield Kept(model, FrameJournal(place / "frames.bin"), kept_latents(place, key))
 
 
 def _frames(shots: list[Kept], facts: Facts, device: str, on_progress: OnProgress) -> Iterator[np.ndarray]:
@@ -82,4 +76,4 @@ def _frames(shots: list[Kept], facts: Facts, device: str, on_progress: OnProgres
         else:
             place = Path(facts.cwd) / shot.model
             card = read_card(str(place) if place.is_dir() else shot.model)
-            yield from decoded(load_vae(card, device=device), shot.sampled, on_progress)
+            yield from decoded(load_decoder(card, device=device), shot.sampled, on_progress)

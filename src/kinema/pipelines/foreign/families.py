@@ -92,6 +92,7 @@ class Family:
         travel: prompts may change over frames (FreeNoise), and clips may be longer than the model.
         control: the argument that says how firmly a control clip is followed; empty where it reads none.
         fine_vae: the VAE is kept in float32, whatever the precision.
+        layout: axes of the latents that its pipelines step.
         loras: whose names LoRAs of the denoiser may use beside its own, of `lora_names.NAMINGS`; empty where
             diffusers' pipeline takes none.
         text_loras: LoRAs may change the text encoder too.
@@ -117,6 +118,7 @@ class Family:
     travel: bool = False
     control: str = ""
     fine_vae: bool = False
+    layout: Literal["B C T Y X", "B T C Y X"] = "B C T Y X"
     loras: str = ""
     text_loras: bool = False
 
@@ -219,6 +221,7 @@ FAMILIES: tuple[Family, ...] = (
         frames_key="sample_frames",
         solvers=COG_SOLVERS,
         loras="same",
+        layout="B T C Y X",
     ),
     Family(
         title="HunyuanVideo",
@@ -290,6 +293,7 @@ FAMILIES: tuple[Family, ...] = (
         ramp=(1.0, 3.0),
         solvers={},
         options=("decode_chunk_size",),
+        layout="B T C Y X",
     ),
     Family(
         title="Wan VACE",

@@ -14,6 +14,7 @@ from kinema.models.pretrained import require_safetensors
 from kinema.pipelines.card import ModelCard, read_json
 from kinema.pipelines.cards import local_folder
 from kinema.pipelines.foreign.card import ADAPTER_KEY, family_of
+from kinema.pipelines.foreign.decoder import ForeignVAE
 from kinema.pipelines.foreign.families import OWN_SOLVER, Call, Family
 from kinema.pipelines.images.model import loading_quietly
 
@@ -55,6 +56,11 @@ class ForeignModel:
         """The part that works in every step."""
         part: torch.nn.Module = getattr(self.pipe, self.family.denoiser)
         return part
+
+    @property
+    def decoder(self) -> ForeignVAE:
+        """Its VAE, for previews."""
+        return ForeignVAE(self.pipe.vae, self.card.stride)
 
     def pipeline(self, call: Call, solver: str, shift: float | None = None) -> Any:
         """The pipeline of a class, with a scheduler that no earlier clip has left its mark on."""

@@ -19,6 +19,7 @@ from kinema.core.errors import NumericError
 from kinema.io.clip import Clip
 from kinema.pipelines.foreign.arguments import arguments
 from kinema.pipelines.foreign.asked import call_of
+from kinema.pipelines.foreign.estimate import Look
 from kinema.pipelines.foreign.loras import DENOISER, TEXTS, dressed
 from kinema.pipelines.foreign.masked import shown_before
 from kinema.pipelines.foreign.model import ForeignModel
@@ -52,11 +53,12 @@ def render_plan(
     shift = plan.sampling.shift if model.family.shift and plan.shot.get("shift") is not None else None
     pipe = model.pipeline(call, plan.sampling.solver, shift)
     given = arguments(plan, model, call, previous)
+    look = Look.of(plan, model.family, pipe)
     with (
         dressed(model, plan.loras, TEXTS),
         travelling(pipe, plan) as instead,
         dressed(model, plan.loras, DENOISER),
-        watched(pipe, model.denoiser, given["generator"], on_progress, memory),
+        watched(pipe, model.denoiser, given["generator"], on_progress, memory, look),
         torch.inference_mode(),
     ):
         out = pipe(**{**given, **instead})

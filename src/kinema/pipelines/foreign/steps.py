@@ -24,7 +24,9 @@ from torch import Tensor, nn
 
 from kinema.core.contracts import OnProgress, Progress
 from kinema.core.errors import NumericError
+from kinema.pipelines.foreign.estimate import Look
 from kinema.pipelines.memory import Memory, Snapshot
+from kinema.pipelines.render import LATENTS
 
 STEPS = "steps"
 """Name under which a plan's memory has the state between two steps."""
@@ -53,6 +55,7 @@ class Walk:
         on_progress: called after every step; raise from it to stop.
         memory: where the state after each step is left.
         found: the state to go on from; None for the beginning.
+        look: sees the clean estimate after a step.
         index: how many steps are behind.
     """
 
@@ -61,7 +64,9 @@ class Walk:
     on_progress: OnProgress
     memory: Memory
     found: Snapshot | None
+    look: Look
     index: int = 0
+    _seen: Tensor | None = None
     _said: tuple[list[int], str] | None = None
     _before: dict[str, Any] = field(default_factory=dict)
 
@@ -85,6 +90,7 @@ class Walk:
         answer = own(*args, **kwargs)
         said: Tensor = answer[0]
         self._said = (list(said.shape), str(said.dtype))
+        self._seen = kwargs.get("hidden_states")
         return answer
 
     def stepped(self, own: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -99,7 +105,7 @@ class Walk:
             bound.arguments.setdefault("generator", self.generator)
         answer = own(*bound.args, **bound.kwargs)
         self.index += 1
-        self._keep(answer, sample)
+        self._keep(answer, bound.arguments)
         return answer
 
     def _again(self, sample: Tensor) -> Any:
@@ -112,11 +118,11 @@ class Walk:
         vars(self.pipe.scheduler).update(state)
         self.generator.set_state(tensors["generator"])
         self._said = (facts["shape"], facts["dtype"])
-        self.on_progress(Progress("denoise", self.index, self.steps))
+        self.on_progress(Progress("denoise", self.index, self.steps, clean=tensors.get(LATENTS)))
         parts = [tensors[f"answer.{i}"].to(sample.device) for i in range(int(facts["parts"]))]
         return _answer(parts, facts["names"])
 
-    def _keep(self, answer: Any, sample: Tensor) -> None:
+    def _keep(self, answer: Any, given: Mapping[str, Any]) -> None:
         names = None if isinstance(answer, tuple) else list(answer.keys())
         parts = list(answer) if names is None else [answer[name] for name in names]
         if not bool(torch.isfinite(parts[0]).all()):
@@ -124,14 +130,17 @@ class Walk:
                 f"the latents are not finite after step {self.index} of {self.steps}; run with --dtype "
                 "float32 or bfloat16, or with less guidance."
             )
-        snapshot = self._snapshot(parts, names)
+        clean_BCTYX = self.look(self.pipe.scheduler, given, parts, self._seen)
+        snapshot = self._snapshot(parts, names, clean_BCTYX)
         if self.index == self.steps:
             self.memory.settle(STEPS, snapshot)
         else:
             self.memory.offer(STEPS, lambda: snapshot)
-        self.on_progress(Progress("denoise", self.index, self.steps))
+        self.on_progress(Progress("denoise", self.index, self.steps, clean=clean_BCTYX))
 
-    def _snapshot(self, parts: Sequence[Tensor], names: list[str] | None) -> Snapshot:
+    def _snapshot(
+        self, parts: Sequence[Tensor], names: list[str] | None, clean_BCTYX: Tensor | None
+    ) -> Snapshot:
         """The state now; what the scheduler holds is copied, since it moves its lists in place."""
         assert self._said is not None, "a step follows an answer of the denoiser"
         tensors = {f"answer.{i}": part.detach().clone() for i, part in enumerate(parts)}
@@ -143,12 +152,20 @@ class Walk:
                 scheduler[name] = _encoded(value, f"scheduler.{name}", tensors)
         shape, dtype = self._said
         facts = {"step": self.index, "parts": len(parts), "names": names, "shape": shape, "dtype": dtype}
-        return Snapshot(tensors, {**facts, "scheduler": scheduler})
+        if clean_BCTYX is None:
+            return Snapshot(tensors, {**facts, "scheduler": scheduler})
+        guess = self.look.sampled(clean_BCTYX).snapshot()
+        return Snapshot({**tensors, **guess.tensors}, {**facts, "scheduler": scheduler, **guess.facts})
 
 
 @contextmanager
 def watched(
-    pipe: Any, denoiser: nn.Module, generator: torch.Generator, on_progress: OnProgress, memory: Memory
+    pipe: Any,
+    denoiser: nn.Module,
+    generator: torch.Generator,
+    on_progress: OnProgress,
+    memory: Memory,
+    look: Look,
 ) -> Iterator[None]:
     """The steps of the one call inside the block go through a `Walk`.
 
@@ -158,8 +175,9 @@ def watched(
         generator: what the call is given.
         on_progress: called after every step; raise from it to stop.
         memory: where to go on, and where to leave the state.
+        look: sees the clean estimate after a step.
     """
-    walk = Walk(pipe, generator, on_progress, memory, memory.recall(STEPS))
+    walk = Walk(pipe, generator, on_progress, memory, memory.recall(STEPS), look)
     own_step, own_forward = pipe.scheduler.step, denoiser.forward
     hooked = "forward" in vars(denoiser)
 
