@@ -177,3 +177,14 @@ def test_transparency_is_carried_and_hides_no_colours():
 def test_an_unknown_method_is_named():
     with pytest.raises(ConfigError, match=r"unknown interpolation method 'flwo'\. Did you mean 'flow'"):
         list(interpolated(clip("spin", 2), Fraction(2), "flwo"))
+
+
+def test_frames_of_a_variable_rate_stay_at_their_times():
+    """Grey values equal to the time in frames, so that a frame in between shows when it is."""
+    starts = [Fraction(0), Fraction(1, 2), Fraction(3), Fraction(7, 2)]
+    frames = [np.full((8, 8, 3), round(20 * at), np.uint8) for at in starts]
+    made = list(interpolated(frames, Fraction(2), "blend", starts=starts))
+    assert len(made) == count(4, Fraction(2), starts=starts) == 8
+    assert [int(frame[0, 0, 0]) for frame in made] == [0, 10, 20, 30, 40, 50, 60, 70]
+    around = list(interpolated(frames, Fraction(2), "blend", starts=starts, loop=True))
+    assert len(around) == count(4, Fraction(2), starts=starts, loop=True) == 8

@@ -7,6 +7,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import kinema
 from kinema.cli import run
@@ -120,3 +121,15 @@ def test_the_verb_writes_the_new_clip(tmp_path, capsys):
     assert run(["interpolate", source, "-o", str(out)]) == 2
     assert "exists" in capsys.readouterr().err
     assert run(["interpolate", str(tmp_path / "none.mp4")]) == 2
+
+
+@pytest.mark.parametrize("method", ["flow", "blend"])
+def test_a_picture_that_lasts_a_second_lasts_a_second(tmp_path, method):
+    greys = [Image.new("RGB", (32, 32), (value,) * 3) for value in (20, 60, 100, 140)]
+    greys[0].save(tmp_path / "pause.webp", save_all=True, append_images=greys[1:], lossless=True, quality=100,
+                  duration=[100, 1000, 100, 100])  # fmt: skip
+    made = interpolate_clip(tmp_path / "pause.webp", Interpolate(fps=20, method=method))
+    shown = made.array()[:, 16, 16, 0].astype(float)
+    assert len(shown) == made.count
+    paused = np.flatnonzero((shown > 59) & (shown < 99))  # the second grey, on its way to the third
+    assert len(paused) == 20

@@ -2,13 +2,16 @@
 
     frame j lies at p = j / ratio;   i = floor(p), t = p - i;   out_j = between(frame_i, frame_i+1, t)
 
-At t = 0 a frame is the clip's own, byte for byte. Between the two frames of a cut nothing is mixed: the
-nearer one is shown. Memory holds two frames, whatever the clip's length.
+Frames of a clip of variable rate have starts s_i of their own: i is the last with s_i <= p, and
+t = (p - s_i) / (s_i+1 - s_i). At t = 0 a frame is the clip's own, byte for byte. Between the two frames of a
+cut nothing is mixed: the nearer one is shown. Memory holds two frames, whatever the clip's length.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import itertools
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
@@ -29,14 +32,16 @@ METHODS = ("flow", "blend")
 LEFT, AGREED, CHANGE = 0.6, 0.35, 0.05
 
 
-def count(frames: int, ratio: Fraction, *, loop: bool = False) -> int:
+def count(
+    frames: int, ratio: Fraction, *, loop: bool = False, starts: Sequence[Fraction] | None = None
+) -> int:
     """How many frames `interpolated` makes of `frames`.
 
     A clip keeps its first and last times, so that nothing is made up after its end; a loop its duration.
     """
     if loop:
         return max(1, -(-frames * ratio.numerator // ratio.denominator))
-    return (frames - 1) * ratio.numerator // ratio.denominator + 1
+    return math.floor((starts[-1] if starts else frames - 1) * ratio) + 1
 
 
 def interpolated(
@@ -45,6 +50,7 @@ def interpolated(
     method: str = "flow",
     *,
     loop: bool = False,
+    starts: Sequence[Fraction] | None = None,
     device: str | torch.device = "cpu",
 ) -> Iterator[np.ndarray]:
     """The clip at `ratio` times its rate.
@@ -54,6 +60,7 @@ def interpolated(
         ratio: new frames per second over old ones, above 0.
         method: `flow`, or `blend` (the plain mean of the two frames).
         loop: the last frame goes on into the first.
+        starts: of every frame, in frames of the old rate, rising from 0; by default 0, 1, 2, ...
         device: where flow is computed.
 
     Raises:
@@ -61,17 +68,19 @@ def interpolated(
     """
     if method not in METHODS:
         raise unknown_name("interpolation method", method, METHODS)
-    source, step, j, i = iter(frames), 1 / ratio, 0, -1
+    source, step, j = iter(frames), 1 / ratio, 0
     first = next(source, None)
     if first is None:
         return
     last = first
+    ends, end = iter(starts[1:]) if starts else itertools.count(1), Fraction(0)
     for i, (one, last) in enumerate(pairwise(chain([first], source, [first] * loop))):
         pair = Pair(one, last, method, device)
-        while j * step < i + 1:
-            yield pair.at(float(j * step - i))
+        begin, end = end, Fraction(next(ends, i + 1))  # a loop ends where its mean rate has it
+        while j * step < end:
+            yield pair.at(float((j * step - begin) / (end - begin)))
             j += 1
-    if not loop and j * step == i + 1:
+    if not loop and j * step == end:
         yield last
 
 

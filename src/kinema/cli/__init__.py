@@ -17,7 +17,7 @@ from typing import Any
 
 import typer
 
-from kinema.cli.interrupt import Interrupted
+from kinema.cli.interrupt import Interrupted, listen
 from kinema.core.errors import KinemaError
 
 SUMMARY = "Prompts, stills and keyframes in; video files out."
@@ -31,6 +31,7 @@ def main() -> None:
             reconfigure(errors="replace")  # a terminal without block characters shows ? for them
     if logging.lastResort is not None:  # what the library warns of, unless a verb writes logs of its own
         logging.lastResort.setFormatter(logging.Formatter("note: %(message)s"))
+    listen()
     code = run(None)
     try:
         sys.stdout.flush()

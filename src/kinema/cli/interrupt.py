@@ -5,6 +5,7 @@ SIGTERM and a closed terminal (SIGHUP) count like Ctrl-C.
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from types import FrameType, TracebackType
@@ -13,6 +14,20 @@ from typing import Any
 from kinema.core.contracts import OnProgress, Progress
 
 SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+
+
+def listen() -> None:
+    """Let Ctrl-C be an exception; while torch is being imported, where one would abort, the process's end."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _early)
+
+
+def _early(number: int, frame: FrameType | None) -> None:
+    torch = sys.modules.get("torch")
+    if torch is not None and getattr(torch.__spec__, "_initializing", False):
+        os.write(sys.stderr.fileno(), b"interrupted; nothing was written.\n")
+        os._exit(128 + number)  # nothing has been begun: models and files come after it
+    raise KeyboardInterrupt
 
 
 class Stopped(KeyboardInterrupt):

@@ -18,8 +18,12 @@ import numpy as np
 from kinema.core.contracts import OnProgress, Progress, Record
 from kinema.core.errors import ConfigError
 from kinema.io.clip import Clip
+from kinema.io.reader import VideoReader, resample
 from kinema.story.post import Interpolate, Method
 from kinema.story.shot import Shot
+
+Starts = Sequence[Fraction] | None
+"""Of every frame of a clip of variable rate, in frames of its mean rate; None for a steady rate."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,11 +46,11 @@ class Post:
         """New frames for an old one."""
         return Fraction(self.new_fps) / Fraction(self.old_fps)
 
-    def count(self, frames: int) -> int:
+    def count(self, frames: int, starts: Starts = None) -> int:
         """Frames of the file; a clip keeps its first and last times, a loop its duration."""
         from kinema.animation.interpolate import count
 
-        return count(frames, self.ratio, loop=self.loop)
+        return count(frames, self.ratio, loop=self.loop, starts=starts)
 
 
 def plan_post(shots: Sequence[Shot], fps: str, *, loop: bool) -> Post | None:
@@ -72,7 +76,7 @@ def _post(wanted: Interpolate, fps: str, *, loop: bool) -> Post:
 
 
 def finished(
-    frames: Iterator[np.ndarray], post: Post | None, length: int, device: str
+    frames: Iterator[np.ndarray], post: Post | None, length: int, device: str, starts: Starts = None
 ) -> Iterator[np.ndarray]:
     """The frames of the file.
 
@@ -81,8 +85,9 @@ def finished(
         post: what is done to them.
         length: how many there are.
         device: as the shot asks for it.
+        starts: of frames of a variable rate; `minterpolate` takes steady ones only.
     """
-    if post is None or post.ratio == 1:
+    if post is None or (post.ratio == 1 and starts is None):
         return frames
     if post.method == "minterpolate":
         from kinema.io.minterpolate import minterpolated
@@ -94,7 +99,7 @@ def finished(
     from kinema.core.runtime import resolve_device
 
     where = resolve_device(device)
-    return interpolated(frames, post.ratio, post.method, loop=post.loop, device=where)
+    return interpolated(frames, post.ratio, post.method, loop=post.loop, starts=starts, device=where)
 
 
 def _around(frames: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
@@ -123,11 +128,23 @@ def interpolate_clip(
     clip = Clip.open(path)
     loop = loop or (clip.record is not None and bool(clip.record.shot.get("loop")))
     post = _post(wanted, str(clip.fps), loop=loop)
-    total = post.count(len(clip))
+    assert isinstance(clip.frames, VideoReader), "a clip on disk"
+    starts, source = _starts(clip.frames), iter(clip)
+    if post.method == "minterpolate":
+        starts, source = None, resample(clip.frames, clip.frames.fps)
+    total = post.count(len(clip), starts)
     record = _with_post(clip.record, post, wanted, Path(path))
-    frames = finished(iter(clip), post, len(clip), device)
+    frames = finished(source, post, len(clip), device, starts)
     told = _told(frames, total, on_progress or (lambda _: None))
     return replace(clip, frames=told, fps=Fraction(post.new_fps), record=record, count=total)
+
+
+def _starts(clip: VideoReader) -> Starts:
+    """Where frames begin, if some begin half a frame or more from where a steady rate has them."""
+    at_F = clip.times * float(clip.fps)
+    if len(at_F) < 2 or float(np.abs(at_F - np.arange(len(at_F))).max()) < 0.5:
+        return None
+    return [Fraction(float(at)).limit_denominator(1_000_000) for at in at_F]
 
 
 def _told(frames: Iterator[np.ndarray], total: int, on_progress: OnProgress) -> Iterator[np.ndarray]:

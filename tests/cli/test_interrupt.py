@@ -1,0 +1,36 @@
+"""Ctrl-C before any work has begun."""
+
+import os
+import signal
+import subprocess
+import sys
+
+CHILD = """
+import os, signal, sys, types
+from kinema.cli.interrupt import listen
+listen()
+torch = types.ModuleType("torch")
+torch.__spec__ = types.SimpleNamespace(_initializing={initializing})
+sys.modules["torch"] = torch
+try:
+    os.kill(os.getpid(), signal.SIGINT)
+except KeyboardInterrupt:
+    print("raised")
+"""
+
+
+def child(*, initializing):
+    code = CHILD.format(initializing=initializing)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=60
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_while_torch_is_imported_the_process_ends_with_the_code_of_an_interrupt():
+    assert child(initializing=True) == (128 + signal.SIGINT, "", "interrupted; nothing was written.\n")
+
+
+def test_otherwise_it_is_an_exception():
+    assert child(initializing=False) == (0, "raised\n", "")
