@@ -15,6 +15,7 @@ from kinema.io.image import write_image
 from kinema.serve.restore import restore_file
 from kinema.serve.restore_a1111 import read_parameters
 from kinema.serve.restore_comfyui import read_graphs
+from kinema.story.prompts import parse
 
 PARAGRAPH = """a fox, (running:1.2) <lora:ink:0.7>
 in the snow
@@ -87,17 +88,34 @@ def test_the_paragraph_of_a1111_is_read(tmp_path):
         "solver": "dpm++2m", "guidance": 6.5, "seed": 4041, "width": 512, "height": 768,
     }  # fmt: skip
     notes = "\n".join(found["notes"])
-    for told in ("<lora:ink:0.7>", "dreamshaper", "Clip skip"):
+    for told in ("<lora:ink:0.7>", "dreamshaper", "Clip skip", "Karras"):
         assert told in notes
     assert "0123" not in notes
 
 
 @pytest.mark.parametrize("code", ["utf-16-be", "utf-16-le"])
-def test_it_is_read_from_exif_too(tmp_path, code):
+@pytest.mark.parametrize("before", ["", "狐, ", "Ā "])
+def test_it_is_read_from_exif_too(tmp_path, code, before):
     exif = Image.Exif()
-    exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.UserComment] = b"UNICODE\0" + PARAGRAPH.encode(code)
+    exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.UserComment] = b"UNICODE\0" + f"{before}{PARAGRAPH}".encode(
+        code
+    )
     Image.new("RGB", (8, 8)).save(tmp_path / "a.jpg", exif=exif)
-    assert restore_file(tmp_path / "a.jpg")["request"]["seed"] == 4041
+    found = restore_file(tmp_path / "a.jpg")["request"]
+    assert found["seed"] == 4041
+    assert found["prompt"].startswith(before + "a fox")
+
+
+def test_only_a_line_begins_the_negative_prompt():
+    text = "a sign that says Negative prompt: no\nNegative prompt: text\nSteps: 5, Sampler: Euler, Seed: 1"
+    assert read_parameters(text).values["prompt"] == "a sign that says Negative prompt: no"
+    assert read_parameters(text).values["negative"] == "text"
+
+
+def test_weights_of_comfyui_are_those_of_comfyui():
+    text = {"class_type": "CLIPTextEncode", "inputs": {"text": "((fox:1.2) [snow]:1.5)"}}
+    found = read_graphs({"prompt": json.dumps(PROMPT | {"6": text})})
+    assert parse(found.values["prompt"]).spans == (("fox", 1.2), (" [snow]", 1.5))
 
 
 def test_the_graph_that_ran_in_comfyui_is_read(tmp_path):

@@ -19,10 +19,8 @@ from kinema.story.shot import parse_size
 MOST = 1 << 20
 _SETTING = re.compile(r'\s*([A-Za-z][\w /+-]{0,60}):\s*("(?:\\.|[^\\"])*"|[^,]*)(?:,|$)')
 _NUMBERS = {"Steps": ("steps", int), "CFG scale": ("guidance", float), "Seed": ("seed", int)}
-_SILENT = frozenset(
-    {"Version", "Model hash", "VAE hash", "Lora hashes", "TI hashes", "Hashes", "Schedule type", "RNG"}
-)
-_NEGATIVE = "Negative prompt:"
+_SILENT = frozenset({"Version", "Model hash", "VAE hash", "Lora hashes", "TI hashes", "Hashes", "RNG"})
+_NEGATIVE = re.compile(r"^\s*Negative prompt:", re.MULTILINE)
 
 
 def read_parameters(text: str) -> Imported:
@@ -35,7 +33,8 @@ def read_parameters(text: str) -> Imported:
     if not lines or len(pairs := _SETTING.findall(lines[-1])) < 2:
         raise ConfigError("the picture's parameters have no line such as Steps: 20, Sampler: Euler, ...")
     found = Imported("a1111")
-    words, _, negative = "\n".join(lines[:-1]).partition(_NEGATIVE)
+    words, *after = _NEGATIVE.split("\n".join(lines[:-1]), maxsplit=1)
+    negative = after[0] if after else ""
     found.values["prompt"] = found.words(words, "prompt")
     if negative.strip():
         found.values["negative"] = found.words(negative, "negative")
@@ -58,6 +57,9 @@ def _read_settings(found: Imported, settings: Mapping[str, str]) -> None:
                 found.values["solver"] = solver
         elif name == "Model":
             found.leave(name, f"{value[:80]} is not asked for; choose a model here")
+        elif name == "Schedule type":
+            if value not in ("Automatic", "Uniform"):
+                found.leave(name, f"{value[:80]}; steps are spread as the model's own scheduler does")
         elif name not in _SILENT:
             found.leave(name, f"{value[:80]} has no counterpart here")
 

@@ -13,6 +13,7 @@ from kinema.core.errors import ConfigError
 from kinema.story.files import parse_json
 from kinema.story.import_deforum import solver_of
 from kinema.story.imported import Imported
+from kinema.story.prompts_comfyui import from_comfyui
 from kinema.story.shot import MAX_SEED
 
 Node = Mapping[str, Any]
@@ -132,7 +133,7 @@ def _read(graph: Graph, sampler: str) -> Imported:
     positive = ends.get("positive", ends.get("conditioning"))
     for ours, end in (("prompt", positive), ("negative", ends.get("negative"))):
         if (text := _text(graph, end)) and text.strip():
-            found.values[ours] = found.words(text, ours)
+            found.values[ours] = found.words(from_comfyui(text), ours)
     found.values.setdefault("prompt", "")
     upstream = list(_upstream(graph, sampler))
     for name in [*upstream, *(name for name in graph if name not in upstream)]:

@@ -49,7 +49,8 @@ def _comment(data: bytes) -> str:
     """EXIF's user comment by its eight bytes of code."""
     code, text = data[:8], data[8:]
     if code == b"UNICODE\0":
-        order = "utf-16-le" if text[1:2] == b"\0" else "utf-16-be"
+        low, high = text[1::2].count(0), text[0::2].count(0)  # the zeros of the settings' plain letters
+        order = "utf-16-le" if low > high else "utf-16-be"
         return text.decode(order, "replace")
     return text.decode("utf-8", "replace") if code in (b"ASCII\0\0\0", b"\0" * 8) else ""
 
