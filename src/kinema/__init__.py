@@ -18,7 +18,7 @@ __version__ = VERSION
 _HOMES = {
     "generate": "kinema.pipelines.run",
     "render": "kinema.pipelines.run",
-    "load": "kinema.pipelines.run",
+    "load": "kinema.pipelines.loading",
     "preview": "kinema.pipelines.durable.preview",
     "KinemaPipeline": "kinema.pipelines.diffusers_style",
     "Shot": "kinema.story.shot",
@@ -40,7 +40,8 @@ if TYPE_CHECKING:
     from kinema.io.clip import Clip
     from kinema.pipelines.diffusers_style import KinemaPipeline
     from kinema.pipelines.durable.preview import preview
-    from kinema.pipelines.run import generate, load, render
+    from kinema.pipelines.loading import load
+    from kinema.pipelines.run import generate, render
     from kinema.story.prompt_track import PromptTrack
     from kinema.story.shot import Keyframe, Shot
     from kinema.story.storyboard import Storyboard

@@ -17,7 +17,7 @@ from kinema.pipelines.cards import read_card
 from kinema.pipelines.durable.preview import preview
 from kinema.pipelines.foreign.families import VP_SOLVERS
 from kinema.pipelines.foreign.render import render_plan
-from kinema.pipelines.modes import decoder_of, load_decoder
+from kinema.pipelines.loading import decoder_of, load_decoder
 from kinema.pipelines.planning import make_plan
 from kinema.pipelines.render import Sampled, decoded
 from kinema.serve.previews import Previewer

@@ -15,7 +15,7 @@ from PIL import Image
 
 from kinema.core.errors import ConfigError, MediaError
 from kinema.pipelines.durable.pace import Every
-from kinema.pipelines.modes import load
+from kinema.pipelines.loading import load
 from kinema.serve.app import create_app
 from kinema.serve.folders import Folders
 from kinema.serve.http_client import Address, HttpClient, Refused, Unreachable

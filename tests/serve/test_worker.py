@@ -20,7 +20,7 @@ from kinema.io.locks import Lock
 from kinema.io.record import read_record
 from kinema.io.video_read import open_video
 from kinema.pipelines.durable.pace import Every
-from kinema.pipelines.modes import load
+from kinema.pipelines.loading import load
 from kinema.serve import worker as module
 from kinema.serve.beats import Beats
 from kinema.serve.desk import LocalDesk

@@ -45,8 +45,8 @@ def calibrate(
     \b
     kinema calibrate ./Wan2.1-T2V-1.3B-Diffusers --size 480x272 --frames 33 --clips 4
     """
+    from kinema.pipelines.loading import load
     from kinema.pipelines.model import Model
-    from kinema.pipelines.modes import load
     from kinema.pipelines.speed.calibration import store
     from kinema.pipelines.speed.measure import calibrate as measure
     from kinema.pipelines.speed.prompts import PROMPTS

@@ -13,7 +13,6 @@ Two encoders give the same `TextStates`: the embedded model's MiniLM, and the UM
 
 from __future__ import annotations
 
-import html
 import logging
 import math
 import re
@@ -319,7 +318,9 @@ def clean_spans(spans: Sequence[Span]) -> tuple[Span, ...]:
 
     The joined text of one span equals diffusers' `prompt_clean` (pipelines/wan/pipeline_wan.py).
     """
-    import ftfy  # only prompts of checkpoints need it
+    import html  # only prompts of checkpoints need these
+
+    import ftfy
 
     cleaned: list[Span] = []
     after_space = True

@@ -24,8 +24,8 @@ from kinema.core.runtime import resolve_device
 from kinema.pipelines.card import ModelCard
 from kinema.pipelines.cards import local_folder, weight_parts
 from kinema.pipelines.hub import weights_of
+from kinema.pipelines.loading import load
 from kinema.pipelines.model import Model
-from kinema.pipelines.modes import load
 from kinema.pipelines.residency.loading import ResidentModel
 
 

@@ -38,8 +38,8 @@ from kinema.pipelines.diffusers_values import (
     prompt_pairs,
     seeds_of,
 )
+from kinema.pipelines.loading import load
 from kinema.pipelines.model import Model
-from kinema.pipelines.modes import load
 from kinema.pipelines.plan import Plan
 from kinema.pipelines.planning import make_plan
 from kinema.pipelines.render import chunks, denoise, shown_latents

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, Self
+from typing import TYPE_CHECKING, Protocol, Self
 
 import torch
 from torch import Tensor
@@ -20,11 +20,13 @@ from kinema.models.original import load_original
 from kinema.models.selftest import settle
 from kinema.models.text import CheckpointTextEncoder, EmbeddedTextEncoder, Prompt, TextStates
 from kinema.models.vae import CausalVideoVAE
-from kinema.models.vision import CheckpointImageEncoder
 from kinema.models.weights import bare, load_into, load_state, read_config
 from kinema.pipelines.card import ModelCard
 from kinema.pipelines.cards import local_folder, read_card
 from kinema.pipelines.sums import verify
+
+if TYPE_CHECKING:
+    from kinema.models.vision import CheckpointImageEncoder
 
 
 class VideoVAE(Protocol):
@@ -171,6 +173,8 @@ def _wan_parts(
     text = CheckpointTextEncoder.from_folder(folder, dtype=dtype, device=device)
     image = None
     if (folder / "image_encoder").is_dir():
+        from kinema.models.vision import CheckpointImageEncoder
+
         image = CheckpointImageEncoder.from_folder(folder, dtype=dtype, device=device)
     return vae, text, image
 

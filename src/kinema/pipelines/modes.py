@@ -10,92 +10,20 @@ from kinema.core.contracts import OnProgress, Progress
 from kinema.io.clip import Clip
 from kinema.pipelines import render
 from kinema.pipelines.camera.moves import CameraMoves
-from kinema.pipelines.card import ModelCard
-from kinema.pipelines.cards import read_card
-from kinema.pipelines.foreign.decoder import load_foreign_vae
-from kinema.pipelines.foreign.model import ForeignModel, load_foreign_model
+from kinema.pipelines.foreign.model import ForeignModel
 from kinema.pipelines.foreign.render import render_plan as render_foreign_plan
 from kinema.pipelines.frame_by_frame.loop import Loop, LoopState, Moves, Still
 from kinema.pipelines.frame_by_frame.pictures import Pictures
 from kinema.pipelines.images.engine import ImageEngine
 from kinema.pipelines.images.engine_diffusers import DiffusersImages
 from kinema.pipelines.images.engine_kinema import KinemaImages
-from kinema.pipelines.images.model import ImageModel, load_image_model
+from kinema.pipelines.loading import AnyModel
 from kinema.pipelines.memory import FORGETFUL, FRAMES, Memory, Snapshot
-from kinema.pipelines.model import Model, VideoVAE, load_vae
-from kinema.pipelines.model import load as load_video_model
+from kinema.pipelines.model import Model
 from kinema.pipelines.plan import Plan
-from kinema.pipelines.residency.loading import DRAWING, checked_tier, load_resident, refuse_others
 from kinema.pipelines.unclip.card import is_unclip
 from kinema.pipelines.unclip.engine import UnclipImages
-from kinema.pipelines.unclip.model import load_unclip_model
 from kinema.story.shot import PREVIOUS
-
-AnyModel = Model | ImageModel | ForeignModel
-
-
-def load(
-    model: str = "embedded",
-    *,
-    device: str = "auto",
-    dtype: str = "auto",
-    local_files_only: bool = False,
-    card: ModelCard | None = None,
-    weights: str = "full",
-    memory: str = "whole",
-    together: bool = False,
-) -> AnyModel:
-    """Load `embedded`, a folder in diffusers layout, or a hub id; a video model or an image model.
-
-    Args:
-        model: what to load.
-        device: `auto`, `cpu`, `cuda`, `cuda:1` or `mps`.
-        dtype: `auto`, `float32`, `bfloat16` or `float16`.
-        local_files_only: never ask the hub.
-        card: the model's card, if it was read already.
-        weights: how the transformer's matrices are kept: `full`, `fp8` or `int8`.
-        memory: `whole`, `component`, `block` or `low`: what is in memory at a time; see docs/memory.md.
-        together: transformer and VAE stay while either works, for clips that are drawn frame by frame.
-
-    Raises:
-        ModelError: nothing is there, files are missing or damaged, or pickled.
-        ConfigError: an unknown name.
-    """
-    tier = checked_tier(memory, weights)
-    card = card or read_card(model, local_files_only=local_files_only)
-    if card.family in ("image", "foreign"):
-        refuse_others(card, tier, weights)
-    if card.family == "image":
-        load_image = load_unclip_model if is_unclip(card) else load_image_model
-        return load_image(card, device=device, dtype=dtype, local_files_only=local_files_only)
-    if card.family == "foreign":
-        return load_foreign_model(card, device=device, dtype=dtype, local_files_only=local_files_only)
-    if tier != "whole" or weights != "full":
-        parts = DRAWING if together else frozenset[str]()
-        return load_resident(
-            card,
-            device=device,
-            dtype=dtype,
-            tier=tier,
-            weights=weights,
-            together=parts,
-            local_files_only=local_files_only,
-        )
-    return load_video_model(model, device=device, dtype=dtype, local_files_only=local_files_only, card=card)
-
-
-def decoder_of(model: AnyModel) -> VideoVAE | None:
-    """What decodes a loaded model's latents; None for an image model."""
-    if isinstance(model, ForeignModel):
-        return model.decoder
-    return model.vae if isinstance(model, Model) else None
-
-
-def load_decoder(card: ModelCard, *, device: str = "auto") -> VideoVAE:
-    """The same without the rest of a model, for latents that only have to be decoded; errors as in `load`."""
-    if card.family == "foreign":
-        return load_foreign_vae(card, device=device)
-    return load_vae(card, device=device)
 
 
 def render_plan(

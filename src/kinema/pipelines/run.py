@@ -24,9 +24,10 @@ from kinema.pipelines.durable.pace import Every, Pace
 from kinema.pipelines.durable.plan import Place
 from kinema.pipelines.durable.state import Keep, state_folder
 from kinema.pipelines.job import Job, make_job
+from kinema.pipelines.loading import AnyModel, load
 from kinema.pipelines.memory import FORGETFUL
 from kinema.pipelines.model import Model, VideoVAE, load_vae
-from kinema.pipelines.modes import AnyModel, load, render_plan
+from kinema.pipelines.modes import render_plan
 from kinema.pipelines.plan import Plan
 from kinema.pipelines.post import finished
 from kinema.pipelines.render import LATENTS, Sampled, clip_of, decode_plan

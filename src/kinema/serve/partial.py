@@ -18,7 +18,7 @@ from kinema.pipelines.durable.kept import kept_latents
 from kinema.pipelines.durable.key import identity, versions
 from kinema.pipelines.durable.state import Facts, shot_folder
 from kinema.pipelines.job import Job
-from kinema.pipelines.modes import AnyModel, decoder_of, load_decoder
+from kinema.pipelines.loading import AnyModel, decoder_of, load_decoder
 from kinema.pipelines.plan import Plan
 from kinema.pipelines.render import Sampled, decoded
 

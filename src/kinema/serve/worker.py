@@ -34,7 +34,7 @@ from kinema.pipelines.durable.opening import StateOptions, seeded
 from kinema.pipelines.durable.pace import Every
 from kinema.pipelines.job import Job as Planned
 from kinema.pipelines.job import make_job
-from kinema.pipelines.modes import AnyModel, decoder_of, load
+from kinema.pipelines.loading import AnyModel, decoder_of, load
 from kinema.pipelines.run import write
 from kinema.serve.beats import Beats
 from kinema.serve.desk import Desk

@@ -21,7 +21,7 @@ from kinema.core.runtime import resolve_device, resolve_dtype
 from kinema.pipelines.cards import local_folder, part_folder, prior_folder
 from kinema.pipelines.hashes import cached_hashes
 from kinema.pipelines.job import Job
-from kinema.pipelines.modes import AnyModel
+from kinema.pipelines.loading import AnyModel
 from kinema.pipelines.plan import Plan
 from kinema.pipelines.unclip.card import PRIOR_KEY
 from kinema.story.shot import PREVIOUS

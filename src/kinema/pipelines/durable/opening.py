@@ -19,7 +19,7 @@ from kinema.pipelines.durable.key import made_with, plan_keys
 from kinema.pipelines.durable.pace import Every
 from kinema.pipelines.durable.state import Facts, Keep, lock_of, state_folder
 from kinema.pipelines.job import Job, shot_frames
-from kinema.pipelines.modes import AnyModel
+from kinema.pipelines.loading import AnyModel
 from kinema.story.shot import Shot
 from kinema.story.storyboard import Storyboard
 

@@ -19,7 +19,7 @@ from kinema.io.journal import FrameJournal
 from kinema.pipelines.cards import read_card
 from kinema.pipelines.durable.kept import kept_latents
 from kinema.pipelines.durable.state import Facts, shot_folder, state_folder
-from kinema.pipelines.modes import load_decoder
+from kinema.pipelines.loading import load_decoder
 from kinema.pipelines.render import Sampled, decoded
 
 

@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kinema.core.contracts import Stride
 from kinema.core.errors import ConfigError, ModelError, unknown_name
 from kinema.pipelines.card import Defaults, Mode, ModelCard, read_json
-from kinema.story.shot import Shot
+
+if TYPE_CHECKING:
+    from kinema.story.shot import Shot
 
 OWN_SOLVER = "checkpoint"
 FPS, FRAMES = "12", 48

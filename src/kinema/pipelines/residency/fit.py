@@ -19,7 +19,7 @@ import torch
 from kinema.core.errors import ConfigError, ResourceError, unknown_name
 from kinema.core.runtime import resolve_device, resolve_dtype
 from kinema.pipelines.card import ModelCard
-from kinema.pipelines.modes import AnyModel
+from kinema.pipelines.loading import AnyModel
 from kinema.pipelines.plan import Plan
 from kinema.pipelines.residency.loading import Tier, checked_tier, refuse_others
 from kinema.pipelines.residency.machine import free_on

@@ -9,13 +9,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kinema.core.errors import ConfigError, ModelError
 from kinema.pipelines.card import ModelCard, read_json
 from kinema.pipelines.card_check import check_index
 from kinema.pipelines.images.cards import KANDINSKY, image_card, kind_of
-from kinema.story.shot import Shot
+
+if TYPE_CHECKING:
+    from kinema.story.shot import Shot
 
 PRIORS = ("KandinskyV22PriorPipeline", "KandinskyV22PriorEmb2EmbPipeline")
 PRIOR_KEY = "prior"
