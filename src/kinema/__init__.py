@@ -11,6 +11,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from kinema.core.imports import importing
 from kinema.core.version import VERSION
 
 __version__ = VERSION
@@ -53,7 +54,8 @@ def __getattr__(name: str) -> Any:
         return import_module("kinema.animation")
     if name not in _HOMES:
         raise AttributeError(f"module 'kinema' has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+    with importing():
+        return getattr(import_module(_HOMES[name]), name)
 
 
 def __dir__() -> list[str]:

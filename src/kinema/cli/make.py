@@ -15,6 +15,7 @@ from kinema.cli.interrupt import Interrupted, Interrupts
 from kinema.cli.options import OutputOptions, ShotOptions, Variables, read_vars, with_options
 from kinema.cli.progress import Reporter
 from kinema.core.errors import ConfigError, KinemaError, MediaError, NumericError, unknown_name
+from kinema.core.imports import importing
 
 if TYPE_CHECKING:
     from kinema.io.formats import Quality
@@ -291,17 +292,17 @@ def _stem(shot: Shot) -> str:
 
 def _finish(request: Shot | Storyboard, output: OutputOptions, *, stem: str) -> None:
     """Plan, say what was changed, render, write; or go on with an earlier process's state."""
-    from kinema.pipelines.durable.opening import seeded
-    from kinema.pipelines.hub import watched
-    from kinema.pipelines.job import make_job
+    with importing():  # torch among it
+        from kinema.pipelines.durable.opening import seeded
+        from kinema.pipelines.hub import watched
+        from kinema.pipelines.job import make_job
 
     with Reporter(output.format, quiet=output.quiet) as report, watched(report):
         before = None if output.no_state else _earlier(request, output, stem, report)
         job = make_job(request if before is None else seeded(request, before.seeds))
         path = output.out or _own_name(before) or _free_name(stem, job)
-        _check_target(
-            path, job, output, ours=before is not None and before.owns(path, sidecar=output.sidecar)
-        )
+        ours = before is not None and before.owns(path, sidecar=output.sidecar)
+        _check_target(path, job, output, ours=ours)
         if output.dry_run:
             from kinema.cli.show import show_job
 
@@ -392,7 +393,8 @@ def finish(
             raise
     cost = {} if pace is None else {"checkpoints": pace.count, "checkpoint_seconds": round(pace.spent, 4)}
     cut = any(plan.sampling.shortcuts is not None for plan in job.plans)
-    facts = {"seed": job.seed, **_facts(job), **cost, "seconds": report.timed(watch.seconds, said=cut)}
+    made = {"frames": job.frames, "fps": job.fps, "width": job.width, "height": job.height}
+    facts = {"seed": job.seed, **made, **cost, "seconds": report.timed(watch.seconds, said=cut)}
     report.done(f"{path}  {_summary(job)}", path=str(path), **facts)
 
 
@@ -412,10 +414,6 @@ def _summary(job: Job) -> str:
     made = f"{job.frames} {new}frame{'s' * (job.frames != 1)}"
     rate = "" if job.is_image else f" at {job.fps} fps"
     return f"{made}{rate}, {job.width}x{job.height}, seed {job.seed}"
-
-
-def _facts(job: Job) -> dict[str, Any]:
-    return {"frames": job.frames, "fps": job.fps, "width": job.width, "height": job.height}
 
 
 def _check_target(path: Path, job: Job, output: OutputOptions, *, ours: bool) -> None:

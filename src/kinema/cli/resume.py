@@ -15,6 +15,7 @@ from kinema.cli.make import finish, free_name
 from kinema.cli.options import OUTPUT, OutputOptions
 from kinema.cli.progress import Reporter
 from kinema.core.errors import MediaError
+from kinema.core.imports import importing
 
 if TYPE_CHECKING:
     from kinema.pipelines.durable.state import Facts
@@ -52,9 +53,10 @@ def resume(file: Place, format: Format = "text", quiet: Quiet = False) -> None:
     \b
     kinema resume fox.mp4
     """
-    from kinema.pipelines.durable.opening import seeded
-    from kinema.pipelines.job import make_job
-    from kinema.story.storyboard import from_mapping
+    with importing():  # torch among it
+        from kinema.pipelines.durable.opening import seeded
+        from kinema.pipelines.job import make_job
+        from kinema.story.storyboard import from_mapping
 
     with Reporter(format, quiet=quiet) as report:
         folder, out, facts = _found(file)

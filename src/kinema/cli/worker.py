@@ -15,6 +15,7 @@ import typer
 
 from kinema.cli.help import VerbCommand
 from kinema.core.errors import ConfigError
+from kinema.core.imports import importing
 
 FOLDER = "kinema-worker"
 
@@ -61,10 +62,11 @@ def worker(
     \b
     kinema worker --server http://studio:8420 --token abc...
     """
-    from kinema.pipelines.durable.pace import Every
-    from kinema.serve.http_client import HttpClient
-    from kinema.serve.remote import RemoteDesk
-    from kinema.serve.worker import Worker, WorkerOptions
+    with importing():  # torch among it
+        from kinema.pipelines.durable.pace import Every
+        from kinema.serve.http_client import HttpClient
+        from kinema.serve.remote import RemoteDesk
+        from kinema.serve.worker import Worker, WorkerOptions
 
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(message)s")
     client = HttpClient(server, token, seconds=10.0)

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kinema.core.errors import ConfigError, about
+from kinema.core.imports import importing
 from kinema.pipelines.camera.plan import plan_camera
 from kinema.pipelines.card import ModelCard
 from kinema.pipelines.control import plan_control
@@ -186,7 +187,8 @@ def known_solver(card: ModelCard, name: str) -> str:
         return image_solver(card, name)
     if card.family == "foreign":
         return foreign_solver(card, name)
-    from kinema.diffusion.solvers import solver
+    with importing():  # torch, in a process that only plans
+        from kinema.diffusion.solvers import solver
 
     return solver(name).name
 

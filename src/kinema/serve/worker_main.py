@@ -14,6 +14,7 @@ import threading
 import time
 from pathlib import Path
 
+from kinema.core.imports import importing
 from kinema.serve.folders import Folders
 from kinema.serve.queue import Queue
 
@@ -28,9 +29,10 @@ def main() -> None:
     queue = Queue(folders.queue)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the server's, which then sends SIGTERM
 
-    from kinema.pipelines.durable.pace import Every
-    from kinema.serve.desk import LocalDesk
-    from kinema.serve.worker import Worker, WorkerOptions
+    with importing():  # torch among it
+        from kinema.pipelines.durable.pace import Every
+        from kinema.serve.desk import LocalDesk
+        from kinema.serve.worker import Worker, WorkerOptions
 
     desk = LocalDesk(folders, queue, settings.get("loras", {}))
     options = WorkerOptions(
