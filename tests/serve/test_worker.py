@@ -43,7 +43,7 @@ def model(small):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("kinema.serve.worker.load", lambda *_, **__: model)
         patch.setattr("kinema.pipelines.run.load_vae", lambda *_, **__: model.vae)
-        patch.setattr("kinema.serve.partial.load_vae", lambda *_, **__: model.vae)
+        patch.setattr("kinema.serve.partial.load_decoder", lambda *_, **__: model.vae)
         yield model
 
 
