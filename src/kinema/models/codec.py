@@ -25,6 +25,7 @@ from kinema.core.contracts import Stride
 from kinema.core.errors import GeometryError, ModelError
 from kinema.models.config_values import check_code, typed
 from kinema.models.patches import PatchCodecConfig, PatchProjection
+from kinema.models.uninitialised import Uninitialised
 from kinema.models.weight_files import read_object, require_files
 from kinema.models.weights import bare, check_amount, load_state
 
@@ -293,7 +294,8 @@ class PatchCodec(nn.Module):
         state = load_state(folder, WEIGHTS.removesuffix(".safetensors"))
         with bare():
             check_amount(cls(config), folder, WEIGHTS.removesuffix(".safetensors"))
-        codec = cls(config)
+        with Uninitialised():
+            codec = cls(config)
         try:
             codec.load_state_dict(state)
         except RuntimeError as error:

@@ -89,7 +89,7 @@ def _unpacked(state: dict[str, Tensor], dtype: torch.dtype | None) -> dict[str, 
         if state[name].ndim != 2 or scale_O.shape != state[name].shape[:1]:
             raise ModelError(f"the scales of {name} are not one for each row; fetch the weights again.")
         scale_O1 = scale_O[:, None]
-        state[name] = (state[name].float() * scale_O1.float()).to(dtype or scale_O1.dtype)
+        state[name] = state[name].float().mul_(scale_O1.float()).to(dtype or scale_O1.dtype)
     return state
 
 
