@@ -214,3 +214,8 @@ def test_defaults_are_those_of_the_checkpoint(wan):
     plan = make_job(Shot(model=str(wan("ti2v")), prompt="a fox")).plans[0]
     assert (plan.geometry.width, plan.geometry.height, plan.geometry.frames) == (1280, 704, 121)
     assert (plan.sampling.solver, plan.sampling.grid, plan.sampling.shift) == ("unipc", "diffusers", 3.0)
+
+
+def test_loading_draws_no_bars_of_other_libraries(wan, capfd):
+    kinema.load(str(wan("i2v")))
+    assert "Loading" not in capfd.readouterr().err

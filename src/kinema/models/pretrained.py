@@ -6,6 +6,8 @@ It is imported when a checkpoint is loaded, never before: the import costs secon
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,23 @@ from kinema.models.weight_files import require_files, require_safetensors, weigh
 from kinema.models.weights import bare, check_amount, read_config, require_finite
 
 __all__ = ["load_encoder", "require_files", "require_safetensors"]
+
+
+@contextmanager
+def loading_quietly() -> Iterator[None]:
+    """Loading is reported by us, not by bars of two libraries."""
+    import diffusers.utils.logging
+    import transformers.utils.logging
+
+    libraries = (diffusers.utils.logging, transformers.utils.logging)
+    shown = [logging for logging in libraries if logging.is_progress_bar_enabled()]
+    for logging in shown:
+        logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for logging in shown:
+            logging.enable_progress_bar()
 
 
 def load_encoder(folder: Path, class_name: str, dtype: torch.dtype, device: torch.device | str) -> Any:
@@ -37,9 +56,10 @@ def load_encoder(folder: Path, class_name: str, dtype: torch.dtype, device: torc
         with bare():  # the size that the config describes, before memory is given to it
             shell = kind(kind.config_class.from_pretrained(folder, local_files_only=True))
         check_amount(shell, folder, "model")
-        model, info = kind.from_pretrained(
-            folder, dtype=dtype, use_safetensors=True, local_files_only=True, output_loading_info=True
-        )
+        with loading_quietly():
+            model, info = kind.from_pretrained(
+                folder, dtype=dtype, use_safetensors=True, local_files_only=True, output_loading_info=True
+            )
     except ModelError:
         raise
     except Exception as error:  # what transformers raises about a stranger's file has many classes

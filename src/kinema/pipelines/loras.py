@@ -48,11 +48,6 @@ def plan_loras(
     """
     if not shot.loras:
         return (), ()
-    if card.family == "image":
-        raise ConfigError(
-            f"loras change transformers of video models, and {card.id!r} is an image model of diffusers; "
-            "leave them out."
-        )
     planned, notes = [], []
     for lora in shot.loras:
         file = read_for(card, lora.path)
@@ -86,6 +81,11 @@ def read_for(card: ModelCard, path: str) -> LoraFile:
     """
     from kinema.models.lora_file import read_lora
 
+    if card.family == "image":
+        raise ConfigError(
+            f"loras change transformers of video models, and {card.id!r} is an image model of diffusers; "
+            "leave them out."
+        )
     if card.family != "foreign":
         return read_lora(path)
     from kinema.pipelines.foreign.loras import changes_texts

@@ -10,13 +10,12 @@ import torch
 
 from kinema.core.errors import ModelError
 from kinema.core.runtime import resolve_device, resolve_dtype
-from kinema.models.pretrained import require_safetensors
+from kinema.models.pretrained import loading_quietly, require_safetensors
 from kinema.pipelines.card import ModelCard, read_json
 from kinema.pipelines.cards import local_folder
 from kinema.pipelines.foreign.card import ADAPTER_KEY, family_of
 from kinema.pipelines.foreign.decoder import ForeignVAE
 from kinema.pipelines.foreign.families import OWN_SOLVER, Call, Family
-from kinema.pipelines.images.model import loading_quietly
 
 WEIGHTED = ("transformer", "unet", "vae", "text_encoder", "text_encoder_2", "image_encoder", "motion_adapter")
 # What motion modules were trained with (the AnimateDiff repository's inference configuration).

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from kinema.core.errors import ModelError
 from kinema.core.runtime import resolve_device, resolve_dtype
-from kinema.models.pretrained import require_safetensors
+from kinema.models.pretrained import loading_quietly, require_safetensors
 from kinema.pipelines.card import ModelCard
 from kinema.pipelines.cards import local_folder, part_folder
 from kinema.pipelines.images.cards import KANDINSKY, OWN_SOLVER, ImageKind, kind_of_card
@@ -170,23 +170,6 @@ def load_control(name: str, device: torch.device, dtype: torch.dtype) -> Any:
         reason = " ".join(str(error).split())[:300]
         raise ModelError(f"{folder} does not load as a ControlNetModel: {reason}") from None
     return network.to(device)
-
-
-@contextmanager
-def loading_quietly() -> Iterator[None]:
-    """Loading is reported by us, not by bars of two libraries."""
-    import diffusers.utils.logging
-    import transformers.utils.logging
-
-    libraries = (diffusers.utils.logging, transformers.utils.logging)
-    shown = [logging for logging in libraries if logging.is_progress_bar_enabled()]
-    for logging in shown:
-        logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        for logging in shown:
-            logging.enable_progress_bar()
 
 
 @contextmanager

@@ -9,10 +9,10 @@ import torch
 
 from kinema.core.errors import ModelError
 from kinema.core.runtime import resolve_device, resolve_dtype
-from kinema.models.pretrained import require_safetensors
+from kinema.models.pretrained import loading_quietly, require_safetensors
 from kinema.pipelines.card import ModelCard
 from kinema.pipelines.cards import local_folder, prior_folder
-from kinema.pipelines.images.model import ImageModel, loading_quietly
+from kinema.pipelines.images.model import ImageModel
 from kinema.pipelines.unclip.card import PRIOR_KEY, PRIOR_PARTS
 
 DECODER_PARTS = ("unet", "movq")
