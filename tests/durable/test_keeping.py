@@ -15,10 +15,12 @@ from kinema.core.errors import ConfigError, MediaError
 from kinema.io.atomic import staging, write_whole
 from kinema.io.journal import FrameJournal
 from kinema.io.locks import Lock
+from kinema.pipelines.durable.opening import earlier
 from kinema.pipelines.durable.pace import SHARE, YOUNG, Every, Pace
 from kinema.pipelines.durable.state import Facts, Keep
 from kinema.pipelines.durable.store import read_facts, read_snapshot, write_facts, write_snapshot
 from kinema.pipelines.memory import Snapshot
+from kinema.story.shot import Shot
 
 
 def frames(count: int, side: int = 5) -> list[np.ndarray]:
@@ -186,6 +188,28 @@ def test_a_full_disk_is_told_once_and_sampling_goes_on(tmp_path, monkeypatch):
     for _ in range(3):
         keep.place(0).offer("sampler", snapshot)
     assert notes == ["the state cannot be kept (No space left on device); the render goes on without."]
+
+
+def test_a_state_that_cannot_even_begin_says_why_and_leaves_no_empty_folder(tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("kinema.pipelines.durable.state.write_facts", full)
+    notes: list[str] = []
+    keep = Keep(tmp_path / "kept", every=Every(steps=1), note=notes.append)
+    facts = {"asked": {}, "seeds": (1,), "out": None, "cwd": "/", "options": {}, "models": ("m",), "fps": "8"}
+    keep.start(Facts(**facts, keys=("k" * 64,), frames=(5,), made_with={}))
+    for _ in range(3):
+        keep.place(0).offer("sampler", snapshot)
+    assert len(notes) == 1
+    assert "No space left on device" in notes[0]
+    assert not (tmp_path / "kept").exists()
+
+
+def test_a_state_folder_that_cannot_be_written_is_refused_at_once(tmp_path, monkeypatch):
+    monkeypatch.setattr("os.access", lambda path, mode: Path(path) != tmp_path)
+    with pytest.raises(MediaError, match="another state folder"):
+        earlier(Shot(prompt="a fox"), tmp_path / "kept", print)
 
 
 # Pace

@@ -387,7 +387,7 @@ def finish(
         except KeyboardInterrupt:
             raise Interrupted(f"interrupted; {_way_on(state, path)}", interrupts.code) from None
         except KinemaError as error:
-            kept = (state.place(path) / "job.json").exists()
+            kept = not state.off and (state.place(path) / "job.json").exists()
             if kept and not isinstance(error, NumericError | ConfigError):
                 raise type(error)(f"{error} Go on with: kinema resume {_resumable(state, path)}") from error
             raise
@@ -400,7 +400,7 @@ def finish(
 
 def _way_on(state: StateOptions, path: Path) -> str:
     """How to go on with a render that was stopped."""
-    if not (state.place(path) / "job.json").exists():
+    if state.off or not (state.place(path) / "job.json").exists():
         return "nothing was written."
     return f"go on with: kinema resume {_resumable(state, path)}"
 

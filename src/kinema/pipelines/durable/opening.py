@@ -7,6 +7,7 @@ own. What may be taken from it is decided shot by shot, by key.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
@@ -68,9 +69,13 @@ def earlier(request: Request, folder: Path, note: Note) -> Facts | None:
 
     Raises:
         ConfigError: a file is there.
+        MediaError: nothing can be written there.
     """
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"state_dir={str(folder)!r} is a file; write a folder that may be new.")
+    home = folder if folder.exists() else folder.parent
+    if home.is_dir() and not os.access(home, os.W_OK):
+        raise MediaError(f"cannot write in {str(home)!r}; choose another state folder, or keep none.")
     try:
         facts = Facts.read(folder)
     except ConfigError as error:

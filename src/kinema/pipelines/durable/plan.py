@@ -113,7 +113,7 @@ class Place:
             path = self.folder / f"{name}.state"
             write_snapshot(path, snapshot, self.key, point=point, durable=self._pace.lasting)
         except OSError as error:
-            self._note(f"the state cannot be kept ({error.strerror}); the render goes on without.")
+            self._note(f"the state cannot be kept ({error.strerror or error}); the render goes on without.")
         self._pace.wrote(time.perf_counter() - began)
 
     # Frames

@@ -239,6 +239,8 @@ class Keep:
             if not self.kept or self._read() != self._facts:
                 self._write(self._facts)
         except OSError as error:
+            with contextlib.suppress(OSError):
+                self.folder.rmdir()  # a folder with nothing in it is no state
             raise MediaError(
                 f"cannot keep the state in {str(self.folder)!r}: {error.strerror}; choose another state "
                 "folder, or keep none."
