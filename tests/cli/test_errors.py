@@ -97,7 +97,8 @@ MISTAKES: dict[tuple[str, ...], tuple[str, ...]] = {
     ("plan", "none.mp4"): ("none.mp4 does not exist", "a clip that kinema made"),
     ("plan", "a rooster", "--frames", "18"): ("frames=18", "17 and 21"),
     ("inspect", "none.mp4"): ("none.mp4 does not exist", "a file that kinema made"),
-    ("inspect", "folder"): ("folder is not a file", "a file that kinema made"),
+    ("inspect", "folder"): ("folder carries no record", "--no-record"),
+    ("inspect", "/dev/null"): ("/dev/null is not a file", "a file that kinema made"),
     ("inspect", "text.png"): (f"text.png {NO_RECORD}", "--no-record"),
     # models
     (*G, "--model", "embeded"): ("unknown model 'embeded'", "Did you mean 'embedded'?"),

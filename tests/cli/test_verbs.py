@@ -14,6 +14,7 @@ import pytest
 
 import kinema.cli
 from kinema.cli.make import free_name, slug
+from kinema.core.contracts import Record
 from kinema.io.clip import Clip
 from kinema.io.record import read_record
 
@@ -295,3 +296,11 @@ def test_variables_of_a_file_take_other_values(no_weights, here, capsys):
     ]:
         assert kinema.cli.run(["plan", "fox.yaml", *argv]) == 2
         assert message in capsys.readouterr().err
+
+
+def test_inspect_reads_a_folder_of_frames_by_the_name_that_it_was_written_under(no_weights, here, capsys):
+    pixels = np.zeros((2, 16, 16, 3), np.uint8)
+    Clip(pixels, 8, Record({"prompt": "a fox"})).save("frames/%04d.png")
+    for name in ("frames/%04d.png", "frames", "frames/0001.png"):
+        assert kinema.cli.run(["inspect", name]) == 0
+        assert json.loads(capsys.readouterr().out)["shot"] == {"prompt": "a fox"}

@@ -11,7 +11,9 @@ from PIL import Image
 
 import kinema
 from kinema.cli import run
+from kinema.core.contracts import Record
 from kinema.core.errors import ConfigError, MediaError
+from kinema.io.clip import Clip
 from kinema.io.minterpolate import minterpolated
 from kinema.io.record import read_record
 from kinema.pipelines.job import make_job
@@ -121,6 +123,18 @@ def test_the_verb_writes_the_new_clip(tmp_path, capsys):
     assert run(["interpolate", source, "-o", str(out)]) == 2
     assert "exists" in capsys.readouterr().err
     assert run(["interpolate", str(tmp_path / "none.mp4")]) == 2
+
+
+def test_pictures_of_a_record_are_found_beside_the_clip(tmp_path, monkeypatch):
+    (tmp_path / "made").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "made")
+    Image.new("RGB", (16, 16)).save("a.png")
+    shot = Shot(prompt="a fox", keyframes=["a.png@0", "none.png@-1"])
+    Clip(np.zeros((1, 16, 16, 3), np.uint8), 8, Record(shot.to_mapping())).save("clip.mkv")
+    assert [key.image for key in read_request("clip.mkv").keyframes] == ["a.png", "none.png"]
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert [key.image for key in read_request("../made/clip.mkv").keyframes] == ["../made/a.png", "none.png"]
 
 
 @pytest.mark.parametrize("method", ["flow", "blend"])

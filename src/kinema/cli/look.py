@@ -109,10 +109,11 @@ def inspect(
     from kinema.core.errors import MediaError
     from kinema.io.record import read_record
 
-    if not file.is_file():
-        what = "is not a file" if file.exists() else "does not exist"
+    place = file.parent if "%" in file.name and not file.exists() else file  # frames/%04d.png: its folder
+    if not place.is_file() and not place.is_dir():
+        what = "is not a file" if place.exists() else "does not exist"
         raise MediaError(f"{file} {what}; give a file that kinema made.")
-    record = read_record(file)
+    record = read_record(place)
     if record is None:
         raise MediaError(f"{file} carries no record; only files that kinema made without --no-record do.")
     typer.echo(json.dumps(json.loads(record.to_json()), indent=2, ensure_ascii=False))

@@ -10,7 +10,7 @@ from typing import Any
 from kinema.core.errors import ConfigError, MediaError
 from kinema.io.record import read_record
 from kinema.story.shot import Shot
-from kinema.story.storyboard import Storyboard, from_mapping, load
+from kinema.story.storyboard import Storyboard, from_mapping, load, with_paths
 from kinema.story.variables import Variables
 
 TEXTS = (".yaml", ".yml", ".json")
@@ -68,6 +68,13 @@ def _from_record(path: Path) -> Shot | Storyboard:
             f"{record.post.get('of', 'its source')} again."
         )
     try:
-        return from_mapping(dict(record.shot))
+        story = from_mapping(dict(record.shot))
     except ConfigError as error:
         raise ConfigError(f"the record of {path} is not one that this version reads: {error}") from None
+    return with_paths(story, lambda media: _found(media, path.parent))
+
+
+def _found(media: str, folder: Path) -> str:
+    """A path of a record: as it was typed, or beside the clip where only there something lies."""
+    there = folder / media
+    return os.path.normpath(there) if not os.path.lexists(media) and os.path.lexists(there) else media

@@ -182,7 +182,7 @@ def load(path: str | Path, *, variables: Variables | None = None) -> Shot | Stor
         story = from_mapping(_with_values(values, variables or {}))
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
-    return _with_paths(story, lambda media: _from_folder(path.parent, media))
+    return with_paths(story, lambda media: _from_folder(path.parent, media))
 
 
 def _with_values(values: Any, variables: Variables) -> Any:
@@ -205,7 +205,7 @@ def dump(story: Shot | Storyboard, path: str | Path) -> None:
         ConfigError: the name's ending is not `.yaml`, `.yml` or `.json`, or the place cannot be written.
     """
     path = Path(path)
-    story = _with_paths(story, lambda media: _to_folder(path.parent, media))
+    story = with_paths(story, lambda media: _to_folder(path.parent, media))
     write_values(escaped(story.to_mapping()), path)
 
 
@@ -217,7 +217,8 @@ def _to_folder(folder: Path, media: str) -> str:
     return media if Path(media).is_absolute() else os.path.relpath(media, folder)
 
 
-def _with_paths(story: Shot | Storyboard, change: Callable[[str], str]) -> Shot | Storyboard:
+def with_paths(story: Shot | Storyboard, change: Callable[[str], str]) -> Shot | Storyboard:
+    """The same story with `change` done to every path in it."""
     if isinstance(story, Storyboard):
         return story.with_(shots=tuple(_shot_with_paths(shot, change) for shot in story.shots))
     return _shot_with_paths(story, change)
