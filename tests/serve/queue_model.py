@@ -22,6 +22,8 @@ class Entry:
     keep: bool = True
     doomed: bool = False
     result: bool = False
+    worker: str = ""
+    refused: set[str] = field(default_factory=set)
 
 
 class Refused(Exception):
@@ -52,13 +54,15 @@ class Model:
         self.line.remove(entry.id)
         self.gone.add(entry.id)
 
-    def next(self) -> str | None:
+    def next(self, worker: str) -> str | None:
         self.sweep()
         unkept = [e.id for e in self.jobs.values() if e.state == "cancelling" and e.lease is None]
-        return next(iter(unkept + self.waiting()), None)
+        offered = [id for id in self.waiting() if worker not in self.jobs[id].refused]
+        return next(iter(unkept + offered), None)
 
-    def lent(self, id: str, token: str, seconds: float) -> None:
+    def lent(self, id: str, token: str, seconds: float, worker: str) -> None:
         entry = self.jobs[id]
+        entry.worker = worker
         entry.state = "running" if entry.state == "queued" else entry.state
         entry.lease, entry.until, entry.attempt = token, self.now + seconds, entry.attempt + 1
 
@@ -104,6 +108,17 @@ class Model:
             self.forget(entry)
         else:
             entry.state = "queued" if entry.state == "running" else "cancelled"
+
+    def refuse(self, id: str, token: str) -> None:
+        entry = self.held(id, token)
+        entry.lease = None
+        if entry.doomed:
+            self.forget(entry)
+        elif entry.state == "cancelling":
+            entry.state = "cancelled"
+        else:
+            entry.refused.add(entry.worker)
+            entry.state, entry.attempt = "queued", entry.attempt - 1
 
     def sweep(self) -> None:
         for entry in [e for e in self.jobs.values() if e.lease is not None and e.until <= self.now]:

@@ -368,6 +368,21 @@ def test_a_job_that_takes_too_long_is_refused_everywhere(server, studio):
     submit(server, request=long)
 
 
+def test_what_is_asked_for_again_has_to_keep_the_rules_of_today(server, studio):
+    queue = queue_of(server)
+    gone = queue.submit({"prompt": "a", "model": "./gone"}).id
+    queue.cancel(gone)
+    for how in ("clone", "retry"):
+        answer = server.post(f"/api/jobs/{gone}/{how}")
+        assert (answer.status_code, error_of(answer)["code"]) == (422, "unknown_model")
+    long = submit(server, request={"prompt": "a", "frames": 17, "steps": 17})[0]["id"]
+    assert server.post(f"/api/jobs/{long}/clone").status_code == 201
+    server.app.state.studio._planned.clear()
+    studio(limits(seconds=1e-9))
+    answer = server.post(f"/api/jobs/{long}/clone")
+    assert (answer.status_code, error_of(answer)["code"]) == (422, "too_expensive")
+
+
 def test_while_it_drains_nothing_is_taken_and_looks_are_answered(server, monkeypatch):
     name = submit(server)[0]["id"]
     monkeypatch.setattr(server.app.state.studio, "draining", True)

@@ -18,7 +18,8 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 from kinema.core.errors import ConfigError, MediaError
 from kinema.serve.jobs import ID, STATES, Conflict, Job, JobError, JobProgress, NotFound, QueueFull, Result
 from kinema.serve.queue import Queue
-from kinema.serve.queue_leases import Lost
+from kinema.serve.queue_leases import MOST_REFUSALS, Lost
+from kinema.serve.queue_schema import MIGRATIONS
 from serve.queue_model import Model, Refused
 
 RESULT = Result(file="x.mp4", frames=17, fps="8", width=64, height=64, bytes=9, seed=1, seconds_taken=0.0)
@@ -85,10 +86,10 @@ class Machine(RuleBasedStateMachine):
         self.model.add(job.id, {"prompt": str(n)})
         return job.id
 
-    @rule(target=leases, seconds=st.sampled_from([5.0, 20.0]))
-    def lease(self, seconds):
-        expected = self.model.next()
-        found = self.queue.lease("w", seconds)
+    @rule(target=leases, seconds=st.sampled_from([5.0, 20.0]), worker=st.sampled_from(["w", "w 2"]))
+    def lease(self, seconds, worker):
+        expected = self.model.next(worker)
+        found = self.queue.lease(worker, seconds)
         if found is None:
             assert expected is None
             return ("video_none", "none", seconds)
@@ -97,7 +98,7 @@ class Machine(RuleBasedStateMachine):
             assert job.state == "cancelling"
         else:
             assert job.id == expected
-        self.model.lent(job.id, token, seconds)
+        self.model.lent(job.id, token, seconds, worker)
         return (job.id, token, seconds)
 
     @rule(lease=leases, fraction=st.sampled_from([0.0, 0.3, 0.6]))
@@ -141,6 +142,11 @@ class Machine(RuleBasedStateMachine):
     @rule(lease=leases)
     def release(self, lease):
         self.both(lambda: self.queue.release(*lease[:2]), lambda: self.model.release(*lease[:2]))
+
+    @rule(lease=leases)
+    def refuse(self, lease):
+        error = JobError(code="bad_model", message="no")
+        self.both(lambda: self.queue.refuse(*lease[:2], error), lambda: self.model.refuse(*lease[:2]))
 
     @rule(seconds=st.sampled_from([1.0, 6.0, 30.0]))
     def wait(self, seconds):
@@ -353,6 +359,76 @@ def test_coming_further_outlasts_any_number_of_kills(queue):
     assert (queue.get(job.id).state, queue.get(job.id).error.code) == ("failed", "poison")
 
 
+LACKS = JobError(code="bad_model", message="model 'x' is not here", param="model")
+
+
+def refused(queue, worker: str) -> Job:
+    job, token = queue.lease(worker, 10)
+    return queue.refuse(job.id, token, LACKS)
+
+
+def test_a_job_that_a_worker_lacks_the_means_for_waits_for_another(queue):
+    first, second = queue.submit({"prompt": "1"}), queue.submit({"prompt": "2"})
+    job = refused(queue, "a")
+    assert (job.id, job.state, job.attempt) == (first.id, "queued", 0)
+    assert job.error == JobError(
+        code="no_worker", message="it waits for another worker: model 'x' is not here", param="model"
+    )
+    assert queue.lease("a", 10)[0].id == second.id
+    assert queue.lease("a", 10) is None
+    taken, token = queue.lease("a 2", 10)  # a name that the first one's begins
+    assert taken.id == first.id
+    error = JobError(code="internal", message="a bug")
+    assert queue.fail(taken.id, token, error, again=True).state == "queued"  # this was its first attempt
+    _, token = queue.lease("a 2", 10)
+    assert queue.fail(taken.id, token, error, again=True).state == "failed"
+
+
+def test_a_job_waits_a_day_for_a_worker_that_has_what_it_needs(queue, clock):
+    job = queue.submit({})
+    refused(queue, "a")
+    clock.now += 86_000
+    queue.sweep()
+    assert queue.get(job.id).state == "queued"
+    refused(queue, "b")  # from now
+    clock.now += 86_000
+    queue.sweep()
+    assert queue.get(job.id).state == "queued"
+    clock.now += 500
+    queue.sweep()
+    ended = queue.get(job.id)
+    assert (ended.state, ended.error.code) == ("failed", "no_worker")
+    assert queue.retry(job.id).state == "queued"
+    assert queue.lease("a", 10)[0].id == job.id  # asked for again, everybody is asked again
+    clock.now += 100_000
+    queue.sweep()
+    assert queue.get(job.id).state == "queued"
+
+
+def test_so_many_workers_are_asked_and_no_more(queue):
+    job = queue.submit({})
+    for n in range(MOST_REFUSALS - 1):
+        assert refused(queue, f"w{n}").state == "queued"
+    ended = refused(queue, "the last one")
+    assert (ended.id, ended.state, ended.error) == (job.id, "failed", LACKS)
+
+
+def test_a_queue_of_an_earlier_version_is_carried_on(tmp_path):
+    path = tmp_path / "q"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("kinema.serve.queue_store.MIGRATIONS", MIGRATIONS[:1])
+        Queue(path).close()
+    with sqlite3.connect(path) as db:
+        said = "'video_old', 'video', '{}', 'queued', 1, 0, '', 1"
+        db.execute(
+            f"INSERT INTO jobs (id, kind, request, state, position, created, owner, revision) VALUES ({said})"
+        )
+    with Queue(path) as queue:
+        assert queue.counts()["queued"] == 1
+        assert refused(queue, "a").id == "video_old"
+        assert queue.lease("b", 10)[0].id == "video_old"
+
+
 def test_only_the_dead_worker_loses_its_jobs(queue):
     queue.submit({})
     queue.submit({})
@@ -512,6 +588,8 @@ def test_what_is_asked_often_is_found_by_an_index(queue):
     queue.changes(1)
     queue.counts()
     job, token = queue.lease("w", 10)
+    queue.refuse(job.id, token, LACKS)
+    job, token = queue.lease("v", 10)
     queue.beat(job.id, token, at(0.5))
     queue.sweep()
     queue.finish(job.id, token, RESULT)

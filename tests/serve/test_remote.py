@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import shutil
 import socket
 import threading
 from contextlib import contextmanager
@@ -37,7 +38,8 @@ def served(data, model):
     sock = socket.socket()
     sock.bind(("127.0.0.1", 0))
     port = sock.getsockname()[1]
-    app = create_app(ServeSettings(data=data, port=port, token=TOKEN, models=(model,), workers=0))
+    settings = ServeSettings(data=data, port=port, token=TOKEN, models=(model,), workers=0, warm=False)
+    app = create_app(settings)
     server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="on", ws="none"))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [sock]})
     thread.start()
@@ -233,6 +235,44 @@ def test_a_server_that_is_away_is_asked_again_for_a_while(tmp_path):
         far.media("0" * 64)
     assert pauses[:4] == [0.5, 1.0, 2.0, 4.0]
     assert 250 < sum(pauses) <= 300
+
+
+def test_a_worker_without_the_model_leaves_the_job_to_others(small, loaded, tmp_path):
+    model, elsewhere = tmp_path / "model", tmp_path / "elsewhere"
+    shutil.copytree(small, model)
+    shot = {"prompt": "a fox", "model": str(model), "seed": 3, "steps": 1, "frames": 1, "size": "64x64"}
+    with served(tmp_path / "data", str(model)) as url, Queue(Folders(tmp_path / "data").queue) as queue:
+        id = queue.submit(shot, kind="image").id
+        far = desk(HttpClient(url, TOKEN), tmp_path)
+        model.rename(elsewhere)
+        Worker(far, OPTIONS).work(*far.lease("far", 60))
+        job = queue.get(id)
+        assert (job.state, job.attempt, job.error.code) == ("queued", 0, "no_worker")
+        assert "waits for another worker" in job.error.message
+        assert far.lease("far", 60) is None
+        elsewhere.rename(model)
+        Worker(far, OPTIONS).work(*far.lease("near", 60))
+        assert (queue.get(id).state, queue.get(id).error) == ("done", None)
+
+
+def test_a_worker_without_the_lora_leaves_the_job_to_others(url, queue, shot, tmp_path):
+    id = queue.submit({**shot, "loras": [{"path": "style"}]}).id
+    far = desk(HttpClient(url, TOKEN), tmp_path)
+    Worker(far, OPTIONS).work(*far.lease("far", 60))
+    job = queue.get(id)
+    assert (job.state, job.error.param) == ("queued", "loras")
+    assert "'style' is not here (it has none)" in job.error.message
+
+
+@pytest.mark.parametrize("wrap", [lambda shot: shot, lambda shot: {"shots": [{"frames": 1}, shot]}])
+def test_a_job_whose_model_the_server_has_no_more_reaches_no_worker(url, queue, shot, tmp_path, wrap):
+    far = desk(HttpClient(url, TOKEN), tmp_path)
+    old = queue.submit(wrap({**shot, "model": "embedded"})).id
+    new = queue.submit(shot).id
+    assert far.lease("far", 60)[0].id == new
+    error = queue.get(old).error
+    assert (queue.get(old).state, error.code) == ("failed", "unknown_model")
+    assert "'embedded' is no model of this server any more" in error.message
 
 
 def test_a_wrong_token_is_told_at_once(url):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import time
+from pathlib import Path
 
 import pytest
 
@@ -50,6 +52,30 @@ def test_a_killed_worker_comes_back_and_a_stopped_one_gives_its_job_back(folders
         assert (job.state, job.attempt, job.error) == ("queued", 2, None)
         assert (folders.state(id) / "state").is_dir()
         assert worker.pid is None
+
+
+def test_a_workers_lines_are_json_without_prompts_and_tokens(folders, capfd, monkeypatch):
+    monkeypatch.setenv("KINEMA_TOKEN", "a-token-for-tests-only")
+    shots = ({"model": "./nowhere"}, {"loras": [{"path": "a red fox"}]}, {"steps": "a red fox"})
+    with Queue(folders.queue) as queue:
+        ids = [queue.submit({"prompt": {"0": "a red fox"}, "model": "embedded", **shot}).id for shot in shots]
+        worker = WorkerProcess(queue, WorkerSettings(data=folders.root), "one")
+        worker.start()
+        try:
+            until(lambda: all(queue.get(id).state == "failed" for id in ids))
+            environment = Path(f"/proc/{worker.pid}/environ")
+            if environment.exists():
+                assert b"KINEMA_TOKEN" not in environment.read_bytes()
+        finally:
+            worker.stop()
+        codes = [queue.get(id).error.code for id in ids]
+    text = capfd.readouterr().err
+    lines = [json.loads(line) for line in text.splitlines()]
+    assert {line["worker"] for line in lines} == {"one"}
+    assert [line["job"] for line in lines if line["event"] == "taken"] == ids
+    assert [line["code"] for line in lines if "code" in line] == codes == 2 * ["bad_model"] + ["bad_request"]
+    assert "red fox" not in text
+    assert "a-token" not in text
 
 
 def test_a_worker_ends_with_its_server(folders):

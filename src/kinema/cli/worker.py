@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import platform
 import signal
-import sys
 from pathlib import Path
 from types import FrameType
 from typing import Annotated
@@ -65,10 +63,11 @@ def worker(
     with importing():  # torch among it
         from kinema.pipelines.durable.pace import Every
         from kinema.serve.http_client import HttpClient
+        from kinema.serve.logs import write_logs
         from kinema.serve.remote import RemoteDesk
         from kinema.serve.worker import Worker, WorkerOptions
 
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(message)s")
+    write_logs(words=True)
     client = HttpClient(server, token, seconds=10.0)
     client.ask("GET", "/api/about")  # what is wrong with the address or the token is told now
     for file in lora or ():

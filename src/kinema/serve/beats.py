@@ -13,8 +13,7 @@ from types import TracebackType
 from kinema.core.errors import KinemaError
 from kinema.serve.desk import Desk
 from kinema.serve.jobs import Job, JobProgress, Signal
-
-_log = logging.getLogger("kinema.serve")
+from kinema.serve.logs import LOG, log
 
 
 class Beats:
@@ -85,7 +84,7 @@ class Beats:
             with self._guard:
                 progress, preview, still = self._progress, self._preview, self._clock() - self._moved
             if still > self._stall:
-                _log.error("%s: nothing has happened for %.0f s; the lease is let go", self._job.id, still)
+                log(logging.ERROR, "hangs", job=self._job.id, seconds=round(still))
                 self._hung()
                 return
             if progress == self._told and self._clock() - last < self._third:
@@ -94,10 +93,10 @@ class Beats:
             try:
                 self._signal = self._desk.beat(self._job.id, self._token, progress, preview)
             except KinemaError as error:  # a full disk, a network: the lease outlasts a few of these
-                _log.warning("no beat for %s: %s", self._job.id, error)
+                log(logging.WARNING, "no beat", job=self._job.id, message=str(error))
                 continue
             except Exception:  # a bug of ours must not end the lease of a render that goes well
-                _log.exception("no beat for %s", self._job.id)
+                LOG.exception("no beat", extra={"facts": {"job": self._job.id}})
                 continue
             self._told = progress
             with self._guard:

@@ -5,16 +5,21 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Protocol
 
-from kinema.core.errors import MediaError
+from kinema.core.errors import MediaError, ModelError
 from kinema.serve.folders import Folders
 from kinema.serve.jobs import Job, JobError, JobProgress, Signal
+from kinema.serve.lending import lend
 from kinema.serve.media import MediaStore
 from kinema.serve.queue import Queue
 from kinema.serve.results import Made, publish
+
+
+class NotHere(ModelError):
+    """A job needs a model or a LoRA that this machine does not have."""
 
 
 class Desk(Protocol):
@@ -38,6 +43,10 @@ class Desk(Protocol):
 
     def release(self, id: str, token: str) -> None:
         """Give it back."""
+        ...
+
+    def refuse(self, id: str, token: str, error: JobError) -> None:
+        """This machine has not what the job needs."""
         ...
 
     def media(self, sha256: str) -> Path:
@@ -65,15 +74,18 @@ class LocalDesk:
         folders: made already.
         queue: of it.
         loras: paths by name.
+        models: that jobs may name; none for all.
     """
 
-    def __init__(self, folders: Folders, queue: Queue, loras: Mapping[str, str]) -> None:
-        self._folders, self._queue, self.loras = folders, queue, loras
+    def __init__(
+        self, folders: Folders, queue: Queue, loras: Mapping[str, str], models: Collection[str] = ()
+    ) -> None:
+        self._folders, self._queue, self.loras, self._models = folders, queue, loras, models
         self._media = MediaStore(folders.media)
 
     def lease(self, worker: str, seconds: float) -> tuple[Job, str] | None:
         """See `Desk`."""
-        return self._queue.lease(worker, seconds)
+        return lend(self._queue, worker, seconds, self._models)
 
     def beat(self, id: str, token: str, progress: JobProgress, preview: bytes | None) -> Signal:
         """See `Desk`."""
@@ -92,6 +104,10 @@ class LocalDesk:
     def release(self, id: str, token: str) -> None:
         """See `Desk`."""
         self._queue.release(id, token)
+
+    def refuse(self, id: str, token: str, error: JobError) -> None:
+        """See `Desk`; what the server's own machine has not, it will not get by waiting."""
+        self._queue.fail(id, token, error)
 
     def media(self, sha256: str) -> Path:
         """See `Desk`."""

@@ -197,7 +197,14 @@ VIDEO_PAGE: Schema = {
     ]
 }
 _TOKEN: Schema = {"token": {"type": "string"}}
-TOKEN: Schema = {"type": "object", "required": ["token"], "properties": _TOKEN}
+RELEASE: Schema = {
+    "type": "object",
+    "required": ["token"],
+    "properties": {
+        **_TOKEN,
+        "lacks": {**ANYTHING, "description": "what this worker has not: code, message, param"},
+    },
+}
 LEASE: Schema = {
     "type": "object",
     "required": ["worker"],

@@ -10,12 +10,12 @@ import asyncio
 import contextlib
 import json
 import logging
-import os
 import sys
 from collections.abc import Mapping
 from typing import Any
 
 from kinema.core import errors
+from kinema.serve.environment import child_environment
 from kinema.serve.errors import ApiError
 from kinema.serve.logs import log
 
@@ -96,7 +96,7 @@ class Inspector:
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 limit=_LINE,
-                env={**os.environ, **self._environment},
+                env=child_environment(self._environment),
             )
         return self._process
 

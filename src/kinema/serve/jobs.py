@@ -1,6 +1,6 @@
 """The nouns of the queue: a job, its states and the ways between them, its progress, result and error.
 
-    queued -> running -> done | failed
+    queued -> running -> done | failed            (queued -> failed: no worker has what it needs)
       |  ^-----'  |  (released, lease expired, tried again)
       |           v
       `----> cancelling -> cancelled
@@ -25,7 +25,7 @@ Signal = Literal["go", "cancel_keep", "cancel_drop", "lost"]
 STATES: tuple[State, ...] = get_args(State)
 ENDED: tuple[State, ...] = ("done", "failed", "cancelled")
 NEXT: Mapping[State, tuple[State, ...]] = {
-    "queued": ("running", "cancelling", "cancelled"),
+    "queued": ("running", "cancelling", "cancelled", "failed"),
     "running": ("queued", "cancelling", "done", "failed"),
     "cancelling": ("done", "cancelled", "failed"),
     "done": (),
@@ -38,6 +38,7 @@ frames."""
 ID = re.compile(r"video_[0-9a-z]{26}")
 _LETTERS = "0123456789abcdefghijklmnopqrstuvwxyz"
 POISON = "poison"
+NO_WORKER = "no_worker"
 
 
 class QueueError(KinemaError, RuntimeError):

@@ -116,6 +116,7 @@ async def clone(request: Request, id: str) -> Response:
     studio, name = studio_of(request), job_id(id)
     studio.check_open()
     most = studio.settings.limits.queued
+    await studio.check_again(studio.queue.get(name))
     job = await studio.thread(studio.queue.clone, name, owner=owner_of(request), most=most)
     return json_answer(job.to_json(), 201)
 
@@ -125,6 +126,7 @@ async def retry(request: Request, id: str) -> Response:
     """Put it at the queue's end; it goes on from what is kept of it."""
     studio, name = studio_of(request), job_id(id)
     studio.check_open()
+    await studio.check_again(studio.queue.get(name))
     return json_answer((await studio.thread(studio.queue.retry, name)).to_json())
 
 

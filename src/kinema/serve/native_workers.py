@@ -21,9 +21,10 @@ from starlette.responses import Response
 from kinema.serve.bodies import keep_upload, parse_object, read_form, read_json
 from kinema.serve.context import job_id, json_answer, studio_of
 from kinema.serve.desk import show
-from kinema.serve.documents import ANYTHING, BEAT, FAIL, LEASE, RESULT, TOKEN, body, described
+from kinema.serve.documents import ANYTHING, BEAT, FAIL, LEASE, RELEASE, RESULT, body, described
 from kinema.serve.errors import ApiError
 from kinema.serve.jobs import JobError, JobProgress, Kind
+from kinema.serve.lending import lend
 from kinema.serve.native_jobs import flag, text, whole
 from kinema.serve.results import Made, publish
 
@@ -42,7 +43,8 @@ async def lease(request: Request) -> Response:
     name, seconds = values.get("worker"), _number(values, "seconds", LEAST_LEASE, LONGEST_LEASE, 30.0)
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise ApiError(422, "worker is a name of 1 to 100 letters.", code="invalid_value", param="worker")
-    found = None if studio.draining else await studio.thread(studio.queue.lease, f"remote {name}", seconds)
+    asked = studio.queue, f"remote {name}", seconds, studio.settings.models
+    found = None if studio.draining else await studio.thread(lend, *asked)
     if found is None:
         return Response(status_code=204)
     job, token = found
@@ -102,26 +104,34 @@ async def fail(request: Request, id: str) -> Response:
     """With `again`, it may be tried once more."""
     studio, name = studio_of(request), job_id(id)
     values = await read_json(request, frozenset({"token", "error", "again"}))
-    token, told = _token(values), values.get("error")
-    if not isinstance(told, Mapping):
-        raise ApiError(422, "error is not an object.", code="invalid_value", param="error")
-    error = JobError(
-        code=text(told, "code")[:60] or "internal",
-        message=text(told, "message")[:2000],
-        param=text(told, "param")[:200] or None,
-    )
+    token, error = _token(values), _error(values, "error")
     again = flag(values, "again", False)
     job = await studio.thread(studio.queue.fail, name, token, error, again=again)
     return json_answer({"job": None if job is None else job.to_json()})
 
 
-@router.post("/{id}/release", **described("Give the job back", 200, ANYTHING, body(TOKEN)))
+@router.post("/{id}/release", **described("Give the job back", 200, ANYTHING, body(RELEASE)))
 async def release(request: Request, id: str) -> Response:
-    """Somebody else goes on with it."""
+    """Somebody else goes on with it; with `lacks`, this worker is not offered it again."""
     studio, name = studio_of(request), job_id(id)
-    values = await read_json(request, frozenset({"token"}))
-    job = await studio.thread(studio.queue.release, name, _token(values))
+    values = await read_json(request, frozenset({"token", "lacks"}))
+    token = _token(values)
+    if "lacks" in values:
+        job = await studio.thread(studio.queue.refuse, name, token, _error(values, "lacks"))
+    else:
+        job = await studio.thread(studio.queue.release, name, token)
     return json_answer({"job": None if job is None else job.to_json()})
+
+
+def _error(values: Mapping[str, Any], name: str) -> JobError:
+    told = values.get(name)
+    if not isinstance(told, Mapping):
+        raise ApiError(422, f"{name} is not an object.", code="invalid_value", param=name)
+    return JobError(
+        code=text(told, "code")[:60] or "internal",
+        message=text(told, "message")[:2000],
+        param=text(told, "param")[:200] or None,
+    )
 
 
 def _token(values: Mapping[str, Any]) -> str:

@@ -27,6 +27,7 @@ LONGEST_TITLE = 200
 _FRESH: Mapping[str, Any] = {
     "progress": None, "error": None, "result": None, "started": None, "finished": None,
     "attempt": 0, "strikes": 0, "reached": 0.0, "spent": 0.0, "token": None,
+    "refused": "", "refused_at": None,
 }  # fmt: skip
 
 

@@ -3,6 +3,9 @@
 A lease ends when it is not renewed in time. It is measured by the machine's monotonic clock, so that setting
 the date ends none; a lease with more time left than was ever granted is from before the machine's last start.
 
+A worker that lacks what a job needs gives it back and is not offered it again. The job waits for others, for
+at most `REFUSED_FOR` seconds and `MOST_REFUSALS` workers.
+
 A job whose worker is lost goes back to the queue. One that has not come further in `MOST` such attempts is
 poison and fails; coming further (by at least `FURTHER` of the job) makes the count begin anew, so that
 long jobs outlast any number of restarts.
@@ -17,15 +20,19 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from kinema.serve.jobs import POISON, Conflict, Job, JobError, JobProgress, Result, Signal
+from kinema.serve.jobs import NO_WORKER, POISON, Conflict, Job, JobError, JobProgress, Result, Signal
 from kinema.serve.queue_schema import COLUMNS, WAITING, job_of, packed
 from kinema.serve.queue_store import Store
 
 MOST = 3
 FURTHER = 0.01
+MOST_REFUSALS = 16
+REFUSED_FOR = 86400.0
 GONE_FOR = 30 * 86400.0  # seconds for which it is remembered that a job was deleted
 _UNKEPT = "jobs WHERE state = 'cancelling' AND NOT leased"
 _EXPIRED = "jobs WHERE leased AND (lease_until <= ? OR lease_until - lease_seconds > ?)"
+_NOT_REFUSED = "instr(refused, ?) = 0"
+_GIVEN_UP = "jobs WHERE refused_at < ? AND state = 'queued'"
 _FREE = {"token": None, "worker": None, "leased": 0, "lease_until": None}
 
 
@@ -45,27 +52,34 @@ class Leases(Store):
             worker: a name, for people and for `forfeit`.
             seconds: how long it is lent without a beat.
         """
-        if not self._anything():
+        mark = _mark(worker)
+        if not self._anything(mark):
             return None
         with self._write() as db:
             self._sweep(db)
             row = db.execute(f"SELECT * FROM {_UNKEPT} LIMIT 1").fetchone()
-            row = row or db.execute(f"SELECT * FROM {WAITING} ORDER BY position LIMIT 1").fetchone()
+            waiting = f"SELECT * FROM {WAITING} AND {_NOT_REFUSED} ORDER BY position LIMIT 1"
+            row = row or db.execute(waiting, (mark,)).fetchone()
             if row is None:
                 return None
             token, now = secrets.token_hex(16), self._pulse()
             lent = {"token": token, "worker": worker, "leased": 1, "lease_seconds": seconds, "beaten": now}
             lent |= {"lease_until": now + seconds, "attempt": row["attempt"] + 1, "started": self._clock()}
+            lent |= {"refused_at": None}
             state = "running" if row["state"] == "queued" else row["state"]
             return self._set(db, row, state=state, **lent), token
 
-    def _anything(self) -> bool:
+    def _anything(self, mark: str) -> bool:
         """Whether a lease or a sweep could find something; a look that waits for nobody."""
         now = self._pulse()
         with self._read() as db:
             return any(
                 db.execute(f"SELECT 1 FROM {where} LIMIT 1", values).fetchone()
-                for where, values in ((WAITING, ()), (_UNKEPT, ()), (_EXPIRED, (now, now)))
+                for where, values in (
+                    (f"{WAITING} AND {_NOT_REFUSED}", (mark,)),
+                    (_UNKEPT, ()),
+                    (_EXPIRED, (now, now)),
+                )
             )
 
     def beat(self, id: str, token: str, progress: JobProgress) -> Signal:
@@ -153,7 +167,7 @@ class Leases(Store):
             if row["doomed"]:
                 self._forget(db, row)
                 return None
-            if again and row["error"] is None and row["state"] == "running":
+            if again and not _tried(row) and row["state"] == "running":
                 return self._requeue(db, row, error=packed(error.to_json()))
             return self._end(db, row, "failed", error)
 
@@ -175,6 +189,31 @@ class Leases(Store):
                 return self._end(db, row, "cancelled", None)
             return self._requeue(db, row)
 
+    def refuse(self, id: str, token: str, error: JobError) -> Job | None:
+        """The worker has not what the job needs: it waits for another one, or fails after too many.
+
+        Returns:
+            The job; None when it was deleted meanwhile.
+
+        Raises:
+            Lost: the token is not the job's.
+        """
+        with self._write() as db:
+            row = self._holding(db, id, token)
+            if row["doomed"]:
+                self._forget(db, row)
+                return None
+            if row["state"] == "cancelling":
+                return self._end(db, row, "cancelled", None)
+            refused = row["refused"] + _mark(row["worker"])
+            if refused.count("\n\n") + 1 >= MOST_REFUSALS:
+                return self._end(db, row, "failed", error)
+            given = {"refused": refused, "refused_at": self._clock(), "attempt": row["attempt"] - 1}
+            if not _tried(row):
+                told = replace(error, code=NO_WORKER, message=f"it waits for another worker: {error.message}")
+                given["error"] = packed(told.to_json())
+            return self._requeue(db, row, **given)
+
     def forfeit(self, worker: str, *, blame: bool = True) -> int:
         """The worker is known to be dead: what it held is lost at once. How many jobs that were.
 
@@ -192,6 +231,8 @@ class Leases(Store):
         """Take back what expired, forget what was deleted long ago; how many leases had expired."""
         with self._write() as db:
             db.execute("DELETE FROM gone WHERE at < ?", (self._clock() - GONE_FOR,))
+            for row in db.execute(f"SELECT * FROM {_GIVEN_UP}", (self._clock() - REFUSED_FOR,)).fetchall():
+                self._end(db, row, "failed", JobError(**json.loads(row["error"])))
             return self._sweep(db)
 
     # Inside a transaction
@@ -253,3 +294,13 @@ class Leases(Store):
         if row is None:
             raise Lost(f"the lease of {id[:40]!r} has ended.")
         return job_of(row)
+
+
+def _mark(worker: str) -> str:
+    """A worker's name among those that refused a job."""
+    return f"\n{worker}\n"
+
+
+def _tried(row: sqlite3.Row) -> bool:
+    """Whether an attempt has failed already; that a worker gave it back untouched is none."""
+    return row["error"] is not None and json.loads(row["error"])["code"] != NO_WORKER

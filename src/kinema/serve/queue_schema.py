@@ -2,6 +2,7 @@
 
 `ledger` has one row: the revision that every change raises, and the last place given in the queue. `tallies`
 counts jobs by state (kept by triggers, so that a count costs one look however long the history is).
+`refused` names the workers that gave a job back, each in a line, and `refused_at` is when the last one did.
 A lease is a token and a moment of the machine's monotonic clock; see `queue_leases`.
 """
 
@@ -61,7 +62,13 @@ CREATE TRIGGER tally_moved AFTER UPDATE OF state ON jobs WHEN OLD.state <> NEW.s
 END;
 """
 
-MIGRATIONS: tuple[str, ...] = (_FIRST,)
+_REFUSALS = """
+ALTER TABLE jobs ADD COLUMN refused TEXT NOT NULL DEFAULT '';
+ALTER TABLE jobs ADD COLUMN refused_at REAL;
+CREATE INDEX refused ON jobs (refused_at) WHERE refused_at IS NOT NULL;
+"""
+
+MIGRATIONS: tuple[str, ...] = (_FIRST, _REFUSALS)
 """What makes each version of the file from the one before; the first from an empty file."""
 
 COLUMNS = (

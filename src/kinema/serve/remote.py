@@ -116,6 +116,11 @@ class RemoteDesk:
         told = {"token": token}
         self._persist(lambda: self._client.ask("POST", f"/api/workers/{id}/release", told), 10.0)
 
+    def refuse(self, id: str, token: str, error: JobError) -> None:
+        """See `Desk`; others are asked."""
+        told = {"token": token, "lacks": error.to_json()}
+        self._persist(lambda: self._client.ask("POST", f"/api/workers/{id}/release", told), 10.0)
+
     def media(self, sha256: str) -> Path:
         """See `Desk`."""
         if not self._media.has(sha256):

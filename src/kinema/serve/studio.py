@@ -96,7 +96,7 @@ class Studio:
         self._tasks = [asyncio.create_task(self._sweep()), asyncio.create_task(self._collect())]
         if self.settings.warm:
             self._tasks.append(asyncio.create_task(self._warm()))
-        told = WorkerSettings(data=self.folders.root, loras=self.loras)
+        told = WorkerSettings(data=self.folders.root, loras=self.loras, models=self.settings.models)
         self._workers = [
             WorkerProcess(self.queue, told, f"worker {number + 1}") for number in range(self.settings.workers)
         ]
@@ -176,6 +176,10 @@ class Studio:
             if len(self._planned) > PLANS_KEPT:
                 self._planned.popitem(last=False)
         return self._planned[key]
+
+    async def check_again(self, job: Job) -> None:
+        """What was asked for once, by the models and limits of today; `ApiError` 422."""
+        await self.plan_once(await self.read(job.request))
 
     async def keep(self, upload: Upload) -> dict[str, Any]:
         """Take an upload into the media, if it is a picture, a clip or a sound that can be decoded.

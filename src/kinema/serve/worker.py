@@ -37,11 +37,13 @@ from kinema.pipelines.job import make_job
 from kinema.pipelines.loading import AnyModel, decoder_of, load
 from kinema.pipelines.run import write
 from kinema.serve.beats import Beats
-from kinema.serve.desk import Desk
+from kinema.serve.desk import Desk, NotHere
 from kinema.serve.failures import described, is_worth_another_try
 from kinema.serve.jobs import Job
+from kinema.serve.logs import LOG, hidden, log, texts_of
 from kinema.serve.media import localized, renamed
 from kinema.serve.meter import Meter
+from kinema.serve.needs import check_loras, check_models
 from kinema.serve.partial import save_part
 from kinema.serve.previews import Previewer
 from kinema.serve.queue_leases import Lost
@@ -49,7 +51,6 @@ from kinema.serve.results import Made
 from kinema.story.shot import Shot
 from kinema.story.storyboard import Storyboard
 
-_log = logging.getLogger("kinema.serve")
 MOST_PATIENCE = 30.0
 STALL = 3 * 3600.0
 HUNG = 75  # exit code of a process whose work hangs
@@ -121,7 +122,7 @@ class Worker:
                 found = self._desk.lease(self._options.name, self._options.lease)
                 patience = self._options.idle
             except KinemaError as error:
-                _log.warning("no job can be taken: %s", error)
+                log(logging.WARNING, "no job can be taken", message=str(error))
                 found, patience = None, min(2 * patience, MOST_PATIENCE)
             if found is None:
                 self._rest(patience)
@@ -136,7 +137,11 @@ class Worker:
     def work(self, job: Job, token: str) -> None:
         """One job, to whichever end."""
         reach("worker.leased")
-        _log.info("%s: taken, attempt %d", job.id, job.attempt)
+        with hidden(texts_of(job.request)):
+            log(logging.INFO, "taken", job=job.id, attempt=job.attempt)
+            self._with_beats(job, token)
+
+    def _with_beats(self, job: Job, token: str) -> None:
         options = self._options
         lease, news, stall = options.lease, options.news, options.stall
         beating = Beats(self._desk, job, token, lease=lease, news=news, stall=stall, hung=options.hung)
@@ -146,7 +151,9 @@ class Worker:
             except Halt:  # it has not even begun
                 self._desk.release(job.id, token)
             except Lost:
-                _log.warning("%s: the lease has ended", job.id)
+                log(logging.WARNING, "lease ended", job=job.id)
+            except NotHere as error:
+                self._refused(job, token, error)
             except Exception as error:
                 self._failed(job, token, error)
 
@@ -162,7 +169,7 @@ class Worker:
                 desk.release(job.id, token)
             if made is not None or why != "drain":
                 desk.forget(job.id)
-        _log.info("%s: %s", job.id, "made" if made is not None else why)
+        log(logging.INFO, "made" if made is not None else why, job=job.id)
 
     def _outcome(self, job: Job, folder: Path, beats: Beats) -> tuple[Made | None, str]:
         """What was made, or why there is nothing: a `Halt`'s reason."""
@@ -223,7 +230,7 @@ class Worker:
                 model=self._loaded(order.plan, listener),
                 on_progress=listener,
                 overwrite=True,
-                on_note=lambda note: _log.info("%s: %s", order.id, note),
+                on_note=lambda note: log(logging.INFO, "note", job=order.id, message=note),
             )
         reach("worker.rendered")
         return Made.of(order.clip, fps=order.plan.fps, seed=order.plan.seed)
@@ -234,7 +241,7 @@ class Worker:
         def listen(event: Progress) -> None:
             nonlocal show
             if event.note is not None:
-                _log.info("%s: %s", order.id, event.note)
+                log(logging.INFO, "note", job=order.id, message=event.note)
             picture = None
             if self._options.previews and event.phase in ("denoise", "draw"):  # the model is there by then
                 show = show or Previewer(self._decoder(order.plan), float(Fraction(order.plan.made_fps)))
@@ -290,15 +297,24 @@ class Worker:
     def _failed(self, job: Job, token: str, error: Exception) -> None:
         told = described(error)
         again = is_worth_another_try(told)
+        facts = {"job": job.id, **told.to_json()}
         if again:
-            _log.exception("%s: %s", job.id, told.message)
+            LOG.exception("failed", extra={"facts": facts})
             self._unload()
         else:
-            _log.warning("%s: %s", job.id, told.message)
+            log(logging.WARNING, "failed", **facts)
         try:
             self._desk.fail(job.id, token, told, again=again)
         except KinemaError as lost:
-            _log.warning("%s: %s", job.id, lost)
+            log(logging.WARNING, "not told", job=job.id, message=str(lost))
+
+    def _refused(self, job: Job, token: str, error: NotHere) -> None:
+        told = described(error)
+        log(logging.WARNING, "given back", job=job.id, **told.to_json())
+        try:
+            self._desk.refuse(job.id, token, told)
+        except KinemaError as lost:
+            log(logging.WARNING, "not told", job=job.id, message=str(lost))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -322,14 +338,20 @@ class Order:
         """Plan a job; what is kept of another request under its name is removed.
 
         Raises:
+            NotHere: this machine lacks a model or a LoRA that it names.
             KinemaError: it cannot be rendered.
         """
+        check_loras(job.request, desk.loras)
         request, names = localized(job.request, desk.media, desk.loras)
         digest = hashlib.sha256(json.dumps(job.request, sort_keys=True).encode()).hexdigest()
         seeds = _seeds(folder, digest)
         if seeds is None:
             desk.forget(job.id)
-        plan = make_job(request if seeds is None else seeded(request, seeds))
+        try:
+            plan = make_job(request if seeds is None else seeded(request, seeds))
+        except KinemaError:
+            check_models(request)
+            raise
         if seeds is None:
             folder.mkdir(exist_ok=True)
             kept = {"request": digest, "seeds": [p.sampling.seed for p in plan.plans]}

@@ -6,7 +6,6 @@ It ends when its standard input does, so that it does not outlive a server that 
 from __future__ import annotations
 
 import json
-import logging
 import os
 import signal
 import sys
@@ -16,6 +15,7 @@ from pathlib import Path
 
 from kinema.core.imports import importing
 from kinema.serve.folders import Folders
+from kinema.serve.logs import log_bug, write_logs
 from kinema.serve.queue import Queue
 
 GRACE = 20.0
@@ -24,7 +24,8 @@ GRACE = 20.0
 def main() -> None:
     """Work until SIGTERM, SIGINT, or the end of the server."""
     settings = json.loads(sys.stdin.readline())
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(message)s")
+    write_logs(worker=settings["name"])
+    sys.excepthook = log_bug
     folders = Folders(Path(settings["data"]).absolute())
     queue = Queue(folders.queue)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the server's, which then sends SIGTERM
@@ -34,7 +35,7 @@ def main() -> None:
         from kinema.serve.desk import LocalDesk
         from kinema.serve.worker import Worker, WorkerOptions
 
-    desk = LocalDesk(folders, queue, settings.get("loras", {}))
+    desk = LocalDesk(folders, queue, settings.get("loras", {}), settings.get("models", ()))
     options = WorkerOptions(
         name=settings["name"],
         lease=settings.get("lease", 30.0),

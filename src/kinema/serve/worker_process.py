@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import os
 import subprocess
 import sys
 import threading
@@ -19,9 +18,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kinema.core.errors import KinemaError
+from kinema.serve.environment import child_environment
+from kinema.serve.logs import log
 from kinema.serve.queue import Queue
 
-_log = logging.getLogger("kinema.serve")
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 30.0
 HEALTHY = 20.0
 """Seconds after which a process counts as one that starts well, and its end as an accident."""
@@ -34,6 +34,7 @@ class WorkerSettings:
     Attributes:
         data: the server's folder.
         loras: paths by name.
+        models: that jobs may name; none for all.
         lease: seconds that a job is a worker's own without a beat.
         checkpoint_every: how often a render keeps its state, as in `kinema render`; None for the default.
         environment: variables set for it, such as `CUDA_VISIBLE_DEVICES`.
@@ -41,6 +42,7 @@ class WorkerSettings:
 
     data: Path
     loras: Mapping[str, str] = field(default_factory=dict)
+    models: tuple[str, ...] = ()
     lease: float = 30.0
     checkpoint_every: str | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
@@ -98,7 +100,7 @@ class WorkerProcess:
             try:
                 process = self._process = self._started()
             except OSError as error:  # no memory or no handles just now
-                _log.error("%s cannot be started: %s", self.name, error.strerror)
+                log(logging.ERROR, "worker cannot be started", worker=self.name, message=error.strerror)
                 self._stopping.wait(pause := min(2 * pause, LONGEST_PAUSE))
                 continue
             if self._stopping.is_set():  # `stop` has not seen this one
@@ -111,7 +113,8 @@ class WorkerProcess:
                 return
             self.restarts += 1
             pause = FIRST_PAUSE if time.monotonic() - began > HEALTHY else min(2 * pause, LONGEST_PAUSE)
-            _log.error("%s has ended (%s); it is started again in %.1f s", self.name, _told(code), pause)
+            facts = {"worker": self.name, "how": _told(code), "again_in_seconds": pause}
+            log(logging.ERROR, "worker ended", **facts)
             self._stopping.wait(pause)
 
     def _started(self) -> subprocess.Popen[bytes]:
@@ -120,12 +123,13 @@ class WorkerProcess:
             [sys.executable, "-m", "kinema.serve.worker_main"],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
-            env={**os.environ, **settings.environment},
+            env=child_environment(settings.environment),
         )
         told = {
             "data": str(settings.data),
             "name": self.name,
             "loras": dict(settings.loras),
+            "models": list(settings.models),
             "lease": settings.lease,
             "checkpoint_every": settings.checkpoint_every,
         }
@@ -139,7 +143,7 @@ class WorkerProcess:
         try:
             self._queue.forfeit(self.name, blame=blame)
         except KinemaError as error:  # the lease ends by itself
-            _log.error("%s: %s", self.name, error)
+            log(logging.ERROR, "worker", worker=self.name, message=str(error))
 
 
 def _told(code: int) -> str:
