@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from hands import drop, paste
 from stand_in import ROOT, StandIn
@@ -263,12 +265,34 @@ def test_a_clip_goes_on_and_its_frames_are_used(page, server, finished):
 
 def test_deleting_can_be_undone(page, server, finished):
     finished("a", "b")
+    expect(page.locator("#gallery .tile")).to_have_count(2)
+    page.clock.install()
+    page.clock.pause_at(time.time() + 3600)  # no moment passes
     page.locator("#gallery .tile-face").first.focus()
     page.keyboard.press("Delete")
     expect(page.locator("#gallery .tile")).to_have_count(1)
     page.click(".toast button:has-text('Undo')")
     expect(page.locator("#gallery .tile")).to_have_count(2)
+    page.clock.run_for(60_000)
     assert len(server.store.jobs) == 2
+    page.locator("#gallery .tile-face").first.focus()
+    page.keyboard.press("Delete")
+    page.hover(".toast")
+    page.clock.run_for(60_000)  # and as long as one looks at the button
+    page.click(".toast button:has-text('Undo')")
+    expect(page.locator("#gallery .tile")).to_have_count(2)
+    page.locator("#gallery .tile-face").first.focus()
+    page.keyboard.press("Delete")
+    page.hover("#bar h1")
+    with page.expect_request(lambda request: request.method == "DELETE"):
+        page.clock.run_for(10_000)
+    page.clock.resume()
+    expect(page.locator("#gallery .tile")).to_have_count(1)
+
+
+def test_what_is_deleted_stays_so_when_the_page_is_left_at_once(page, finished):
+    finished("a", "b")
+    expect(page.locator("#gallery .tile")).to_have_count(2)
     page.locator("#gallery .tile-face").first.focus()
     page.keyboard.press("Delete")
     page.reload()
@@ -309,8 +333,8 @@ def test_a_server_that_wants_its_token_is_given_it(pages, server):
     server.store.token = "right"
     page = pages(server.url, allowed=REFUSED, ready=False)
     page.fill("#token-value", "wrong")
-    page.keyboard.press("Enter")
-    page.wait_for_event("load")
+    with page.expect_event("load"):
+        page.keyboard.press("Enter")
     page.fill("#token-value", "right")
     page.click("#token .primary")
     page.wait_for_selector("body.ready")
@@ -381,9 +405,12 @@ def test_what_the_server_tells_while_a_list_is_on_its_way_is_kept(page, server, 
         page.wait_for_timeout(20)
     finished("a fox")
     expect(page.locator("#gallery .tile")).to_have_count(1)
-    for route, answer in held:
+    page.evaluate("async () => { (await import('/jobs.js')).jobs.reload(); }")  # a second one, meanwhile
+    while len(held) < 4:
+        page.wait_for_timeout(20)
+    for route, answer in held[:2]:
         route.fulfill(response=answer)
-    assert (
-        page.evaluate("async () => { await again; return (await import('/jobs.js')).jobs.finished.length; }")
-        == 1
-    )
+    count = "async () => { await again; return (await import('/jobs.js')).jobs.finished.length; }"
+    assert page.evaluate(count) == 1
+    for route, answer in held[2:]:
+        route.fulfill(response=answer)

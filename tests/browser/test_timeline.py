@@ -140,6 +140,28 @@ def test_curves_have_points_to_drag_and_undo(page, draft):
     assert draft()["guidance"] == "0:(3.1), 8:(6), 16:(2)"
 
 
+def test_a_drag_is_one_step_of_undo_however_long_the_hand_rests(page, draft):
+    before = "0:(3), 8:(6), -1:(2)"
+    draft({"prompt": "a fox", "guidance": before})
+    point = page.locator(".lane .point").nth(1)
+    expect(page.locator(".lane .point")).to_have_count(3)
+    page.clock.install()
+    for _ in range(2):
+        box = point.bounding_box()
+        page.mouse.move(box["x"] + 5, box["y"] + 5)
+        page.mouse.down()
+        page.mouse.move(box["x"] + 5, box["y"] + 9)
+        page.clock.fast_forward(5000)
+        page.mouse.move(box["x"] + 5, box["y"] + 15)
+        page.mouse.up()
+    after = draft()["guidance"]
+    page.click("#undo")
+    once = draft()["guidance"]
+    page.click("#undo")
+    assert draft()["guidance"] == before
+    assert len({before, once, after}) == 3
+
+
 def plotted(page, label: str, values) -> None:
     """Waits until the lane's curve is these values, one for each frame, between its lowest and highest."""
     low, high = min(values), max(values)

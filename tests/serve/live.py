@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -52,21 +52,13 @@ def error_of(answer) -> dict:
     return body["error"]
 
 
-def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 class Live:
     """`kinema serve` as a process."""
 
     def __init__(self, data: Path, *options: str) -> None:
-        self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.url = ""
         self.log = data.with_suffix(".log")
-        command = [sys.executable, "-m", "kinema", "serve", "--port", str(self.port), "--data", str(data)]
+        command = [sys.executable, "-m", "kinema", "serve", "--port", "0", "--data", str(data)]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [*command, *options], stdout=log, stderr=log, env={**os.environ, "OMP_NUM_THREADS": "1"}
@@ -77,6 +69,8 @@ class Live:
         until = time.monotonic() + seconds
         while time.monotonic() < until:
             try:
+                said = re.findall(r"^Kinema Studio: (http://\S+)", self.log.read_text(), re.MULTILINE)
+                self.url = said[-1].rstrip("/") if said else "http://127.0.0.1:9"  # nobody listens there
                 self.get("/healthz")
                 return self
             except (urllib.error.URLError, ConnectionError):

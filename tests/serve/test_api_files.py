@@ -109,9 +109,13 @@ async def listened(queue: Queue, since: int | None, act) -> list[tuple[str, dict
     watcher = Watcher(queue, 2, lambda job: None, forget)
     await watcher.start()
     task = asyncio.create_task(Stream(watcher, since)({"type": "http"}, receive, send))
-    await asyncio.sleep(0.05)
+    while b"event: ready" not in b"".join(heard):
+        await asyncio.sleep(0.01)
     act()
-    await asyncio.sleep(0.5)
+    last = queue.changes(0).revision
+    while watcher.revision < last or any(listener.waiting for listener in watcher._listeners):
+        await asyncio.sleep(0.01)
+    await asyncio.sleep(0.01)  # what was taken is sent in the same turn
     gone.set()
     await task
     assert watcher.listeners == 0

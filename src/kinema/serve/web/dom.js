@@ -100,18 +100,31 @@ export function announce(text) {
   spoken = setTimeout(() => { live.textContent = text; }, 40);
 }
 
-/** A message at the foot of the page, with perhaps one thing to do about it. */
-export function toast(text, { action, run, kind = "info", seconds = 6 } = {}) {
+const toasts = [];
+
+/** A message at the foot of the page, with perhaps one thing to do about it; `gone` once it can be done no more. */
+export function toast(text, { action, run, gone, kind = "info", seconds = 6 } = {}) {
   const box = h("div", { class: `toast ${kind}`, role: kind === "error" ? "alert" : "status" }, h("p", { text }));
-  const away = () => box.remove();
-  if (action) box.append(button(action, { class: "link", run: () => { away(); run(); } }));
+  let timer = 0;
+  const stay = () => clearTimeout(timer);
+  const leave = (then) => {
+    const place = toasts.indexOf(away);
+    if (place < 0) return;
+    toasts.splice(place, 1);
+    stay();
+    box.remove();
+    then?.();
+  };
+  const away = () => leave(gone);
+  const later = () => { stay(); timer = setTimeout(away, seconds * 1000); };
+  if (action) box.append(button(action, { class: "link", run: () => leave(run) }));
   box.append(button("Dismiss", { icon: "close", quiet: true, class: "ghost", run: away }));
   $("toasts").append(box);
-  while ($("toasts").children.length > 4) $("toasts").firstChild.remove();
-  let timer = setTimeout(away, seconds * 1000);
-  box.addEventListener("pointerenter", () => clearTimeout(timer));
-  box.addEventListener("focusin", () => clearTimeout(timer));
-  box.addEventListener("pointerleave", () => { timer = setTimeout(away, seconds * 1000); });
+  toasts.push(away);
+  if (toasts.length > 4) toasts[0]();
+  later();
+  for (const event of ["pointerenter", "focusin"]) box.addEventListener(event, stay);
+  for (const event of ["pointerleave", "focusout"]) box.addEventListener(event, later);
   return away;
 }
 

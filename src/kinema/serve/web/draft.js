@@ -23,6 +23,7 @@ class Draft extends EventTarget {
   #future = [];
   #mark = "";
   #markTime = 0;
+  #held = false; // between the press and the release of a pointer
   card = null; // the model's card, once the server has told it
 
   get state() { return this.#state; }
@@ -36,12 +37,18 @@ class Draft extends EventTarget {
   /** Changes the shot. `mark` joins changes of one drag or one typing into one step of undo. */
   change(request, { mark = "", source = null } = {}) {
     const now = Date.now();
-    if (!mark || mark !== this.#mark || now - this.#markTime > 1500) this.#past.push(this.#state.request);
+    if (!mark || mark !== this.#mark || (!this.#held && now - this.#markTime > 1500)) this.#past.push(this.#state.request);
     if (this.#past.length > MOST_UNDO) this.#past.shift();
     this.#mark = mark;
     this.#markTime = now;
     this.#future = [];
     this.#put({ request }, source);
+  }
+
+  /** Until it is let go, all changes are one step of undo, however long the hand rests. */
+  hold(held) {
+    this.#held = held;
+    this.#mark = "";
   }
 
   set(name, value, options = {}) {

@@ -105,9 +105,9 @@ function toggle(id) {
 export function remove(id) {
   leaving.add(id);
   show();
-  const timer = setTimeout(() => {
-    leaving.delete(id);
-    attempt(async () => { await api.remove(id); jobs.drop(id); });
-  }, 6000);
-  toast("Deleted.", { action: "Undo", run: () => { clearTimeout(timer); leaving.delete(id); show(); } });
+  toast("Deleted.", {
+    action: "Undo",
+    run: () => { leaving.delete(id); show(); },
+    gone: () => attempt(async () => { await api.remove(id); jobs.drop(id); leaving.delete(id); }),
+  });
 }

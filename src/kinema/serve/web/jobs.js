@@ -12,7 +12,7 @@ class Jobs extends EventTarget {
   online = true;
   more = false;
   #gone = new Set();
-  #fresh = new Set(); // told of since the last list was asked for
+  #asking = new Set(); // for each list on its way, the ids told of since it was asked for
   #oldest = null;
   #told = 0;
   events = new Events();
@@ -45,13 +45,21 @@ class Jobs extends EventTarget {
 
   /** Everything that waits or runs, and the newest of the rest; what has gone meanwhile goes here too. */
   async reload() {
-    this.#fresh.clear();
-    const [newest, active] = await Promise.all([api.jobs({ limit: PAGE, order: "desc" }), api.jobs({ state: ACTIVE.join(), limit: 200, order: "asc" })]);
+    const fresh = new Set();
+    this.#asking.add(fresh);
+    try {
+      this.#settle(fresh, ...(await Promise.all([api.jobs({ limit: PAGE, order: "desc" }), api.jobs({ state: ACTIVE.join(), limit: 200, order: "asc" })])));
+    } finally {
+      this.#asking.delete(fresh);
+    }
+  }
+
+  #settle(fresh, newest, active) {
     const found = [...newest.jobs, ...active.jobs];
     const ids = new Set(found.map((job) => job.id));
     const since = newest.jobs.at(-1)?.created ?? 0;
     for (const job of [...this.all.values()]) {
-      if (ids.has(job.id) || this.#fresh.has(job.id)) continue;
+      if (ids.has(job.id) || fresh.has(job.id)) continue;
       if (ACTIVE.includes(job.state) || !newest.has_more || job.created > since) this.all.delete(job.id);
     }
     found.forEach((job) => this.take(job));
@@ -77,7 +85,7 @@ class Jobs extends EventTarget {
     const known = this.all.get(job.id);
     if (this.#gone.has(job.id) || (known && known.revision > job.revision)) return;
     this.all.set(job.id, job);
-    this.#fresh.add(job.id);
+    this.#asking.forEach((fresh) => fresh.add(job.id));
     if (!ACTIVE.includes(job.state)) this.previews.delete(job.id);
     if (known && known.state !== job.state) {
       this.dispatchEvent(new CustomEvent("turned", { detail: { job, from: known.state } }));

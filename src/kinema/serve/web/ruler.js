@@ -32,7 +32,9 @@ export function drag(event, move, done = () => {}) {
   event.preventDefault();
   const target = event.currentTarget;
   target.setPointerCapture?.(event.pointerId);
+  draft.hold(true);
   const stop = () => {
+    draft.hold(false);
     target.removeEventListener("pointermove", move);
     target.removeEventListener("pointerup", stop);
     target.removeEventListener("pointercancel", stop);
