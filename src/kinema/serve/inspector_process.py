@@ -17,15 +17,17 @@ from pathlib import Path
 from typing import Any
 
 from kinema.core.errors import KinemaError
+from kinema.core.imports import importing
 
 MOST_FRAME_SIDE = 2048
 
 
 def plan(request: Mapping[str, Any]) -> dict[str, Any]:
     """What every shot of a request would do and cost; paths stand where media are."""
-    from kinema.pipelines.job import make_job
-    from kinema.pipelines.plan_costs import shot_facts
-    from kinema.story.storyboard import from_mapping
+    with importing():  # torch among it
+        from kinema.pipelines.job import make_job
+        from kinema.pipelines.plan_costs import shot_facts
+        from kinema.story.storyboard import from_mapping
 
     job = make_job(from_mapping(request), local_files_only=True)
     shots = [shot_facts(plan, job.cards[plan.model], _rate(plan.device)) for plan in job.plans]
