@@ -11,7 +11,8 @@ import kinema.cli
 
 MAKE = ("generate", "animate", "keyframes", "travel", "restyle", "extend", "render")
 LOOK = ("preview", "plan", "inspect", "schema", "models", "import", "calibrate", "doctor")
-HEAVY = ("torch", "diffusers", "transformers", "rich", "tqdm", "numpy", "PIL")
+# pydantic is not among them: typer itself imports it where it is installed
+HEAVY = ("torch", "diffusers", "transformers", "rich", "tqdm", "numpy", "PIL", "yaml")
 
 
 def test_help_imports_nothing_heavy():
