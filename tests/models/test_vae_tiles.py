@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import errno
 import os
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch.autograd.profiler import profile
 
 from kinema.core.errors import ConfigError, ResourceError
 from kinema.models import vae_tiles, winograd
 from kinema.models.vae import CausalVideoVAE, CausalVideoVAEConfig, StreamState, Tiles
 from kinema.models.vae_tiles import Span, downwards, upwards
 from kinema.models.vae_waiting import OnDisk, OnHost
+from kinema.models.weights import bare
 from kinema.models.winograd import without
 
 
@@ -239,7 +241,84 @@ def test_nothing_is_written_where_a_clip_passes_each_tile_at_once(vae, monkeypat
     vae.decode(noise(vae, 4, 12, length=3), tiles=Tiles(columns=5))
 
 
+# -- what it will need -----------------------------------------------------------------------------------
+
+
+def peak_bytes(work):
+    """Most bytes of tensors alive at once while `work` runs, by what torch's allocator was asked for."""
+    with profile(profile_memory=True) as record:
+        work()
+    alive = peak = 0
+    for event in record.kineto_results.events():
+        if event.name() == "[memory]":
+            alive += event.nbytes()
+            peak = max(peak, alive)
+    return peak
+
+
+@pytest.mark.parametrize(
+    ("tiles", "path"),
+    [
+        (None, nullcontext),
+        (None, without),
+        (Tiles(columns=4), nullcontext),
+        (Tiles(columns=4, frames=1), nullcontext),
+        (Tiles(rows=3, columns=7, frames=2), without),
+    ],
+)
+def test_a_decode_takes_what_was_expected(vae, tiles, path):
+    z_BCTYX = noise(vae, 6, 14, length=3)
+    with path():
+        vae.decode(z_BCTYX[..., :2, :2])  # the weights are prepared
+        measured = peak_bytes(lambda: [None for _ in vae.stream(z_BCTYX, tiles=tiles)])
+        expected = vae.needs(z_BCTYX.shape, tiles)
+    assert 0.95 * expected / 1.25 < measured < 1.02 * expected
+
+
+def test_tiles_that_are_chosen_keep_inside_their_room(vae):
+    z_BCTYX = noise(vae, 8, 24, length=3)
+    whole, before = vae.needs(z_BCTYX.shape), 0
+    assert vae.tiles(z_BCTYX.shape, whole) is None
+    for share in (0.55, 0.75):
+        tiles = vae.tiles(z_BCTYX.shape, int(share * whole))
+        assert before < vae.needs(z_BCTYX.shape, tiles) <= share * whole
+        assert (
+            peak_bytes(lambda tiles=tiles: [None for _ in vae.stream(z_BCTYX, tiles=tiles)]) < share * whole
+        )
+        before = vae.needs(z_BCTYX.shape, tiles)
+
+
+def test_wide_pictures_are_cut_across_and_tall_ones_along(vae):
+    """The shorter the cuts, the less is computed twice."""
+    for rows, columns in ((8, 64), (64, 8)):
+        shape = (1, vae.latent_channels, 2, rows, columns)
+        tiles = vae.tiles(shape, int(0.6 * vae.needs(shape)))
+        assert (tiles.rows, tiles.columns)[columns < rows] == min(rows, columns)
+        assert (tiles.rows, tiles.columns)[columns > rows] < max(rows, columns)
+
+
+def test_the_real_vae_is_cut_without_being_run():
+    """Wan 2.1 at 480p: cut across, and no more latent frames at once than fit."""
+    with bare():
+        vae = CausalVideoVAE(CausalVideoVAEConfig())
+    shape = (1, 16, 401, 60, 104)
+    assert 5e9 < vae.needs(shape) < 9e9
+    tiles = vae.tiles(shape, 4 * 10**9)
+    assert tiles.rows == 60 > tiles.columns
+    more = Tiles(60, tiles.columns, tiles.frames + 1)
+    assert vae.needs(shape, tiles) <= 4 * 10**9 < vae.needs(shape, more)
+
+
 # -- refusals --------------------------------------------------------------------------------------------
+
+
+def test_a_room_too_small_for_any_tile_is_refused_in_one_line(vae):
+    shape = (1, vae.latent_channels, 3, 20, 30)
+    wide, tall = 30 * vae.stride.space, 20 * vae.stride.space
+    with pytest.raises(
+        ResourceError, match=rf"^decoding {wide}x{tall} takes at least \d+ MB.*1 MB; use a sm.*$"
+    ):
+        vae.tiles(shape, 10**6)
 
 
 @pytest.mark.parametrize("side", ["rows", "columns", "frames"])

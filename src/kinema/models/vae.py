@@ -23,6 +23,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from kinema.core.errors import GeometryError
+from kinema.models.vae_budget import Budget
 from kinema.models.vae_coders import Decoder, Encoder
 from kinema.models.vae_config import CausalVideoVAEConfig
 from kinema.models.vae_layers import CHANNELS_LAST, CausalConv3d, StreamState
@@ -130,14 +131,30 @@ class CausalVideoVAE(nn.Module):
         """
         chunks = self._chunks(latents_BCTYX) if tiles is None else self._in_tiles(latents_BCTYX, tiles)
         for joined in chunks:
-            for frames in torch.split(joined, self.stride.time, dim=2):
-                yield frames.clamp(-1, 1)
+            frames = [few.clamp(-1, 1) for few in torch.split(joined, self.stride.time, dim=2)]
+            del joined  # what comes next needs the room
+            while frames:
+                yield frames.pop(0)
 
     def forward(self, frames_BCFHW: Tensor) -> Tensor:
         """The reconstruction through the posterior's mean, with gradients, not clamped."""
         mean_BCTYX, _ = self.moments(frames_BCFHW)
         state = StreamState()
         return torch.cat([self.decode_chunk(z, state) for z in torch.split(mean_BCTYX, 1, dim=2)], dim=2)
+
+    @torch.no_grad()
+    def needs(self, shape_BCTYX: Sequence[int], tiles: Tiles | None = None) -> int:
+        """About how many bytes `stream` works in for latents of this shape, beside the weights."""
+        return self._budget.need(shape_BCTYX, tiles, at_once=self.at_once or 1)
+
+    @torch.no_grad()
+    def tiles(self, shape_BCTYX: Sequence[int], room: int) -> Tiles | None:
+        """The tiles with which latents of this shape are decoded fastest in `room` bytes; None for the whole.
+
+        Raises:
+            ResourceError: not even the smallest fit.
+        """
+        return self._budget.choose(shape_BCTYX, room)
 
     def beginning(self, cuts: Cuts | None = None) -> StreamState:
         """The state of a pass before its first frame; `cuts` are a tile's."""
@@ -249,6 +266,10 @@ class CausalVideoVAE(nn.Module):
         frames = self.stride.pixel_frames(length) if alone else self.stride.time * length
         shape = (batch, channels, frames, rows * space, columns * space)
         return torch.empty(shape, dtype=self.quant_conv.weight.dtype, device=latents_BCTYX.device)
+
+    @property
+    def _budget(self) -> Budget:
+        return Budget(self.decoder, self.stride)
 
     @property
     def _patch(self) -> int:

@@ -214,6 +214,11 @@ class ResidualBlock(nn.Module):
         return state.cut(self, self.conv2(self.dropout(self.norm2.activated(y, over=True)), state, shortcut))
 
 
+def plain_short_cut(x: Tensor, weight: Tensor) -> bool:
+    """Whether `DoublingConv` computes `x` at the small size."""
+    return _inference_on_cpu(x, weight) and x.dtype == torch.float32
+
+
 def added(fresh: Tensor, other: Tensor | None) -> Tensor:
     """`fresh + other`, written over `fresh` where no gradient needs it."""
     if other is None:
@@ -261,7 +266,7 @@ class DoublingConv(nn.Conv2d):
 
     def forward(self, x_NCYX: Tensor) -> Tensor:
         """Through the four kinds, or at the large size where gradients or other devices are involved."""
-        if _inference_on_cpu(x_NCYX, self.weight) and x_NCYX.dtype == torch.float32:
+        if plain_short_cut(x_NCYX, self.weight):
             return self.by_phases(x_NCYX)
         large = repeat(x_NCYX, "N C Y X -> N C (Y y) (X x)", y=2, x=2)
         return convolve(large, self.weight, self.bias, stride=(1, 1), padding=(1, 1))

@@ -59,8 +59,8 @@ def decode_tiles(
     seen, order = coder.beginning(), list(range(len(coder.tiles)))
     with coder.waiting(parts[0][0].device, returns=len(parts) > 1) as states:
         for index, part in enumerate(parts):
-            chunks = [coder.whole(z, seen) for z in part]
-            yield from _one_part(coder, chunks, states, order, canvas(index))
+            chunks = (coder.whole(z, seen) for z in part)
+            yield from _one_part(coder, tuple(chunks), states, order, canvas(index))
             order.reverse()
 
 
