@@ -1,9 +1,10 @@
-"""Peak memory of each arrangement, beside what the plan estimates, on a made-up Wan checkpoint.
+"""Peak memory of each arrangement, beside what the plan asks for, on a made-up Wan checkpoint.
 
-    python scripts/bench/memory.py            # prints a table; --json FILE keeps it
+    python scripts/bench/memory.py                          # prints a table; --json FILE keeps it
+    python scripts/bench/memory.py --docs docs/memory.md    # and writes it into the page
 
-Each arrangement renders in a process of its own; its peak is the kernel's VmHWM less what it had with all
-libraries imported and nothing loaded.
+Each arrangement renders in a process of its own; its peak is the kernel's VmHWM less what it had when the
+shot was planned, which is what a plan's estimate is compared with free memory for.
 """
 
 from __future__ import annotations
@@ -15,25 +16,25 @@ import sys
 import tempfile
 from pathlib import Path
 
+BEGIN, END = "<!-- measured: scripts/bench/memory.py -->", "<!-- end of what was measured -->"
 SHOT = {"prompt": "a red fox in the snow", "width": 64, "height": 64, "frames": 9, "steps": 2, "seed": 1}
+CASES = (("whole", "full"), ("component", "full"), ("block", "full"), ("whole", "int8"))
 RENDER = """
 import json, sys, hashlib
-import diffusers, transformers, torch
-from transformers import UMT5EncoderModel, T5Tokenizer
 import kinema
 from kinema.pipelines.cards import read_card
 from kinema.pipelines.planning import make_plan
-from kinema.pipelines.residency.fit import BASE, MARGIN, offers
+from kinema.pipelines.residency.fit import offers
 def peak():
     return 1024 * int(next(l for l in open("/proc/self/status") if l.startswith("VmHWM")).split()[1])
 folder, tier, weights = sys.argv[1:4]
 shot = kinema.Shot(model=folder, weights=weights, **json.loads(sys.argv[4]))
 card = read_card(folder)
-needs = offers(make_plan(shot, card), card=card).needs[tier] / MARGIN - BASE
+asked = offers(make_plan(shot, card), card=card).needs[tier]
 before = peak()
 frames = kinema.render(shot, memory=tier).array()
 digest = hashlib.sha256(frames.tobytes()).hexdigest()[:12]
-found = {"memory": tier, "weights": weights, "peak": peak() - before, "estimate": needs, "sha256": digest}
+found = {"memory": tier, "weights": weights, "peak": peak() - before, "asked": asked, "sha256": digest}
 print(json.dumps(found))
 """
 
@@ -80,16 +81,38 @@ def measure(folder: Path, tier: str, weights: str) -> dict[str, object]:
     return found
 
 
+def in_words(rows: list[dict[str, object]]) -> str:
+    """The numbers as the table of the documentation."""
+    lines = ["| `--memory` | `--weights` | peak | the plan asks for |", "|---|---|---|---|"]
+    for row in rows:
+        peak, asked = (float(str(row[name])) for name in ("peak", "asked"))
+        more = f"{asked / 1e6:.0f} MB ({asked / peak - 1:+.0%})"
+        lines.append(f"| `{row['memory']}` | `{row['weights']}` | {peak / 1e6:.0f} MB | {more} |")
+    return "\n".join(lines)
+
+
+def write_into(page: Path, words: str) -> None:
+    """Replace what stands between the page's two marks."""
+    before, rest = page.read_text(encoding="utf-8").split(BEGIN)
+    page.write_text(f"{before}{BEGIN}\n{words}\n{END}{rest.split(END)[1]}", encoding="utf-8")
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--json", type=Path, default=None)
+    """Measure and print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--docs", type=Path, help="a page whose table of numbers is replaced")
+    parser.add_argument("--json", type=Path, help="also write the numbers here")
     options = parser.parse_args()
     rows = []
     with tempfile.TemporaryDirectory() as place:
         make_checkpoint(Path(place))
-        for tier, weights in (("whole", "full"), ("component", "full"), ("block", "full"), ("whole", "int8")):
+        for tier, weights in CASES:
             rows.append(measure(Path(place), tier, weights))
             print(rows[-1], flush=True)
+    if options.docs is not None:
+        write_into(options.docs, in_words(rows))
     if options.json is not None:
         options.json.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
 

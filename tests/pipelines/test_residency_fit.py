@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -87,9 +89,12 @@ def test_configurations_tell_how_many_numbers_there_are(wan):
 
 
 def test_the_fastest_that_fits_is_picked(wan, monkeypatch):
-    for name in ("BASE", "LIVE_FRAMES"):  # of so small a model the VAE's work space is all that counts
+    for name in ("BASE", "LIVE_FRAMES", "HEAP"):  # of so small a model these are all that counts
         monkeypatch.setattr(fitting, name, 0)
     plan, card = planned(wan("two-experts"))
+    own = sizes(card)  # as if it had more blocks than are there at a time
+    deep = replace(own.transformer, total=own.transformer.total + 20 * own.transformer.block)
+    monkeypatch.setattr(fitting, "sizes", lambda card: replace(own, transformer=deep))
     free = 1 << 40
     monkeypatch.setattr(fitting, "free_on", lambda device: free)
     needs = fit([plan], card).needs
@@ -138,3 +143,43 @@ def test_a_merged_lora_takes_the_whole_model(wan, tmp_path, monkeypatch):
         fit([plan], card)
     with pytest.raises(ConfigError, match="leave out merge"):
         fit([plan], card, "block")
+
+
+def test_small_matrices_are_held_twice_on_a_cpu(wan):
+    plan, card = planned(wan("t2v"))
+    found, scene = sizes(card), fitting.Scene.of(plan)
+    on = fitting.On(torch.float32, "full", cpu=True)
+    dit = found.transformer
+    assert fitting._copies("whole", dit, on) == 4 * (dit.total - dit.texts)
+    assert fitting._copies("whole", dit, replace(on, cpu=False)) == 0
+    assert fitting._copies("whole", replace(dit, total=1 << 28), on) == 0  # a large one is used as it is
+    needs = [fitting.need("whole", scene, found, card, replace(on, cpu=cpu)) for cpu in (True, False)]
+    assert needs[0] >= needs[1]
+
+
+def test_a_longer_prompt_needs_more(wan):
+    folder = wan("t2v")
+    short, long, longest = (
+        fitting.Scene.of(planned(folder, prompt=text)[0]) for text in ("a fox", "a fox " * 30, "a fox " * 300)
+    )
+    assert short.tokens < long.tokens < longest.tokens == fitting.TEXT_TOKENS
+    card = read_card(str(folder))
+    assert fitting._contexts(short, card, 4) < fitting._contexts(longest, card, 4)
+
+
+def test_the_bench_writes_its_table_between_the_marks(tmp_path):
+    import runpy
+
+    script = Path(__file__).parents[2] / "scripts" / "bench" / "memory.py"
+    bench = runpy.run_path(str(script))
+    page = tmp_path / "page.md"
+    page.write_text(f"before\n{bench['BEGIN']}\nold\n{bench['END']}\nafter\n", encoding="utf-8")
+    row = {"memory": "whole", "weights": "full", "peak": 100_000_000, "asked": 110_000_000}
+    bench["write_into"](page, bench["in_words"]([row]))
+    text = page.read_text(encoding="utf-8")
+    assert "old" not in text
+    assert text.startswith("before\n")
+    assert text.endswith("after\n")
+    assert "| `whole` | `full` | 100 MB | 110 MB (+10%) |" in text
+    docs = (script.parents[2] / "docs" / "memory.md").read_text(encoding="utf-8")
+    assert docs.count(bench["BEGIN"]) == docs.count(bench["END"]) == 1

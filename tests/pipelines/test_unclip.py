@@ -16,6 +16,7 @@ from kinema.core.errors import ConfigError, KinemaError, ModelError
 from kinema.core.runtime import generator
 from kinema.pipelines.cards import read_card
 from kinema.pipelines.durable.key import plan_keys
+from kinema.pipelines.estimate import estimate
 from kinema.pipelines.images.engine import Drawing, Seeds
 from kinema.pipelines.images.model import ImageModel, given_noise
 from kinema.pipelines.job import make_job
@@ -271,3 +272,12 @@ def test_pickled_weights_of_a_prior_are_not_read(saved, tmp_path):
     weights.rename(copy / "image_encoder" / "pytorch_model.bin")
     with pytest.raises(ModelError, match="holds pickled weights"):
         kinema.load(f"{saved['decoder']}@{copy}", device="cpu")
+
+
+def test_the_cost_counts_the_prior(names, saved):
+    def weights(folder: Path) -> int:
+        return sum(path.stat().st_size for path in folder.rglob("*.safetensors"))
+
+    card = read_card(names["two"])
+    found = estimate(make_plan(shot_of(card.id), card), card).weight_bytes
+    assert found == weights(saved["decoder"]) + weights(saved["prior"])

@@ -16,6 +16,7 @@ from kinema.pipelines.card import ModelCard
 from kinema.pipelines.frame_by_frame.cost import drawn_forwards
 from kinema.pipelines.plan import Plan, Prompts, Sampling
 from kinema.pipelines.speed.calibration import forwards
+from kinema.pipelines.unclip.card import PRIOR_PLACE
 
 EFFICIENCY = 0.5  # share of a large product's rate that whole forwards reach; measured 0.4 to 0.8 on CPUs
 LIVE_TENSORS = 10  # token-sized tensors alive at once in a block, fp32 copies for the norms included
@@ -50,7 +51,7 @@ def estimate(plan: Plan, card: ModelCard) -> Estimate:
     config, g = card.transformer, plan.geometry
     forwards = _forwards(plan) if plan.redraw is None else drawn_forwards(plan, card)
     if card.borrowed:
-        return Estimate(g.rows * g.columns, forwards, None, _weight_bytes(card.folder), None)
+        return Estimate(g.rows * g.columns, forwards, None, _weight_bytes(card), None)
     _, y, x = config.get("patch_size", (1, 2, 2))
     seen = g.latent_frames + g.context if plan.windows is None else plan.windows.length
     seen = seen if plan.redraw is None else 1
@@ -59,7 +60,7 @@ def estimate(plan: Plan, card: ModelCard) -> Estimate:
     layers, hidden = config["num_layers"], config["ffn_dim"]
     one = layers * (12 * tokens * width**2 + 4 * tokens * width * hidden + 4 * tokens**2 * width)
     working = tokens * (LIVE_TENSORS * width + hidden) * 4.0
-    return Estimate(tokens, forwards, float(one) * forwards, _weight_bytes(card.folder), working)
+    return Estimate(tokens, forwards, float(one) * forwards, _weight_bytes(card), working)
 
 
 def _forwards(plan: Plan) -> int:
@@ -89,8 +90,12 @@ def _prompts(side: Prompts, frames: tuple[int, ...], plan: Plan) -> int:
     return sum(any(share > 0 for share in column) for column in zip(*rows, strict=True))
 
 
-def _weight_bytes(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*.safetensors"))
+def _weight_bytes(card: ModelCard) -> int:
+    """Of everything that a model is loaded from, a prior or an adapter in a folder of its own included."""
+    found = set(card.folder.rglob("*.safetensors")) | {path for files in card.files for path in files}
+    if card.transformer.get(PRIOR_PLACE):
+        found |= set(Path(card.transformer[PRIOR_PLACE]).rglob("*.safetensors"))
+    return sum(path.stat().st_size for path in found if path.is_file())
 
 
 def measure_rate(device: str = "auto", *, seconds: float = 0.1) -> float:

@@ -4,6 +4,7 @@
     component   the most of any part with what it works in
     block       the same, where of the transformer three blocks count, of the text encoder two
 
+Counted is what comes on top of a process that has planned: torch is there, nothing of the checkpoint is.
 The numbers come from configuration files, before any weight is read. Work space is counted in tensors that
 are alive at once, by the sizes of the layers; scripts/bench/memory.py compares it with what a process takes.
 """
@@ -23,15 +24,19 @@ from kinema.pipelines.loading import AnyModel
 from kinema.pipelines.plan import Plan
 from kinema.pipelines.residency.loading import Tier, checked_tier, refuse_others
 from kinema.pipelines.residency.machine import free_on
-from kinema.pipelines.residency.sizes import Sizes, sizes
+from kinema.pipelines.residency.sizes import Sizes, Transformer, sizes
 
 MEMORY = ("auto", "low", *get_args(Tier))
 TIERS: tuple[Tier, ...] = get_args(Tier)  # fastest first
 LIVE_TOKENS = 10  # token-sized float32 tensors alive at once in a block
 LIVE_FRAMES = 24  # decoder tensors of a latent frame's pixels at full width, with what convolutions remember
 TEXT_TOKENS = 512  # rows that a text has at most
-MARGIN = 1.15  # what is asked for over the estimate
-BASE = 300 << 20  # libraries that are imported when a checkpoint is read
+MARGIN = 1.05  # what is asked for over the estimate
+BASE = 28 << 20  # what is imported between a plan and its last frame, and the encoder of the file
+CODING = 4  # blocks in full that lie about while matrices are made into codes
+HEAP = 32 << 20  # pieces below this stay with the process when they are freed, as glibc has it
+READER = 2  # blocks that the thread which reads them keeps of what it freed
+READY = 2  # blocks that are held again, ready for use, while they stream
 LOWEST = 64  # pixels: no smaller size is proposed
 
 
@@ -44,6 +49,7 @@ class Scene:
         frames: latent frames that the transformer sees at once.
         length: pixel frames of the clip.
         prompts: on both sides together.
+        tokens: of the longest, at most.
         encodes: whether pictures or clips are encoded.
         together: parts that stay while the others work.
     """
@@ -53,6 +59,7 @@ class Scene:
     frames: int
     length: int
     prompts: int
+    tokens: int
     encodes: bool
     together: bool
 
@@ -61,12 +68,15 @@ class Scene:
         """Of a plan."""
         g = plan.geometry
         seen = g.latent_frames + g.context if plan.windows is None else plan.windows.length
+        spans = (*plan.prompts.spans, *plan.negatives.spans)
+        longest = max(len("".join(text for text, _ in side).encode()) for side in spans)
         return Scene(
             width=g.width,
             height=g.height,
             frames=seen if plan.redraw is None else 1,
             length=g.frames,
-            prompts=len(plan.prompts.spans) + len(plan.negatives.spans),
+            prompts=len(spans),
+            tokens=min(TEXT_TOKENS, longest + 2),  # a byte is a token at worst; begin and end
             encodes=bool(plan.given.held or plan.given.source or plan.given.extend or plan.camera),
             together=plan.redraw is not None,
         )
@@ -129,7 +139,8 @@ def offers(*plans: Plan, card: ModelCard) -> Offers:
         return Offers({}, free, device, "whole")
     found, dtype, weights = sizes(card), resolve_dtype(plans[0].dtype, device), plans[0].weights
     scenes = [Scene.of(plan) for plan in plans]
-    needs = {tier: max(need(tier, s, found, card, dtype, weights) for s in scenes) for tier in TIERS}
+    on = On(dtype, weights, cpu=device.type == "cpu")
+    needs = {tier: max(need(tier, s, found, card, on) for s in scenes) for tier in TIERS}
     merged = any(lora.merge for plan in plans for lora in plan.loras)
     possible = ("whole",) if merged else TIERS
     return Offers(needs, free, device, next((tier for tier in possible if needs[tier] <= free), None))
@@ -203,9 +214,29 @@ def tell(fits: Fits, note: Callable[[str], None]) -> None:
             note(found.note)
 
 
-def need(tier: Tier, scene: Scene, found: Sizes, card: ModelCard, dtype: torch.dtype, weights: str) -> int:
+@dataclass(frozen=True, slots=True)
+class On:
+    """How and where the numbers are kept.
+
+    Attributes:
+        dtype: of the transformer and the text encoder.
+        weights: of the transformer's matrices.
+        cpu: whether a CPU computes.
+    """
+
+    dtype: torch.dtype
+    weights: str
+    cpu: bool
+
+    @property
+    def size(self) -> int:
+        """Bytes of a number."""
+        return self.dtype.itemsize
+
+
+def need(tier: Tier, scene: Scene, found: Sizes, card: ModelCard, on: On) -> int:
     """Bytes of one arrangement, margin included."""
-    stages = list(_stages(tier, scene, found, card, dtype, weights))
+    stages = list(_stages(tier, scene, found, card, on))
     if tier == "whole":
         total = sum(held for held, _ in stages) + max(work for _, work in stages)
     elif scene.together:
@@ -215,32 +246,54 @@ def need(tier: Tier, scene: Scene, found: Sizes, card: ModelCard, dtype: torch.d
     return int(MARGIN * (total + (BASE if card.family == "wan" else 0)))
 
 
-def _stages(
-    tier: Tier, scene: Scene, found: Sizes, card: ModelCard, dtype: torch.dtype, weights: str
-) -> Iterator[tuple[int, int]]:
+def _stages(tier: Tier, scene: Scene, found: Sizes, card: ModelCard, on: On) -> Iterator[tuple[int, int]]:
     """Weights and work space, in bytes, of the text encoder, the image encoder, the transformer, the VAE."""
-    size, text, dit = dtype.itemsize, found.text, found.transformer
-    contexts = _contexts(scene, card, size)
-    attention = 3 * text.heads * TEXT_TOKENS**2 * 4 if card.family == "wan" else 0
-    yield (2 * text.block if tier == "block" else text.total) * size, attention
-    yield found.image * size, 64 << 20 if found.image else 0
-    per_matrix = 1 if weights != "full" else size
-    rest = (dit.block + dit.outside) * size  # the block at work is decoded, at most
+    text = found.text
+    attention = 3 * text.heads * scene.tokens**2 * 4 if card.family == "wan" else 0
+    yield (2 * text.block if tier == "block" else text.total) * on.size, attention
+    yield found.image * on.size, 64 << 20 if found.image else 0
+    held, work = _transformer(tier, found.transformer, on)
+    yield held, work + _contexts(scene, card, on.size) + _tokens(scene, card)
+    yield found.vae * 4, _pixels(scene, card) + _left(tier, found.transformer, on)
+
+
+def _transformer(tier: Tier, dit: Transformer, on: On) -> tuple[int, int]:
+    """What its weights take, and what is made of them while it works."""
+    per_matrix = 1 if on.weights != "full" else on.size
+    work = _copies(tier, dit, on)
+    if on.weights != "full":  # a block is read in full before it is codes, and decoded, matrix by matrix
+        work += CODING * dit.block * on.size + min((dit.block + dit.outside) * on.size, 2 * dit.largest * 4)
+    blocks = dit.total - dit.outside
+    if tier == "block":  # one leaves, one works, one comes
+        return dit.outside * on.size + min(3 * dit.block, blocks) * per_matrix, work
+    held = blocks * per_matrix + dit.outside * on.size
+    return held * (dit.count if tier == "whole" else 1), work
+
+
+def _left(tier: Tier, dit: Transformer, on: On) -> int:
+    """What a transformer of small matrices leaves behind on a CPU: freed, not given back to the system."""
+    if not on.cpu or dit.largest * on.size > HEAP:
+        return 0
     if tier == "block":
-        held = dit.outside * size + 3 * dit.block * per_matrix  # one leaves, one works, one comes
-    else:
-        held = (dit.total - dit.outside) * per_matrix + dit.outside * size
-        held *= dit.count if tier == "whole" else 1
-    decoded = 2 * dit.largest * 4 if weights != "full" else 0
-    yield held, min(rest, decoded) + contexts + _tokens(scene, card)
-    yield found.vae * 4, _pixels(scene, card)
+        return sum(_transformer(tier, dit, on)) + READER * dit.block * on.size
+    return _copies(tier, dit, on)
+
+
+def _copies(tier: Tier, dit: Transformer, on: On) -> int:
+    """Matrices that a CPU holds a second time, in the layout that is fastest; none of a large transformer."""
+    from kinema.models.inference import COPIED_BYTES
+
+    if not on.cpu or on.weights != "full" or dit.total * on.size > COPIED_BYTES:
+        return 0
+    every = dit.total - dit.texts
+    return (min(READY * dit.block, every) if tier == "block" else every) * on.size
 
 
 def _contexts(scene: Scene, card: ModelCard, size: int) -> int:
     """Keys and values of every text in every block."""
     c = card.transformer
     width = c["num_attention_heads"] * c["attention_head_dim"]
-    rows = TEXT_TOKENS if card.family == "wan" else 128
+    rows = min(scene.tokens, TEXT_TOKENS if card.family == "wan" else 128) + 1  # padding is one row
     pairs = 1 if card.boundary is None else 2
     return int(pairs * scene.prompts * rows * width * 2 * c["num_layers"] * size)
 
@@ -269,10 +322,11 @@ def _pixels(scene: Scene, card: ModelCard) -> int:
 
 
 def _refusal(plans: Sequence[Plan], card: ModelCard, there: Offers) -> str:
-    found, dtype, weights = sizes(card), resolve_dtype(plans[0].dtype, there.device), plans[0].weights
+    dtype, found = resolve_dtype(plans[0].dtype, there.device), sizes(card)
+    on = On(dtype, plans[0].weights, cpu=there.device.type == "cpu")
 
     def least(other: Scene) -> int:
-        return need("block", other, found, card, dtype, weights)
+        return need("block", other, found, card, on)
 
     scene = max(map(Scene.of, plans), key=least)
     ways = [

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 PRIORS = ("KandinskyV22PriorPipeline", "KandinskyV22PriorEmb2EmbPipeline")
 PRIOR_KEY = "prior"
+PRIOR_PLACE = "prior_folder"
 PRIOR_PARTS = ("prior", "text_encoder", "image_encoder")
 
 
@@ -70,6 +71,8 @@ def unclip_card(
             "use the prior of this decoder."
         )
     told = {**card.transformer, PRIOR_KEY: "" if prior is None else prior[0]}
+    if prior is not None:
+        told[PRIOR_PLACE] = str(prior[1])
     # its pipelines round sizes up to the square of the codec's stride
     return replace(card, multiple=card.stride.space**2, parts=decoder, transformer=told)
 
