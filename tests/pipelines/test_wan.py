@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 import kinema
-from kinema.core.errors import ModelError
+from kinema.core.errors import ConfigError, KinemaError
 from kinema.pipelines.cards import read_card
 from kinema.pipelines.job import make_job
 from kinema.pipelines.known import to_pixels
@@ -219,3 +219,11 @@ def test_defaults_are_those_of_the_checkpoint(wan):
 def test_loading_draws_no_bars_of_other_libraries(wan, capfd):
     kinema.load(str(wan("i2v")))
     assert "Loading" not in capfd.readouterr().err
+
+
+def test_a_model_takes_paths_and_torchs_own_dtypes(small):
+    assert kinema.load(small, dtype=torch.bfloat16).dtype == torch.bfloat16
+    with pytest.raises(KinemaError, match="unknown model 'None'"):
+        kinema.load(None)
+    with pytest.raises(ConfigError, match="unknown dtype"):
+        kinema.load(str(small), dtype=torch.float64)

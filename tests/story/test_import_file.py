@@ -61,6 +61,18 @@ def test_deforum_settings(tmp_path):
     np.testing.assert_allclose(moves["angle"], angle, atol=1e-12)
 
 
+def test_the_old_aspect_formula_and_contrast(tmp_path):
+    settings = DEFORUM | {
+        "animation_mode": "3D",
+        "aspect_ratio_use_old_formula": True,
+        "aspect_ratio_schedule": "0:(1)",
+    }
+    shot, lost = imported(tmp_path, settings | {"contrast_schedule": "0:(0.95)"})
+    np.testing.assert_allclose(shot.camera.sample(61, 15)["aspect_ratio"], 512 / 384)
+    assert any("contrast_schedule" in line for line in lost)
+    assert not any("contrast_schedule" in line for line in imported(tmp_path, DEFORUM)[1])
+
+
 def test_strength_keeps_its_digits_and_tweens_near_one(tmp_path):
     settings = DEFORUM | {"strength_schedule": "0:(0.1234567), 30:(0.99999), 60:(1)"}
     strength = imported(tmp_path, settings)[0].redraw.strength.sample(61, 15)

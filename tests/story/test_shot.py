@@ -5,6 +5,7 @@ import subprocess
 import sys
 from fractions import Fraction
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -243,6 +244,14 @@ def test_nothing_but_config_errors(fields):
         assert Shot.problems(fields)
         return
     assert Shot.from_mapping(json.loads(json.dumps(shot.to_mapping(), allow_nan=False))) == shot
+
+
+@pytest.mark.parametrize("name", ["keyframes", "source", "extend"])
+def test_a_picture_in_memory_is_told_to_be_a_path_in_one_line(name):
+    value = np.zeros((4, 4, 3), np.uint8)
+    with pytest.raises(ConfigError, match="given by their paths") as caught:
+        Shot(prompt="a fox", **{name: [value] if name == "keyframes" else value})
+    assert "\n" not in str(caught.value)
 
 
 def test_every_default_in_the_schema_is_of_its_type():

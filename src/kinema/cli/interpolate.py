@@ -82,7 +82,7 @@ def interpolate(
         made = interpolate_clip(clip, wanted, loop=loop, device=device, on_progress=report)
         check_output(out, fps=made.fps, overwrite=file.overwrite, quality=quality)
         width, height = made.size or (0, 0)
-        text = f"{out}  {len(made)} frames at {made.fps} fps, {width}x{height}"
+        text = f"{out}  {len(made)} frame{'s' * (len(made) != 1)} at {made.fps} fps, {width}x{height}"
         facts = {"frames": len(made), "fps": str(made.fps), "width": width, "height": height}
         if file.dry_run:
             report.done(text, path=str(out), **facts)

@@ -6,6 +6,10 @@ clip, and rare loaders with the first checkpoint of their kind.
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import torch
+
 from kinema.pipelines.card import ModelCard
 from kinema.pipelines.cards import read_card
 from kinema.pipelines.foreign.decoder import load_foreign_vae
@@ -19,10 +23,10 @@ AnyModel = Model | ImageModel | ForeignModel
 
 
 def load(
-    model: str = "embedded",
+    model: str | Path = "embedded",
     *,
     device: str = "auto",
-    dtype: str = "auto",
+    dtype: str | torch.dtype = "auto",
     local_files_only: bool = False,
     card: ModelCard | None = None,
     weights: str = "full",
@@ -34,7 +38,7 @@ def load(
     Args:
         model: what to load.
         device: `auto`, `cpu`, `cuda`, `cuda:1` or `mps`.
-        dtype: `auto`, `float32`, `bfloat16` or `float16`.
+        dtype: `auto`, `float32`, `bfloat16` or `float16`, or torch's own.
         local_files_only: never ask the hub.
         card: the model's card, if it was read already.
         weights: how the transformer's matrices are kept: `full`, `fp8` or `int8`.
@@ -45,6 +49,7 @@ def load(
         ModelError: nothing is there, files are missing or damaged, or pickled.
         ConfigError: an unknown name.
     """
+    model, dtype = str(model), str(dtype).removeprefix("torch.")
     if (memory, weights) == ("whole", "full"):
         card = card or read_card(model, local_files_only=local_files_only)
         return _whole(card, device=device, dtype=dtype, local_files_only=local_files_only)

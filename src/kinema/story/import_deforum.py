@@ -170,7 +170,10 @@ def _redraw(found: Imported, settings: Mapping[str, Any]) -> Iterator[tuple[str,
     if settings.get("enable_noise_multiplier_scheduling", True) and "noise_multiplier_schedule" in settings:
         yield "noise_multiplier", _track(settings["noise_multiplier_schedule"], "noise_multiplier_schedule")
     if "contrast_schedule" in settings:
-        yield "contrast", _track(settings["contrast_schedule"], "contrast_schedule")
+        contrast = _track(settings["contrast_schedule"], "contrast_schedule")
+        yield "contrast", contrast
+        if contrast != 1:
+            found.leave("contrast_schedule", "here about the picture's mean; there about black, so light too")
     yield from _sharpening(found, settings)
     yield from _colours(found, settings)
     yield from _seeds(found, settings)
@@ -250,6 +253,8 @@ def _camera(found: Imported, settings: Mapping[str, Any], mode: str) -> dict[str
             values[ours] = track
     if flipped:
         values["enable_perspective_flip"] = True
+    if mode == "3D" and settings.get("aspect_ratio_use_old_formula"):
+        values["aspect_ratio"] = _number(settings, "W", 512) / _number(settings, "H", 512)
     looks = ("border",) if mode == "2D" else ("padding_mode", "sampling_mode")
     values |= {name: settings[name] for name in looks if name in settings}
     if mode == "3D" and settings.get("use_depth_warping", True):

@@ -172,7 +172,7 @@ def _path(location: tuple[str | int, ...]) -> str:
 
 
 def _shown(value: Any) -> str:
-    text = repr(value)
+    text = " ".join(repr(value).split())  # an array's has line breaks
     return text if len(text) <= 60 else f"{text[:59]}…"
 
 
@@ -226,7 +226,7 @@ _RULES = {
     "string_type": "is not text; put it in quotes",
     "string_unicode": "has half a surrogate pair, which cannot be stored",
     "tuple_type": "is not a list",
-    "model_type": "is not a mapping",
+    "model_type": "is neither text nor a mapping; pictures and clips are given by their paths",
 }
 
 
