@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 import kinema
-from kinema.core.errors import ConfigError, KinemaError
+from kinema.core.errors import ConfigError, KinemaError, ModelError
 from kinema.pipelines.cards import read_card
 from kinema.pipelines.job import make_job
 from kinema.pipelines.known import to_pixels
