@@ -183,6 +183,12 @@ def test_ffmpeg_itself_refuses_a_script_behind_a_forged_kind(clip, tmp_path):
         VideoFile.probe(tmp_path / "a.mp4", "mov")
 
 
+def test_a_file_of_its_first_bytes_alone_is_told_in_plain_words(tmp_path):
+    path = write_video(tmp_path / "a.mp4", np.zeros((4, 16, 16, 3), np.uint8), fps=24)
+    path.write_bytes(path.read_bytes()[:40])
+    refused(path, "no streams in it; it is cut off")
+
+
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".webm"])
 def test_a_cut_off_file_is_refused_with_the_frames_found(tmp_path, suffix):
     noise = np.random.default_rng(0).integers(0, 256, (40, 64, 64, 3), dtype=np.uint8)

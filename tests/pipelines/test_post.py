@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import wave
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -13,8 +15,10 @@ import kinema
 from kinema.cli import run
 from kinema.core.contracts import Record
 from kinema.core.errors import ConfigError, MediaError
+from kinema.io.audio import listen
 from kinema.io.clip import Clip
 from kinema.io.minterpolate import minterpolated
+from kinema.io.mux import AudioPart
 from kinema.io.record import read_record
 from kinema.pipelines.job import make_job
 from kinema.pipelines.model import Model
@@ -147,3 +151,20 @@ def test_a_picture_that_lasts_a_second_lasts_a_second(tmp_path, method):
     assert len(shown) == made.count
     paused = np.flatnonzero((shown > 59) & (shown < 99))  # the second grey, on its way to the third
     assert len(paused) == 20
+
+
+def test_a_clip_at_another_rate_keeps_its_sound(tmp_path, recwarn):
+    rate = 48_000
+    with wave.open(str(tmp_path / "tone.wav"), "wb") as sound:
+        sound.setparams((1, 2, rate, 0, "NONE", ""))
+        wobble = np.sin(np.arange(2 * rate) * 2 * np.pi * 440 / rate)
+        sound.writeframes((wobble * 20_000).astype("<i2").tobytes())
+    part = AudioPart(path=str(tmp_path / "tone.wav"), at=Fraction(0), seconds=Fraction(1))
+    silent = Clip(np.zeros((8, 16, 16, 3), np.uint8), 8)
+    silent.save(tmp_path / "silent.mkv")
+    replace(silent, audio=(part,)).save(tmp_path / "loud.mkv")
+    interpolate_clip(tmp_path / "loud.mkv", Interpolate(fps=16)).save(tmp_path / "out.mkv")
+    heard = listen(tmp_path / "out.mkv")
+    assert heard.seconds == pytest.approx(15 / 16, abs=0.02)
+    assert interpolate_clip(tmp_path / "silent.mkv", Interpolate(fps=16)).audio == ()
+    assert not [str(w.message) for w in recwarn if "writable" in str(w.message)]

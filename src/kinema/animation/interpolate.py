@@ -126,9 +126,7 @@ class Pair:
 
     @cached_property
     def _pictures(self) -> tuple[Tensor, Tensor]:
-        one, other = (
-            torch.from_numpy(np.ascontiguousarray(f)).to(self.device) for f in (self.first, self.second)
-        )
+        one, other = (torch.from_numpy(np.array(f)).to(self.device) for f in (self.first, self.second))
         return picture(one), picture(other)
 
     @cached_property

@@ -252,6 +252,8 @@ def _seconds(log: str) -> float:
 
 def _why_not(log: str, has_picture: bool) -> str:
     if "matches no streams" in log or not has_picture:
+        if "Input #0" in log and "Stream #0" not in log:
+            return "there are no streams in it; it is cut off, or no video."
         if "(attached pic)" in log:
             return "its only picture is a cover; give a file with video."
         return (
