@@ -30,7 +30,7 @@ from kinema.models.vae_layers import CHANNELS_LAST, CausalConv3d, StreamState
 from kinema.models.vae_passes import Coder, decode_tiles, encode_tiles
 from kinema.models.vae_tiles import Cuts, Tiles, downwards, upwards
 from kinema.models.weights import bare, load_into, load_state, read_config
-from kinema.models.winograd import Packed
+from kinema.models.winograd import GROWTH, Packed, kernels_for
 
 AT_ONCE = 4  # latent frames, at most; kernels are full by then
 
@@ -155,6 +155,13 @@ class CausalVideoVAE(nn.Module):
             ResourceError: not even the smallest fit.
         """
         return self._budget.choose(shape_BCTYX, room)
+
+    @property
+    def unprepared(self) -> int:
+        """Bytes, about, that a decode takes for good to prepare weights for compiled kernels."""
+        layers = (layer for layer in self.decoder.modules() if isinstance(layer, nn.Conv2d | nn.Conv3d))
+        kernels = [x.weight for x in layers if x not in self.packed and kernels_for(x.weight, x.weight)]
+        return sum(round(GROWTH * weight.nbytes) for weight in kernels)
 
     def beginning(self, cuts: Cuts | None = None) -> StreamState:
         """The state of a pass before its first frame; `cuts` are a tile's."""

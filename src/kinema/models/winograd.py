@@ -25,6 +25,7 @@ from kinema.models.native import Native, library
 
 POINTS, TIMES = 36, 4  # of F(4 x 4, 3 x 3), and of F(2, 3) along time
 BLOCK = 4  # outputs along rows and columns that are computed together
+GROWTH = POINTS * TIMES / 27  # prepared numbers for each of a 3 x 3 x 3 weight, at most
 FEWEST = 16  # channels that go in; below, the direct convolution is as fast
 ERROR = 1e-4  # what the self-test allows
 LAST = torch.channels_last_3d

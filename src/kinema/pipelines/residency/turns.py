@@ -17,11 +17,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kinema.core.contracts import Stride
+from kinema.core.errors import ResourceError
 from kinema.models.text import Prompt, TextStates
+from kinema.models.vae import CausalVideoVAE, Tiles
 from kinema.models.vision import CheckpointImageEncoder
 from kinema.pipelines.model import TextEncoder, VideoVAE
+from kinema.pipelines.residency.machine import free_on
 
 T = TypeVar("T")
+SHARE = 0.75  # of the free memory, for a decode; the C library keeps holes between tensors
+SMALLEST = Tiles(rows=4, columns=4, frames=1)
 
 
 class Turns:
@@ -92,12 +97,27 @@ class VAEInTurn:
         return self._part.get().encode(frames_BCFHW)
 
     def stream(self, latents_BCTYX: Tensor) -> Iterator[Tensor]:
-        """Frames of one latent frame after the other."""
-        return self._part.get().stream(latents_BCTYX)
+        """Frames of one latent frame after the other; in tiles where a whole picture does not fit."""
+        vae = self._part.get()
+        if isinstance(vae, CausalVideoVAE):
+            return vae.stream(latents_BCTYX, tiles=fitting(vae, latents_BCTYX))
+        return vae.stream(latents_BCTYX)
 
     def to(self, device: torch.device | str) -> Self:
         """It comes to where it was loaded for."""
         return self
+
+
+def fitting(vae: CausalVideoVAE, latents_BCTYX: Tensor) -> Tiles | None:
+    """The tiles that the free memory asks for; None for whole pictures.
+
+    Where not even the smallest are said to fit, these are tried: the latents have cost hours.
+    """
+    room = int(SHARE * free_on(latents_BCTYX.device)) - vae.unprepared
+    try:
+        return vae.tiles(latents_BCTYX.shape, room)
+    except ResourceError:
+        return SMALLEST
 
 
 class TextInTurn:
