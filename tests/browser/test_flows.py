@@ -154,7 +154,7 @@ def test_the_cost_is_shown_and_what_is_wrong_stands_beside_its_field(pages, serv
     page = pages(server.url, allowed=REFUSED)
     expect(page.locator("#cost")).to_contain_text("5 latent frames")
     expect(page.locator("#cost")).to_contain_text("420 MB")
-    expect(page.locator("#cost")).to_contain_text("at most 4.0 h")
+    expect(page.locator("#cost")).to_contain_text("4.0 h at most")
     page.click("#make")
     expect(page.locator(".field.prompt .field-error")).to_have_text("Write what the clip shows.")
     expect(page.locator("#prompt")).to_be_focused()

@@ -192,15 +192,14 @@ def tracks(plan: Plan) -> list[str]:
 def costs(cost: Estimate, rate: float) -> list[str]:
     """Work, time and memory, about."""
     seconds = cost.seconds(rate)
-    if cost.operations is None or cost.working_bytes is None or seconds is None:
-        work = f"{cost.tokens:,} latents, {cost.forwards} forwards of the model's own network"
-        return [row("work", work), row("memory", f"weights {size(cost.weight_bytes)}")]
-    work = f"{cost.tokens:,} tokens, {cost.forwards} forwards, {cost.operations / 1e12:.3g} TFLOP"
-    return [
-        row("work", work),
-        row("time", f"about {duration(seconds)} of sampling on this machine"),
-        row("memory", f"weights {size(cost.weight_bytes)}, work space about {size(cost.working_bytes)}"),
-    ]
+    done = "" if cost.operations is None else f", {cost.operations / 1e12:.3g} TFLOP"
+    time = [] if seconds is None else [row("time", f"about {duration(seconds)} of sampling on this machine")]
+    if cost.working_bytes is None:
+        work = f"{cost.tokens:,} latents, {cost.forwards} forwards of the model's own network{done}"
+        return [row("work", work), *time, row("memory", f"weights {size(cost.weight_bytes)}")]
+    work = f"{cost.tokens:,} tokens, {cost.forwards} forwards{done}"
+    space = f"weights {size(cost.weight_bytes)}, work space about {size(cost.working_bytes)}"
+    return [row("work", work), *time, row("memory", space)]
 
 
 def room(found: Offers) -> list[str]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kinema.diffusion.coverage import views
+from kinema.pipelines.borrowed_cost import borrowed_operations
 from kinema.pipelines.card import ModelCard
 from kinema.pipelines.frame_by_frame.cost import drawn_forwards
 from kinema.pipelines.plan import Plan, Prompts, Sampling
@@ -29,10 +30,9 @@ class Estimate:
     Attributes:
         tokens: that the transformer sees in one forward.
         forwards: how many there will be.
-        operations: floating-point operations of all of them; None where diffusers' own pipelines run
-            networks of their own.
+        operations: floating-point operations of all of them; None where a checkpoint does not tell.
         weight_bytes: of the checkpoint's files, as stored.
-        working_bytes: activations of one forward, about.
+        working_bytes: activations of one forward, about; None where diffusers' own pipelines run.
     """
 
     tokens: int
@@ -50,11 +50,13 @@ def estimate(plan: Plan, card: ModelCard) -> Estimate:
     """The costs of a plan, from configuration and file sizes alone."""
     config, g = card.transformer, plan.geometry
     forwards = _forwards(plan) if plan.redraw is None else drawn_forwards(plan, card)
-    if card.borrowed:
-        return Estimate(g.rows * g.columns, forwards, None, _weight_bytes(card), None)
-    _, y, x = config.get("patch_size", (1, 2, 2))
     seen = g.latent_frames + g.context if plan.windows is None else plan.windows.length
     seen = seen if plan.redraw is None else 1
+    if card.borrowed:
+        one = borrowed_operations(card, seen, g.rows, g.columns)
+        total = None if one is None else one * forwards
+        return Estimate(g.rows * g.columns, forwards, total, _weight_bytes(card), None)
+    _, y, x = config.get("patch_size", (1, 2, 2))
     tokens = seen * (g.rows // y) * (g.columns // x)
     width = config["num_attention_heads"] * config["attention_head_dim"]
     layers, hidden = config["num_layers"], config["ffn_dim"]

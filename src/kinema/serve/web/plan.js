@@ -89,10 +89,10 @@ function show() {
   const { count } = draft.state;
   const facts = [
     plan.seconds ? [`about ${seconds(plan.seconds * count)}`, count > 1 ? `for ${plural(count, "clip")} on this machine, roughly` : "on this machine, roughly"] : null,
+    plan.most_seconds ? [`${seconds(plan.most_seconds)} at most`, "what this server takes for one clip, by this estimate"] : null,
     plan.latent_frames ? [plural(plan.latent_frames, "latent frame"), `${plan.tokens ?? ""} tokens`] : null,
     plan.forwards ? [`${plan.forwards} passes`, "of the transformer"] : null,
     plan.memory ? [bytes(plan.memory), "of memory, weights and working set"] : null,
-    plan.most_seconds ? [`at most ${seconds(plan.most_seconds)}`, "what this server takes for one clip, by this estimate"] : null,
   ];
   settle($("cost"), [
     ...facts.filter(Boolean).map(([text, title]) => h("span", { text, title })),
