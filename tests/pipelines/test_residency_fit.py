@@ -153,8 +153,11 @@ def test_small_matrices_are_held_twice_on_a_cpu(wan):
     assert fitting._copies("whole", dit, on) == 4 * (dit.total - dit.texts)
     assert fitting._copies("whole", dit, replace(on, cpu=False)) == 0
     assert fitting._copies("whole", replace(dit, total=1 << 28), on) == 0  # a large one is used as it is
-    needs = [fitting.need("whole", scene, found, card, replace(on, cpu=cpu)) for cpu in (True, False)]
-    assert needs[0] >= needs[1]
+    here, there = (
+        list(fitting._stages("whole", scene, found, card, replace(on, cpu=cpu))) for cpu in (True, False)
+    )
+    assert here[2][1] - there[2][1] == 4 * (dit.total - dit.texts)
+    assert here[2][0] == there[2][0]
 
 
 def test_a_longer_prompt_needs_more(wan):

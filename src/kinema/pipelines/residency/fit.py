@@ -32,6 +32,7 @@ LIVE_TOKENS = 10  # token-sized float32 tensors alive at once in a block
 LIVE_FRAMES = 24  # decoder tensors of a latent frame's pixels at full width, with what convolutions remember
 TEXT_TOKENS = 512  # rows that a text has at most
 MARGIN = 1.05  # what is asked for over the estimate
+ELSEWHERE = (1.15, 300 << 20)  # the same, and libraries, where it was not measured: on accelerators
 BASE = 28 << 20  # what is imported between a plan and its last frame, and the encoder of the file
 CODING = 4  # blocks in full that lie about while matrices are made into codes
 HEAP = 32 << 20  # pieces below this stay with the process when they are freed, as glibc has it
@@ -243,7 +244,8 @@ def need(tier: Tier, scene: Scene, found: Sizes, card: ModelCard, on: On) -> int
         total = max(sum(stages[0]), sum(held for held, _ in stages[1:]) + max(work for _, work in stages[1:]))
     else:
         total = max(held + work for held, work in stages)
-    return int(MARGIN * (total + (BASE if card.family == "wan" else 0)))
+    margin, base = (MARGIN, BASE) if on.cpu else ELSEWHERE
+    return int(margin * (total + (base if card.family == "wan" else 0)))
 
 
 def _stages(tier: Tier, scene: Scene, found: Sizes, card: ModelCard, on: On) -> Iterator[tuple[int, int]]:
