@@ -11,8 +11,10 @@ are alive at once, by the sizes of the layers; scripts/bench/memory.py compares 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any, get_args
 
 import torch
@@ -29,7 +31,8 @@ from kinema.pipelines.residency.sizes import Sizes, Transformer, sizes
 MEMORY = ("auto", "low", *get_args(Tier))
 TIERS: tuple[Tier, ...] = get_args(Tier)  # fastest first
 LIVE_TOKENS = 10  # token-sized float32 tensors alive at once in a block
-LIVE_FRAMES = 24  # decoder tensors of a latent frame's pixels at full width, with what convolutions remember
+LIVE_FRAMES = 24  # encoder tensors of a latent frame's pixels at full width, with what convolutions remember
+HOLES = 1.15  # what a decode takes over what is counted: the C library keeps holes between tensors
 TEXT_TOKENS = 512  # rows that a text has at most
 MARGIN = 1.05  # what is asked for over the estimate
 ELSEWHERE = (1.15, 300 << 20)  # the same, and libraries, where it was not measured: on accelerators
@@ -53,6 +56,7 @@ class Scene:
         tokens: of the longest, at most.
         encodes: whether pictures or clips are encoded.
         together: parts that stay while the others work.
+        tiled: whether frames are decoded in the smallest tiles.
     """
 
     width: int
@@ -63,6 +67,7 @@ class Scene:
     tokens: int
     encodes: bool
     together: bool
+    tiled: bool = False
 
     @staticmethod
     def of(plan: Plan) -> Scene:
@@ -141,7 +146,7 @@ def offers(*plans: Plan, card: ModelCard) -> Offers:
     found, dtype, weights = sizes(card), resolve_dtype(plans[0].dtype, device), plans[0].weights
     scenes = [Scene.of(plan) for plan in plans]
     on = On(dtype, weights, cpu=device.type == "cpu")
-    needs = {tier: max(need(tier, s, found, card, on) for s in scenes) for tier in TIERS}
+    needs = {tier: max(_roomy(tier, s, found, card, on, free) for s in scenes) for tier in TIERS}
     merged = any(lora.merge for plan in plans for lora in plan.loras)
     possible = ("whole",) if merged else TIERS
     return Offers(needs, free, device, next((tier for tier in possible if needs[tier] <= free), None))
@@ -235,6 +240,12 @@ class On:
         return self.dtype.itemsize
 
 
+def _roomy(tier: Tier, scene: Scene, found: Sizes, card: ModelCard, on: On, free: int) -> int:
+    """What an arrangement needs with whole pictures decoded, or in tiles where that does not fit."""
+    whole = need(tier, scene, found, card, on)
+    return whole if whole <= free else need(tier, replace(scene, tiled=True), found, card, on)
+
+
 def need(tier: Tier, scene: Scene, found: Sizes, card: ModelCard, on: On) -> int:
     """Bytes of one arrangement, margin included."""
     stages = list(_stages(tier, scene, found, card, on))
@@ -314,13 +325,29 @@ def _pixels(scene: Scene, card: ModelCard) -> int:
     """What the VAE works in, flat in length, and the pixels that are encoded, which are not."""
     from kinema.pipelines.card import read_json
 
-    config = read_json(card.folder / "vae" / "config.json")
-    base = config.get("decoder_base_dim") or config.get("base_dim", 96)
-    pixels = scene.width * scene.height // (config.get("patch_size") or 1) ** 2
     given = scene.length * scene.width * scene.height * 3 * 4 * 2 if scene.encodes else 0
     if card.family == "embedded":
         return given + scene.width * scene.height * card.stride.time * 3 * 4 * 16
+    config = read_json(card.folder / "vae" / "config.json")
+    if not scene.encodes:
+        return _decoded(json.dumps(config), scene.width, scene.height, scene.tiled)
+    base = config.get("decoder_base_dim") or config.get("base_dim", 96)
+    pixels = scene.width * scene.height // (config.get("patch_size") or 1) ** 2
     return int(LIVE_FRAMES * base * card.stride.time * pixels * 4) + given
+
+
+@lru_cache(maxsize=256)
+def _decoded(config: str, width: int, height: int, tiled: bool) -> int:
+    """What a decode works in; of compiled kernels less, which are not looked for here."""
+    from kinema.models.vae import CausalVideoVAE
+    from kinema.models.vae_config import CausalVideoVAEConfig
+    from kinema.pipelines.residency.turns import SHARE, SMALLEST
+
+    with torch.device("meta"):
+        vae = CausalVideoVAE(CausalVideoVAEConfig.from_mapping(json.loads(config)))
+    sides = (-(-height // vae.stride.space), -(-width // vae.stride.space))
+    counted = vae.needs((1, vae.latent_channels, 1, *sides), SMALLEST if tiled else None)
+    return int(counted / SHARE if tiled else counted * HOLES)
 
 
 def _refusal(plans: Sequence[Plan], card: ModelCard, there: Offers) -> str:
@@ -328,7 +355,7 @@ def _refusal(plans: Sequence[Plan], card: ModelCard, there: Offers) -> str:
     on = On(dtype, plans[0].weights, cpu=there.device.type == "cpu")
 
     def least(other: Scene) -> int:
-        return need("block", other, found, card, on)
+        return need("block", replace(other, tiled=True), found, card, on)
 
     scene = max(map(Scene.of, plans), key=least)
     ways = [
