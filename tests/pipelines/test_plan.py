@@ -15,6 +15,7 @@ from PIL import Image
 
 from kinema.core.errors import ConfigError, GeometryError, MediaError
 from kinema.io.clip import Clip
+from kinema.io.mux import AudioPart
 from kinema.pipelines.card import EMBEDDED, ModelCard
 from kinema.pipelines.cards import read_card
 from kinema.pipelines.plan import Plan
@@ -55,6 +56,19 @@ def test_a_clip_made_over_at_another_rate_keeps_its_duration(card, two_seconds, 
     plan = plan_of(card, prompt="a fox", source=two_seconds, fps=fps)
     assert plan.geometry.keep == frames
     assert not any("stands still" in note for note in plan.notes)
+
+
+@pytest.mark.parametrize("way", ["source", "extend"])
+def test_the_sound_of_a_clip_is_not_dropped_in_silence(card, two_seconds, tmp_path, way):
+    beat = Path(__file__).parents[2] / "samples/inputs/beat.flac"
+    loud = tmp_path / "loud.mp4"
+    heard = (AudioPart(path=str(beat), at=Fraction(0), seconds=Fraction(2)),)
+    Clip(np.zeros((16, 16, 16, 3), np.uint8), 8, audio=heard).save(loud)
+    about_sound = f"the sound of loud.mp4 is left out; --audio {loud} lays it under the clip."
+    assert about_sound in plan_of(card, prompt="a fox", **{way: str(loud)}).notes
+    for clip, audio in ((loud, str(loud)), (two_seconds, None)):
+        plan = plan_of(card, prompt="a fox", audio=audio, **{way: str(clip)})
+        assert not any("left out" in note for note in plan.notes)
 
 
 def test_a_clip_that_is_too_short_is_told(card, two_seconds):

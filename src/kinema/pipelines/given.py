@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
-from kinema.core.errors import ConfigError, GeometryError, about
+from kinema.core.errors import ConfigError, GeometryError, MediaError, about
+from kinema.io.audio_source import open_audio
 from kinema.io.image import How, read_image
 from kinema.pipelines.card import ModelCard
 from kinema.pipelines.geometry import Geometry
@@ -86,7 +87,24 @@ def plan_given(shot: Shot, card: ModelCard, geometry: Geometry) -> tuple[Given, 
         fit=shot.fit,
         contents=tuple(_content(path) for path in _paths(shot)),
     )
-    return given, tuple(notes)
+    return given, (*notes, *_unheard(shot))
+
+
+def _unheard(shot: Shot) -> tuple[str, ...]:
+    """That the sound of a clip stays behind, where it has one and the shot says nothing of sound."""
+    if shot.audio is not None:
+        return ()
+    if shot.source is not None:
+        path = Path(shot.source.path)
+    elif shot.extend is not None and not shot.extend.previous:
+        path = Path(shot.extend.path)
+    else:
+        return ()
+    try:
+        open_audio(path)
+    except MediaError:  # no sound; what else may be wrong with the clip is said where it is read
+        return ()
+    return (f"the sound of {path.name} is left out; --audio {path} lays it under the clip.",)
 
 
 def _paths(shot: Shot) -> list[Path]:
