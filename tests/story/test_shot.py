@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -259,3 +260,9 @@ def test_every_default_in_the_schema_is_of_its_type():
     for name, entry in Shot.model_json_schema()["properties"].items():
         if entry.get("type") in kinds and "default" in entry:
             assert isinstance(entry["default"], kinds[entry["type"]]), name
+
+
+def test_a_path_may_be_a_path():
+    shot = Shot(prompt="a fox", audio=Path("songs/a.flac"), keyframes=[{"image": Path("a.png"), "frame": 0}])
+    assert shot == Shot(prompt="a fox", audio="songs/a.flac", keyframes=[{"image": "a.png", "frame": 0}])
+    assert json.loads(shot.model_dump_json())["audio"] == "songs/a.flac"

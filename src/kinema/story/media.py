@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import re
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from kinema.core.errors import ConfigError
 
 MOST_BYTES = 255  # of one name in a path
+
+
+def _as_text(path: Any) -> Any:
+    """A `pathlib.Path` as the text that a record keeps."""
+    return os.fspath(path) if isinstance(path, os.PathLike) else path
 
 
 def _checked_path(path: str) -> str:
@@ -20,4 +26,6 @@ def _checked_path(path: str) -> str:
     return path
 
 
-MediaPath = Annotated[str, Field(min_length=1, max_length=4096), AfterValidator(_checked_path)]
+MediaPath = Annotated[
+    str, BeforeValidator(_as_text), Field(min_length=1, max_length=4096), AfterValidator(_checked_path)
+]
