@@ -7,6 +7,7 @@ import sys
 
 CHILD = """
 import os, signal, sys, types
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background work begins without
 from kinema.cli.interrupt import listen
 listen()
 torch = types.ModuleType("torch")

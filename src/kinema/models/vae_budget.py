@@ -10,10 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from kinema.core.contracts import Stride
@@ -22,7 +21,10 @@ from kinema.models.vae_coders import Decoder, UpBlock
 from kinema.models.vae_layers import CausalConv3d, ResidualBlock, Upsample, compiled_for, plain_short_cut
 from kinema.models.vae_tiles import Tiles, upwards
 
-Counts = NDArray[np.int64]
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Counts = NDArray[np.int64]
 
 COLOURS = 3
 ATTENTION = 9  # tensors of a latent frame alive in the attention, its input included
