@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -232,3 +232,16 @@ def test_the_card_of_the_package_model_needs_no_weights(tmp_path: Path, card):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes((card.folder / name).read_bytes())
     assert read_card(str(tmp_path)).defaults == card.defaults
+
+
+def test_held_pictures_have_the_models_guidance_for_them(card):
+    picture = Path(__file__).parents[2] / "samples/inputs/penguin.png"
+    held = replace(card, defaults=replace(card.defaults, guidance=3.0, guidance_held=1.0))
+    keyframes = [{"image": str(picture), "frame": 0}]
+    assert set(plan_of(held, prompt="a fox").sampling.guidance) == {3.0}
+    plan = plan_of(held, prompt="a fox", keyframes=keyframes)
+    assert set(plan.sampling.guidance) == {1.0}
+    assert plan.shot["guidance"] == 1.0  # its record makes the same clip, whatever later models hold
+    assert set(plan_of(held, prompt="a fox", keyframes=keyframes, guidance=2).sampling.guidance) == {2.0}
+    plain = replace(card, defaults=replace(card.defaults, guidance=3.0, guidance_held=None))
+    assert set(plan_of(plain, prompt="a fox", keyframes=keyframes).sampling.guidance) == {3.0}

@@ -76,6 +76,7 @@ def examine(
     sampling = Sampling(
         steps=wishes.steps or defaults.steps,
         guidance=defaults.guidance if wishes.guidance is None else wishes.guidance,
+        held_guidance=wishes.guidance or defaults.guidance_held or defaults.guidance,
         shift=defaults.shift,
         solver=defaults.solver,
         batch=4,

@@ -44,6 +44,7 @@ class Defaults:
         fps: frames per second, as a fraction's text.
         steps, solver, grid, shift, guidance: of the sampler.
         guidance_low: of the expert that works at low noise, where there are two.
+        guidance_held: in place of `guidance` where pictures or the end of a clip are held, if that differs.
         shift_480: in place of `shift` for pictures nearer to 480p than to 720p, where that differs.
     """
 
@@ -57,6 +58,7 @@ class Defaults:
     shift: float
     guidance: float
     guidance_low: float | None = None
+    guidance_held: float | None = None
     shift_480: float | None = None
 
     def shift_of(self, width: int, height: int) -> float:

@@ -70,6 +70,8 @@ def make_plan(shot: Shot, card: ModelCard, after: Geometry | None = None, begin:
         refuse_windows(shot)
         card = one_frame_card(shot, card)
     shot = _on_their_terms(shot, card)
+    if not by_frames:
+        shot = _guided(shot, card)
     geometry = plan_geometry(shot, card, after)
     seed = secrets.randbelow(2**31) if shot.seed is None else shot.seed
     shot, heard = settle(shot, geometry.keep, Fraction(geometry.fps), seed, begin)
@@ -161,6 +163,14 @@ def _on_their_terms(shot: Shot, card: ModelCard) -> Shot:
             f"options are arguments of another diffusers pipeline, which {card.id!r} is not; leave them out."
         )
     return shot
+
+
+def _guided(shot: Shot, card: ModelCard) -> Shot:
+    """The shot with the model's own guidance for frames that are held, where it says none."""
+    held = shot.keyframes or shot.begins.match or shot.extend is not None
+    if not held or shot.guidance is not None or card.defaults.guidance_held is None:
+        return shot
+    return shot.with_(guidance=card.defaults.guidance_held)
 
 
 def _check_modes(shot: Shot, card: ModelCard) -> None:
