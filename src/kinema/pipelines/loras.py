@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,30 +10,12 @@ from typing import TYPE_CHECKING
 from kinema.core.errors import ConfigError, about
 from kinema.pipelines.card import ModelCard
 from kinema.pipelines.geometry import Geometry, per_latent
+from kinema.pipelines.plan import PlannedLora
 from kinema.story.lora import Lora
 from kinema.story.shot import Shot
 
 if TYPE_CHECKING:
     from kinema.models.lora_file import Expert, LoraFile
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PlannedLora:
-    """A LoRA as the loop uses it.
-
-    Attributes:
-        path: of the file.
-        sha256: of its content.
-        scale: one number, or one for each latent frame.
-        expert: "both", or one of two transformers.
-        merge: fold it into the weights.
-    """
-
-    path: str
-    sha256: str
-    scale: tuple[float, ...]
-    expert: str
-    merge: bool
 
 
 def plan_loras(

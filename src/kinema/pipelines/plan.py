@@ -14,7 +14,6 @@ from kinema.pipelines.frame_by_frame.plan import (
 )
 from kinema.pipelines.geometry import Geometry
 from kinema.pipelines.given import Given
-from kinema.pipelines.loras import PlannedLora
 from kinema.pipelines.speed.tiers import Tier
 from kinema.pipelines.unclip.look import LookPlan
 from kinema.pipelines.windows import Cover
@@ -63,6 +62,25 @@ class Sampling:
     boundary: float | None = None
     noise: Literal["frames", "clip"] = "frames"
     shortcuts: Shortcuts | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PlannedLora:
+    """A LoRA as the loop uses it.
+
+    Attributes:
+        path: of the file.
+        sha256: of its content.
+        scale: one number, or one for each latent frame.
+        expert: "both", or one of two transformers.
+        merge: fold it into the weights.
+    """
+
+    path: str
+    sha256: str
+    scale: tuple[float, ...]
+    expert: str
+    merge: bool
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

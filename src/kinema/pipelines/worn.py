@@ -13,7 +13,7 @@ from kinema.models.dit import VideoDiT
 from kinema.models.experts import Experts
 from kinema.models.lora import Fitted, Worn, fit, shapes_of, wearing
 from kinema.models.lora_file import Expert, read_lora
-from kinema.pipelines.loras import PlannedLora
+from kinema.pipelines.plan import PlannedLora
 
 Wardrobe = dict[tuple[str, str], list[tuple[nn.Module, Fitted]]]
 """LoRAs as they fit a loaded transformer, by path and expert."""

@@ -24,7 +24,7 @@ from kinema.pipelines.card import ModelCard, read_json
 from kinema.pipelines.foreign.card import ADAPTER_KEY, family_of
 from kinema.pipelines.foreign.families import Family
 from kinema.pipelines.foreign.model import ForeignModel
-from kinema.pipelines.loras import PlannedLora
+from kinema.pipelines.plan import PlannedLora
 
 Shapes = Mapping[str, Sequence[int]]
 Where = Literal["denoiser", "texts"]
