@@ -226,7 +226,7 @@ def test_a_damaged_file_is_told_before_the_first_step(wan, tmp_path):
 
 
 def test_memory_that_is_not_there_is_refused_before_anything_is_read(wan, monkeypatch):
-    monkeypatch.setattr("kinema.pipelines.residency.fit.free_on", lambda device: 400 << 20)
+    monkeypatch.setattr("kinema.pipelines.residency.fit.free_on", lambda device: 100 << 20)
     with pytest.raises(ResourceError, match=r"832x480 .* would fit") as caught:
         clip(wan("t2v"), "auto", size="832x480", frames=81)
     assert "\n" not in str(caught.value)
