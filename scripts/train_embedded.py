@@ -7,6 +7,9 @@
     python scripts/train_embedded.py --config configs/embedded-v2.yaml --data data/emoji-128 --out runs/v2 \\
         --codec runs/v2/codec --stage fast --start runs/v2/video.safetensors
 
+Two processes on two cores: `OMP_NUM_THREADS=1 torchrun --nproc-per-node 2 scripts/train_embedded.py ...`;
+each step is then two batches. The codec stage has one process.
+
 Writes to --out: `STAGE.safetensors` (gone on from bit for bit when it exists), `metrics.jsonl`, `curves.png`
 and `STAGE-STEP.png` sample sheets; the codec stage writes `codec/`, a distillation `fast-lora.safetensors`.
 """
@@ -22,9 +25,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from kinema.core.errors import ConfigError
 from kinema.models.codec import PatchCodec
 from kinema.models.text import EmbeddedTextEncoder
 from kinema.models.weights import load_state
+from kinema.training.attention import attend_by_samples
 from kinema.training.captions_cache import CaptionCache
 from kinema.training.codec_stage import codec_stage
 from kinema.training.curves import draw_curves
@@ -35,6 +40,7 @@ from kinema.training.loop import Log
 from kinema.training.low_rank import save_additions
 from kinema.training.pace import Pace
 from kinema.training.pack import unpack
+from kinema.training.ranks import Ranks
 from kinema.training.recipe import read_recipe
 from kinema.training.shards import load_shards, save_shards
 from kinema.training.sheet import averaged
@@ -77,11 +83,13 @@ def arguments() -> argparse.Namespace:
 class Run:
     """A stage of the recipe, ready to go or to go on."""
 
-    def __init__(self, args: argparse.Namespace, config: Mapping[str, Any], device: torch.device) -> None:
+    def __init__(
+        self, args: argparse.Namespace, config: Mapping[str, Any], device: torch.device, ranks: Ranks
+    ) -> None:
         bank, codec = SpriteBank.open(args.data), PatchCodec.from_folder(args.codec)
         encoder = EmbeddedTextEncoder.from_folder(args.text, device)
         text = CaptionCache(encoder) if device.type == "cpu" else LiveText(encoder)
-        workshop = Workshop.of(config, bank, codec, text, device)
+        workshop = Workshop.of(config, bank, codec, text, device, ranks)
         seed = config["seed"] if args.seed is None else args.seed
         self.stage = Stage(workshop, args.stage, grammar(args, config), seed=seed, steps=args.steps)
         self.out, self.checkpoint = args.out, args.out / f"{args.stage}.safetensors"
@@ -145,41 +153,73 @@ def train(args: argparse.Namespace) -> None:
     if args.pack:
         unpack(args.pack, args.data, workers=max(1, workers))
         print(f"sprites ready after {pace.seconds:.0f} s", flush=True)
+    ranks = Ranks.from_environment(device)
+    if device.type == "cpu":
+        attend_by_samples()
     if args.stage == "codec":
+        if ranks.count > 1:
+            raise ConfigError(
+                f"the codec stage has one process, not {ranks.count}; start it without torchrun."
+            )
         bank = SpriteBank.open(args.data)
         codec_stage(config, bank, sprites_on(bank, device), args.out, device, pace=pace, workers=workers)
     else:
-        sit(args, Run(args, config, device), pace, workers)
-    draw_curves(args.out / "metrics.jsonl", args.out / "curves.png")
+        sit(args, Run(args, config, device, ranks), pace, workers, ranks)
+    if ranks.leads:
+        draw_curves(args.out / "metrics.jsonl", args.out / "curves.png")
+    ranks.leave()
 
 
-def sit(args: argparse.Namespace, run: Run, pace: Pace, workers: int) -> None:
+def sit(args: argparse.Namespace, run: Run, pace: Pace, workers: int, ranks: Ranks) -> None:
     """Steps until the stage or the time is over."""
-    stage, trainer, log = run.stage, run.trainer, Log(args.out)
-    losses: list[list[Tensor]] = [[] for _ in stage.parts]
-    first, coming = trainer.step, batches(stage.drawer, trainer.step, workers=workers)
-    while trainer.step < trainer.steps and not pace.over():
+    stage, trainer, log = run.stage, run.trainer, Losses(run.stage, args.out, ranks)
+    first = ranks.batch(trainer.step)
+    coming = batches(stage.drawer, first, apart=ranks.count, workers=workers)
+    while trainer.step < trainer.steps and not ranks.told(pace.over()):
         batch = next(coming)
         loss, norm = stage.step(batch)
-        losses[batch.part].append(loss)
+        log.add(batch.part, loss)
         pace.stepped(trainer)
+        trainer.steps = ranks.told(trainer.steps)
         if trainer.step % REPORT == 0:
-            means = [round(float(torch.stack(part).mean()), 4) for part in losses if part]
-            seconds = pace.seconds / (trainer.step - first)
-            log.write(
-                stage=args.stage, step=trainer.step, loss=means, norm=float(norm), seconds=round(seconds, 4)
-            )
-            head = f"{args.stage} {trainer.step}/{trainer.steps}"
-            print(f"{head} loss {means} {seconds:.3f} s a step", flush=True)
-            losses = [[] for _ in stage.parts]
+            log.report(norm, pace)
         if trainer.step % args.every == 0:
             trainer.save(run.checkpoint)
-        if args.sheets and trainer.step % args.sheets == 0:
+        if ranks.leads and args.sheets and trainer.step % args.sheets == 0:
             stage.sheet(args.out / f"{args.stage}-{trainer.step}.png")
     coming.close()
     trainer.save(run.checkpoint)
-    run.finish(args.export)
-    print(f"{args.stage}: {trainer.step} of {trainer.steps} steps, {pace.seconds:.0f} s", flush=True)
+    if ranks.leads:
+        run.finish(args.export)
+        print(f"{args.stage}: {trainer.step} of {trainer.steps} steps, {pace.seconds:.0f} s", flush=True)
+
+
+class Losses:
+    """Means of the losses since the last report, of every kind of batch, over all processes."""
+
+    def __init__(self, stage: Stage, out: Path, ranks: Ranks) -> None:
+        self.stage, self.log, self.ranks = stage, Log(out), ranks
+        self.first = stage.trainer.step
+        self.sums = torch.zeros(len(stage.parts), 2)
+
+    def add(self, part: int, loss: Tensor) -> None:
+        """One batch's."""
+        self.sums = self.sums.to(loss.device)
+        self.sums[part] += torch.stack((loss.float(), torch.ones_like(loss.float())))
+
+    def report(self, norm: Tensor, pace: Pace) -> None:
+        """Write and print, and begin anew."""
+        sums, trainer = self.ranks.total(self.sums), self.stage.trainer
+        self.sums = torch.zeros_like(sums)
+        if not self.ranks.leads:
+            return
+        means = [round(float(total / count), 4) for total, count in sums if count]
+        seconds = pace.seconds / (trainer.step - self.first)
+        self.log.write(
+            stage=self.stage.name, step=trainer.step, loss=means, norm=float(norm), seconds=round(seconds, 4)
+        )
+        head = f"{self.stage.name} {trainer.step}/{trainer.steps}"
+        print(f"{head} loss {means} {seconds:.3f} s a step", flush=True)
 
 
 def device_of(name: str) -> torch.device:

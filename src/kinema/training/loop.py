@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from kinema.core.errors import ModelError
+from kinema.training.ranks import ALONE, Ranks
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,14 +48,14 @@ class OptimiserSettings:
 
 
 def optimisers(
-    model: nn.Module, matrices: Iterable[str], settings: OptimiserSettings
+    model: nn.Module, matrices: Iterable[str], settings: OptimiserSettings, ranks: Ranks = ALONE
 ) -> list[torch.optim.Optimizer]:
-    """Muon for the parameters named in `matrices`, AdamW for the rest.
+    """Muon for this process's share of the parameters named in `matrices`, AdamW for the rest.
 
     Muon: https://kellerjordan.github.io/posts/muon.
     """
     chosen = set(matrices)
-    muon = [p for name, p in model.named_parameters() if name in chosen]
+    muon = ranks.own([p for name, p in model.named_parameters() if name in chosen])
     rest = [p for name, p in model.named_parameters() if name not in chosen]
     found: list[torch.optim.Optimizer] = [
         torch.optim.AdamW(rest, lr=settings.rate, betas=(0.9, 0.99), weight_decay=0.0)
@@ -72,13 +73,23 @@ class Trainer:
         matrices: names of the parameters for Muon.
         settings: rates and schedule.
         steps: length of the whole run; the schedule depends on it.
+        ranks: the processes that take every step together.
     """
 
     def __init__(
-        self, model: nn.Module, matrices: Iterable[str], settings: OptimiserSettings, *, steps: int
+        self,
+        model: nn.Module,
+        matrices: Iterable[str],
+        settings: OptimiserSettings,
+        *,
+        steps: int,
+        ranks: Ranks = ALONE,
     ) -> None:
         self.model, self.settings, self.steps, self.step = model, settings, steps, 0
-        self.optimisers = optimisers(model, matrices, settings)
+        self.ranks = ranks
+        chosen = set(matrices)
+        self.optimisers = optimisers(model, chosen, settings, ranks)
+        self.shared_out = [p for name, p in model.named_parameters() if name in chosen]
         self.peaks = [group["lr"] for opt in self.optimisers for group in opt.param_groups]
         self.average = {name: p.detach().clone() for name, p in model.named_parameters()}
 
@@ -89,10 +100,12 @@ class Trainer:
         for group, peak in zip(groups, self.peaks, strict=True):
             group["lr"] = peak * factor
         torch.autograd.backward(loss)
+        self.ranks.mean(self.model.parameters())
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip)
         for optimiser in self.optimisers:
             optimiser.step()
-            optimiser.zero_grad(set_to_none=True)
+        self.model.zero_grad(set_to_none=True)
+        self.ranks.exchange(self.shared_out)
         self.step += 1
         decay = min(self.settings.average, (1 + self.step) / (10 + self.step))
         with torch.no_grad():
@@ -105,10 +118,13 @@ class Trainer:
         return [own[name] for name in self.average]
 
     def save(self, path: Path) -> None:
-        """Write everything that `load` needs, under a temporary name first."""
+        """Write everything that `load` needs, under a temporary name first; all processes call it."""
+        moments = self.ranks.gathered(dict(self._moments()))
+        if not self.ranks.leads:
+            return
         tensors = {f"model/{k}": v for k, v in self.model.state_dict().items()}
         tensors |= {f"average/{k}": v for k, v in self.average.items()}
-        tensors |= dict(self._moments())
+        tensors |= moments
         part = path.with_suffix(".part")
         save_file(
             {k: v.contiguous() for k, v in tensors.items()}, part, {"state": json.dumps({"step": self.step})}
@@ -159,18 +175,23 @@ class Trainer:
         for i, optimiser in enumerate(self.optimisers):
             for index, values in optimiser.state_dict()["state"].items():
                 for key, value in values.items():
-                    yield f"moment/{i}/{index}/{key}", value
+                    yield f"moment/{i}/{self._place(i, index)}/{key}", value
+
+    def _place(self, optimiser: int, index: int) -> int:
+        """A parameter's number among all of an optimiser's; those of Muon are shared out in turn."""
+        return index if optimiser == 0 else self.ranks.batch(index)
 
     def _restore(self, tensors: dict[str, Tensor]) -> None:
         for i, optimiser in enumerate(self.optimisers):
+            groups = optimiser.state_dict()["param_groups"]
+            places = {self._place(i, index): index for group in groups for index in group["params"]}
             state: dict[int, dict[str, Tensor]] = {}
             for key, value in tensors.items():
                 if key.startswith(f"moment/{i}/"):
-                    _, _, index, name = key.split("/")
-                    state.setdefault(int(index), {})[name] = value
-            optimiser.load_state_dict(
-                {"state": state, "param_groups": optimiser.state_dict()["param_groups"]}
-            )
+                    _, _, place, name = key.split("/")
+                    if int(place) in places:
+                        state.setdefault(places[int(place)], {})[name] = value
+            optimiser.load_state_dict({"state": state, "param_groups": groups})
 
 
 class Log:

@@ -20,6 +20,7 @@ from kinema.training.dit import ObjectiveSettings, TextSource, matrices, objecti
 from kinema.training.grammar import Grammar
 from kinema.training.loop import OptimiserSettings, Trainer
 from kinema.training.low_rank import attach
+from kinema.training.ranks import ALONE, Ranks
 from kinema.training.recipe import read_cast
 from kinema.training.render import Gather, compose
 from kinema.training.sheet import Look, sample_sheet
@@ -41,6 +42,7 @@ class Workshop:
         device: where training happens.
         size: height and width of clips.
         casts: names of identities, by the names that parts use.
+        ranks: the processes of the run.
     """
 
     config: Mapping[str, Any]
@@ -51,6 +53,7 @@ class Workshop:
     device: torch.device
     size: int
     casts: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    ranks: Ranks = ALONE
 
     @staticmethod
     def of(
@@ -59,11 +62,13 @@ class Workshop:
         codec: PatchCodec,
         text: TextSource,
         device: torch.device,
+        ranks: Ranks = ALONE,
     ) -> Workshop:
         """With the sprites where they are needed and the recipe's size."""
         size = config.get("clip", {}).get("size", bank.size)
         casts = {name: read_cast(path) for name, path in config.get("casts", {}).items()}
-        return Workshop(config, bank, sprites_on(bank, device), codec.to(device), text, device, size, casts)
+        gather = sprites_on(bank, device)
+        return Workshop(config, bank, gather, codec.to(device), text, device, size, casts, ranks)
 
 
 def build(config: Mapping[str, Any], device: torch.device, seed: int) -> VideoDiT:
@@ -117,7 +122,7 @@ class Stage:
 
     def _trainer(self) -> Trainer:
         chosen = matrices(self.model) if self.distil is None else []
-        return Trainer(self.model, chosen, self.settings, steps=self.steps)
+        return Trainer(self.model, chosen, self.settings, steps=self.steps, ranks=self.workshop.ranks)
 
     def compile(self) -> None:
         """Compile the blocks, which are alike; a graph that cannot be compiled runs as it is."""

@@ -141,13 +141,13 @@ def hat(
     return tuple(found)
 
 
-def batches(drawer: Drawer, first: int, *, workers: int = 0) -> Generator[Batch, None, None]:
-    """Batches `first`, `first + 1`, ... without end; drawn ahead by processes when `workers` is above 0."""
+def batches(drawer: Drawer, first: int, *, apart: int = 1, workers: int = 0) -> Generator[Batch, None, None]:
+    """Batches `first`, `first + apart`, ... without end; drawn by processes when `workers` is above 0."""
     if workers == 0:
         step = first
         while True:
             yield drawer.draw(step)
-            step += 1
+            step += apart
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, context, _begin, (drawer,)) as pool:
         waiting: deque[Future[bytes]] = deque()
@@ -156,7 +156,7 @@ def batches(drawer: Drawer, first: int, *, workers: int = 0) -> Generator[Batch,
             while True:
                 while len(waiting) < AHEAD * workers:
                     waiting.append(pool.submit(_draw, step))
-                    step += 1
+                    step += apart
                 yield pickle.loads(waiting.popleft().result())  # bytes of our own process, never a file
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
