@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from kinema.models import attention
+from kinema.training import attention as training_attention
 from kinema.training.attention import LARGE, NAME, attend_by_samples, by_samples
 
 SHAPE = (2, 8, 320, 8)  # B H N E: enough logits for the sample-wise way
@@ -25,8 +26,10 @@ def both_ways(form, dtype, bias=None):
     return [x.detach().double() for x in (out, q.grad, k.grad, v.grad)]
 
 
+@pytest.mark.parametrize("block", [LARGE // 3, 2**20])  # of a sample's logits, and all of them
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 1e-2)])
-def test_it_is_attention_and_its_gradients(dtype, tolerance):
+def test_it_is_attention_and_its_gradients(monkeypatch, dtype, tolerance, block):
+    monkeypatch.setattr(training_attention, "BLOCK", block)
     assert SHAPE[1] * SHAPE[2] ** 2 >= LARGE
     true = both_ways(attention.by_definition, torch.float64)
     for found, wanted in zip(both_ways(by_samples, dtype), true, strict=True):

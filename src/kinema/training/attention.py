@@ -1,4 +1,4 @@
-"""Attention for training on a CPU in bf16: a sample at a time where all logits together leave the cache.
+"""Attention for training on a CPU in bf16: a sample or less at a time where all logits leave the cache.
 
 Plain products (`kinema.models.attention.by_blocks`) write a whole batch's logits to memory, several times
 over, and again on the way back. Forward and backward of nine clips of 320 tokens, 8 heads of 32, one core:
@@ -9,6 +9,7 @@ Letters beside the package's: H heads, E width of a head.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from kinema.models.attention import CHOSEN, CPU_HALF, FORMS, by_blocks
 
 NAME = "samples"
 LARGE = 2**19  # logits of one sample, all heads; fewer than these are faster for the whole batch at once
+BLOCK = 2**20  # logits at once
 
 
 class SampleAttention(torch.autograd.Function):
@@ -27,11 +29,13 @@ class SampleAttention(torch.autograd.Function):
     def forward(ctx: Any, q_BHNE: Tensor, k_BHLE: Tensor, v_BHLE: Tensor) -> Tensor:
         """`[B, H, N, E]`."""
         q_BHNE = q_BHNE * q_BHNE.shape[-1] ** -0.5
-        out_BHNE = torch.empty_like(q_BHNE)
         share_BHNL = q_BHNE.new_empty(*q_BHNE.shape[:3], k_BHLE.shape[2])
-        for q, k, v, share, out in zip(q_BHNE, k_BHLE, v_BHLE, share_BHNL, out_BHNE, strict=True):
-            share.copy_(torch.softmax(q @ k.mT, dim=-1, dtype=torch.float32))
-            torch.matmul(share, v, out=out)
+        out_BHNE = torch.empty_like(q_BHNE)
+        for i, share_HNL in enumerate(share_BHNL):
+            for rows in blocks(share_HNL):
+                logits = q_BHNE[i, :, rows] @ k_BHLE[i].mT
+                share_HNL[:, rows] = torch.softmax(logits, dim=-1, dtype=torch.float32)
+                out_BHNE[i, :, rows] = share_HNL[:, rows] @ v_BHLE[i]
         ctx.save_for_backward(q_BHNE, k_BHLE, v_BHLE, share_BHNL, out_BHNE)
         return out_BHNE
 
@@ -42,13 +46,22 @@ class SampleAttention(torch.autograd.Function):
         (grad_BHNE,) = grads
         along_BHN1 = (grad_BHNE.float() * out_BHNE.float()).sum(dim=-1, keepdim=True)
         dq_BHNE, dk_BHLE, dv_BHLE = (torch.empty_like(x) for x in (q_BHNE, k_BHLE, v_BHLE))
-        for i, grad in enumerate(grad_BHNE):
-            share = share_BHNL[i]
-            torch.matmul(share.mT, grad, out=dv_BHLE[i])
-            inner = (grad @ v_BHLE[i].mT).float().sub_(along_BHN1[i]).mul_(share).to(share.dtype)
-            torch.matmul(inner, k_BHLE[i], out=dq_BHNE[i])
-            torch.matmul(inner.mT, q_BHNE[i], out=dk_BHLE[i])
+        inner_HNL = torch.empty_like(share_BHNL[0])
+        for i, share_HNL in enumerate(share_BHNL):
+            for rows in blocks(share_HNL):
+                inner = (grad_BHNE[i, :, rows] @ v_BHLE[i].mT).float().sub_(along_BHN1[i, :, rows])
+                inner_HNL[:, rows] = inner.mul_(share_HNL[:, rows])
+            dq_BHNE[i] = inner_HNL @ k_BHLE[i]
+            dk_BHLE[i] = inner_HNL.mT @ q_BHNE[i]
+            dv_BHLE[i] = share_HNL.mT @ grad_BHNE[i]
         return dq_BHNE.mul_(q_BHNE.shape[-1] ** -0.5), dk_BHLE, dv_BHLE
+
+
+def blocks(logits_HNL: Tensor) -> list[slice]:
+    """Rows of queries whose logits, all heads together, stay in the cache."""
+    H, N, L = logits_HNL.shape
+    rows = math.ceil(N / math.ceil(H * N * L / BLOCK))
+    return [slice(first, first + rows) for first in range(0, N, rows)]
 
 
 def by_samples(q_BHNE: Tensor, k_BHLE: Tensor, v_BHLE: Tensor, bias_BL: Tensor | None) -> Tensor:
