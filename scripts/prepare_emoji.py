@@ -25,10 +25,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from kinema.training.pack import PackSettings, encode_strip, write_pack
 from kinema.training.recipe import read_cast
+from kinema.training.sprite_files import decode, is_animated, write_bank
 
 SKIN_TONES = {"1f3fb", "1f3fc", "1f3fd", "1f3fe", "1f3ff"}
 MAN, WOMAN, PERSON, JOINER = "1f468", "1f469", "1f9d1", "200d"
@@ -176,43 +176,8 @@ def is_clock(source: Source) -> bool:
     return "o'clock" in source.name or source.name.endswith("-thirty")
 
 
-def is_animated(path: Path) -> bool:
-    with Image.open(path) as image:
-        return bool(getattr(image, "is_animated", False))
-
-
 def name_hash(source: Source) -> bytes:
     return hashlib.sha256(source.name.encode()).digest()
-
-
-def decode(path: Path, size: int, fps: float, most: int) -> NDArray[np.uint8]:
-    """One loop as premultiplied RGBA `[F, size, size, 4]`.
-
-    The loop is sampled evenly, so that it closes; one longer than `most` frames plays faster.
-    """
-    with Image.open(path) as image:
-        total = getattr(image, "n_frames", 1)
-        ends = np.cumsum([duration(image, i) for i in range(total)]) if total > 1 else np.array([1.0])
-        count = min(most, max(2, round(ends[-1] * fps / 1000))) if total > 1 else 1
-        # The first frame that ends after the sampled moment is the one on show.
-        wanted = np.searchsorted(ends, np.arange(count) * ends[-1] / count, side="right")
-        frames = [resized(image, int(i), size) for i in wanted]
-    clip = np.stack(frames)
-    return clip[:1] if (clip == clip[:1]).all() else clip
-
-
-def duration(image: Image.Image, index: int) -> float:
-    """Milliseconds that frame `index` stays on show; Pillow knows only after loading it."""
-    image.seek(index)
-    image.load()
-    return float(image.info.get("duration") or 42)
-
-
-def resized(image: Image.Image, index: int, size: int) -> NDArray[np.uint8]:
-    """Frame `index`, premultiplied before it is resized: transparent pixels must not lend their colour."""
-    image.seek(index)
-    premultiplied = image.convert("RGBA").convert("RGBa")
-    return np.asarray(premultiplied.resize((size, size), Image.Resampling.BOX), dtype=np.uint8)
 
 
 def without_twins(sources: Iterable[Source], clips: dict[str, NDArray[np.uint8]]) -> list[Source]:
@@ -239,17 +204,8 @@ def write(
     args: argparse.Namespace,
     packages: list[dict[str, str]],
 ) -> None:
-    frames = np.concatenate([clips[source.code] for source in sources])
     index = describe(sources, [len(clips[source.code]) for source in sources], args, packages)
-    digest = hashlib.sha256(frames.tobytes() + json.dumps(index, sort_keys=True).encode()).hexdigest()
-    out.mkdir(parents=True, exist_ok=True)
-    part = out / "frames.npy.part"
-    with part.open("wb") as file:
-        np.save(file, frames)
-    part.replace(out / "frames.npy")  # a run that has the old table mapped keeps it
-    text = json.dumps({"sha256": digest, **index}, ensure_ascii=False, indent=1)
-    (out / "sprites.json").write_text(text + "\n", encoding="utf-8")
-    report(out, index, digest)
+    report(out, index, write_bank(out, [clips[source.code] for source in sources], index))
 
 
 def pack(args: argparse.Namespace, sources: Sequence[Source], packages: list[dict[str, str]]) -> None:

@@ -11,7 +11,8 @@ Two processes on two cores: `OMP_NUM_THREADS=1 torchrun --nproc-per-node 2 scrip
 each step is then two batches. The codec stage has one process.
 
 Writes to --out: `STAGE.safetensors` (gone on from bit for bit when it exists), `metrics.jsonl`, `curves.png`
-and `STAGE-STEP.png` sample sheets; the codec stage writes `codec/`, a distillation `fast-lora.safetensors`.
+and `STAGE-STEP.png` sample sheets; the codec stage writes `codec/`, a stage of low-rank
+additions `STAGE-lora.safetensors`.
 """
 
 from __future__ import annotations
@@ -93,10 +94,10 @@ class Run:
         seed = config["seed"] if args.seed is None else args.seed
         self.stage = Stage(workshop, args.stage, grammar(args, config), seed=seed, steps=args.steps)
         self.out, self.checkpoint = args.out, args.out / f"{args.stage}.safetensors"
-        if self.stage.distil is None:
+        if self.stage.rank is None:
             self.open(args.start, args.resume)
         else:
-            self.teach(args.start, args.resume)
+            self.add(args.start, args.resume)
         self.trainer = self.stage.trainer
         if device.type == "cuda" and not args.eager:
             self.stage.compile()
@@ -115,8 +116,8 @@ class Run:
         elif start:
             trainer.load(start, moments=False)
 
-    def teach(self, start: Path | None, resume: Path | None) -> None:
-        """Load the teacher, then begin its student or go on with it."""
+    def add(self, start: Path | None, resume: Path | None) -> None:
+        """Load the model that stays as it is, then begin its additions or go on with them."""
         teacher = self.stage.trainer
         if resume and not (start and start.exists()):
             teacher.begin(load_shards(resume, start.stem if start else "video")[0], resume)
@@ -124,15 +125,15 @@ class Run:
             teacher.begin(load_state(start / "transformer", dtype=torch.float32), start)
         elif start:
             teacher.load(start, moments=False)
-        self.stage.become_student()
+        self.stage.add()
         if self.checkpoint.exists():
             self.stage.trainer.load(self.checkpoint)
 
     def finish(self, export: Path | None) -> None:
         """What others need of a finished sitting: adapters, shards, curves."""
-        if self.stage.distil is not None:
+        if self.stage.rank is not None:
             with averaged(self.trainer):
-                save_additions(self.stage.model, self.out / "fast-lora.safetensors")
+                save_additions(self.stage.model, self.out / f"{self.stage.name}-lora.safetensors")
         elif export:
             save_shards(self.trainer.average, export, self.stage.name, step=self.trainer.step)
 

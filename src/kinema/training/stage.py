@@ -107,21 +107,22 @@ class Stage:
             raise ConfigError(f"stage {name!r} has no parts; give it stills or clips.")
         self.drawer = Drawer(workshop.bank, grammar, self.parts, seed=seed, casts=workshop.casts)
         self.distil = DistillSettings(**section["distil"]) if "distil" in section else None
+        self.rank: int | None = self.distil.rank if self.distil else section.get("additions", {}).get("rank")
         self.model = build(workshop.config, workshop.device, seed)
         self.settings = OptimiserSettings(**section["optimiser"])
         self.steps = steps or section["steps"]
         self.trainer = self._trainer()
         self.share = 1.0  # of a batch that fits into the device's memory
 
-    def become_student(self) -> None:
-        """Freeze the weights as the teacher's and train additions to them instead."""
-        assert self.distil is not None
+    def add(self) -> None:
+        """Freeze the weights and train low-rank additions to them instead."""
+        assert self.rank is not None
         rng = generator(self.seed, "additions")
-        attach(self.model, matrices(self.model), rank=self.distil.rank, generator=rng)
+        attach(self.model, matrices(self.model), rank=self.rank, generator=rng)
         self.trainer = self._trainer()
 
     def _trainer(self) -> Trainer:
-        chosen = matrices(self.model) if self.distil is None else []
+        chosen = matrices(self.model) if self.rank is None else []
         return Trainer(self.model, chosen, self.settings, steps=self.steps, ranks=self.workshop.ranks)
 
     def compile(self) -> None:
