@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from kinema.core.errors import ConfigError
@@ -55,9 +56,13 @@ def together(index, port, folder, start):
         if run.step == STOP:
             run.save(folder / "stop.safetensors")
     assert ranks.told(7 + index) == 7
+    alone = [torch.tensor([float(index)])]  # fewer tensors than processes: the first has it
+    ranks.exchange(alone)
+    ranks.exchange([])
+    assert alone[0].tolist() == [0.0]
     assert ranks.total(torch.ones(2)).tolist() == [2, 2]
     run.save(folder / "end.safetensors")
-    torch.save(run.model.state_dict(), folder / f"rank-{index}.pt")
+    save_file(run.model.state_dict(), folder / f"rank-{index}.safetensors")
     ranks.leave()
 
 
@@ -73,7 +78,7 @@ def run_two(folder: Path, start: Path | None = None):
     for process in both:
         process.join(timeout=120)
     assert [process.exitcode for process in both] == [0, 0]
-    return [torch.load(folder / f"rank-{index}.pt", weights_only=True) for index in range(2)]
+    return [load_file(folder / f"rank-{index}.safetensors") for index in range(2)]
 
 
 def equal(one, other):

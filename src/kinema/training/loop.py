@@ -19,6 +19,8 @@ from torch import Tensor, nn
 from kinema.core.errors import ModelError
 from kinema.training.ranks import ALONE, Ranks
 
+MUON = "momentum_buffer"  # what Muon remembers of a matrix
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class OptimiserSettings:
@@ -119,7 +121,7 @@ class Trainer:
 
     def save(self, path: Path) -> None:
         """Write everything that `load` needs, under a temporary name first; all processes call it."""
-        moments = self.ranks.gathered(dict(self._moments()))
+        moments = dict(self._moments())
         if not self.ranks.leads:
             return
         tensors = {f"model/{k}": v for k, v in self.model.state_dict().items()}
@@ -172,19 +174,22 @@ class Trainer:
             )
 
     def _moments(self) -> Iterator[tuple[str, Tensor]]:
-        for i, optimiser in enumerate(self.optimisers):
-            for index, values in optimiser.state_dict()["state"].items():
-                for key, value in values.items():
-                    yield f"moment/{i}/{self._place(i, index)}/{key}", value
-
-    def _place(self, optimiser: int, index: int) -> int:
-        """A parameter's number among all of an optimiser's; those of Muon are shared out in turn."""
-        return index if optimiser == 0 else self.ranks.batch(index)
+        """The optimisers' memories, by a parameter's number among all of an optimiser's."""
+        for index, values in self.optimisers[0].state_dict()["state"].items():
+            for key, value in values.items():
+                yield f"moment/0/{index}/{key}", value
+        if self.shared_out and self.step:
+            own = self.optimisers[1].state if len(self.optimisers) > 1 else {}
+            every = [own[p][MUON] if p in own else torch.zeros_like(p) for p in self.shared_out]
+            self.ranks.exchange(every)
+            for index, value in enumerate(every):
+                yield f"moment/1/{index}/{MUON}", value
 
     def _restore(self, tensors: dict[str, Tensor]) -> None:
         for i, optimiser in enumerate(self.optimisers):
             groups = optimiser.state_dict()["param_groups"]
-            places = {self._place(i, index): index for group in groups for index in group["params"]}
+            # Those of Muon are shared out in turn.
+            places = {self.ranks.batch(n) if i else n: n for group in groups for n in group["params"]}
             state: dict[int, dict[str, Tensor]] = {}
             for key, value in tensors.items():
                 if key.startswith(f"moment/{i}/"):

@@ -71,25 +71,16 @@ class Ranks:
         """Those that this process moves, where each moves a share and tells the others."""
         return list(parameters[self.index :: self.count])
 
-    def exchange(self, parameters: Sequence[nn.Parameter]) -> None:
-        """Take every parameter from the process that moves it."""
-        if self.count == 1:
-            return
+    def exchange(self, tensors: Sequence[Tensor]) -> None:
+        """Take each, of as many as there are matrices, from the process that moves that matrix."""
+        sources = min(self.count, len(tensors)) if self.count > 1 else 0
         with torch.no_grad():
-            for source in range(self.count):
-                owned = parameters[source :: self.count]
+            for source in range(sources):
+                owned = tensors[source :: self.count]
                 flat = torch.cat([p.flatten() for p in owned])
                 torch.distributed.broadcast(flat, src=source)
                 for p, part in zip(owned, torch.split(flat, [p.numel() for p in owned]), strict=True):
                     p.copy_(part.view_as(p))
-
-    def gathered(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The tensors of all processes, by name, in the first one; nothing in the others."""
-        if self.count == 1:
-            return tensors
-        found: list[dict[str, Tensor]] | None = [{} for _ in range(self.count)] if self.leads else None
-        torch.distributed.gather_object(tensors, found)  # pickles between our own processes, never a file
-        return {name: value for part in found or () for name, value in part.items()}
 
     def total(self, values: Tensor) -> Tensor:
         """The sum over the processes."""
