@@ -4,13 +4,14 @@
     python scripts/model_card.py --report runs/evaluation/report.json --model src/kinema/assets/embedded \\
         --run "4,200 steps of stills and clips in turn, 3 hours on one core" --out docs/model-card.md
 
-Copies the picture of what went wrong beside the card.
+Copies the picture of what went wrong beside the card, and the card without it into the model's folder.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,12 @@ def modes(found: dict[str, float]) -> list[str]:
     return [f"| {name} | {value:.3g}{' dB' if 'psnr' in name else ''} |" for name, value in found.items()]
 
 
+def beside_weights(text: str) -> str:
+    """The card without pictures and links, which do not travel with the weights."""
+    text = re.sub(r"!\[[^]]*\]\([^)]*\)", "Pictures of them: docs/model-card.md of the repository.", text)
+    return re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", text)
+
+
 def main() -> None:
     args = arguments()
     report = json.loads(args.report.read_text(encoding="utf-8"))
@@ -80,6 +87,7 @@ def main() -> None:
         shutil.copy(source, args.out.parent / picture)
     text = card(report, TrainingFacts.read(args.model), args.run, picture)
     args.out.write_text(text, encoding="utf-8")
+    (args.model / "README.md").write_text(beside_weights(text), encoding="utf-8")
     print(f"{args.out}: {len(text)} characters")
 
 
