@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import multiprocessing
+import os
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -40,15 +42,11 @@ def alone(until):
     return run
 
 
-def together(index, port, folder, start):
-    """One of two processes: steps to the end, with a checkpoint on the way."""
+def together(folder: Path, start: Path | None):
+    """One of two processes, as torchrun would start it: steps to the end, with a checkpoint on the way."""
     torch.set_num_threads(1)
-    environment = {"WORLD_SIZE": "2", "RANK": str(index)}
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in (environment | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}).items():
-            patch.setenv(name, value)
-        ranks = Ranks.from_environment(torch.device("cpu"), environment)
-    run = trainer(ranks)
+    ranks = Ranks.from_environment(torch.device("cpu"))
+    index, run = ranks.index, trainer(ranks)
     if start:
         run.load(start)
     while run.step < STEPS:
@@ -71,13 +69,10 @@ def run_two(folder: Path, start: Path | None = None):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    context = multiprocessing.get_context("spawn")
-    both = [context.Process(target=together, args=(index, port, folder, start)) for index in range(2)]
-    for process in both:
-        process.start()
-    for process in both:
-        process.join(timeout=120)
-    assert [process.exitcode for process in both] == [0, 0]
+    shared = os.environ | {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    line = [sys.executable, __file__, str(folder), *([str(start)] if start else [])]
+    both = [subprocess.Popen(line, env=shared | {"RANK": str(index)}) for index in range(2)]
+    assert [process.wait(timeout=120) for process in both] == [0, 0]
     return [load_file(folder / f"rank-{index}.safetensors") for index in range(2)]
 
 
@@ -129,3 +124,7 @@ def test_without_torchrun_a_process_is_alone():
 def test_several_processes_are_for_cpus():
     with pytest.raises(ConfigError, match="start one process"):
         Ranks.from_environment(torch.device("cuda"), {"WORLD_SIZE": "2", "RANK": "0"})
+
+
+if __name__ == "__main__":
+    together(Path(sys.argv[1]), Path(sys.argv[2]) if len(sys.argv) > 2 else None)
