@@ -7,7 +7,7 @@
     python scripts/train_embedded.py --config configs/embedded-v2.yaml --data data/emoji-128 --out runs/v2 \\
         --codec runs/v2/codec --stage fast --start runs/v2/video.safetensors
 
-Two processes on two cores: `OMP_NUM_THREADS=1 torchrun --nproc-per-node 2 scripts/train_embedded.py ...`;
+Two processes on two cores: `OMP_NUM_THREADS=1 torchrun --nproc-per-node 2 -- scripts/train_embedded.py ...`;
 each step is then two batches. The codec stage has one process.
 
 Writes to --out: `STAGE.safetensors` (gone on from bit for bit when it exists), `metrics.jsonl`, `curves.png`
