@@ -31,7 +31,7 @@ from kinema.pipelines.cards import local_folder, read_card
 from kinema.pipelines.model import Model
 from kinema.training.data import SpriteBank
 
-TIERS = ("exact", "near", "fast")
+TIERS = ("exact", "near", "fast", "distilled")
 FACTORS = ("identity", "background", "direction")
 
 

@@ -26,7 +26,9 @@ from kinema.models import minilm
 from kinema.models.codec import PatchCodec
 from kinema.models.dit import VideoDiTConfig
 from kinema.pipelines import sums
+from kinema.pipelines.card import STUDENT
 from kinema.training.data import SpriteBank
+from kinema.training.distill import DistillSettings
 from kinema.training.grammar import Grammar
 from kinema.training.shards import load_shards
 
@@ -57,8 +59,9 @@ def pack(args: argparse.Namespace) -> None:
     save_file(minilm.pack(weights) if args.int8 else halves, path, {"format": "pt"})
     path.chmod(0o644)  # safetensors leaves the file private to its writer
     if args.fast:
-        (args.out / "fast").mkdir(exist_ok=True)
-        shutil.copy(args.fast, args.out / "fast" / "pytorch_lora_weights.safetensors")
+        (args.out / STUDENT).parent.mkdir(exist_ok=True)
+        shutil.copy(args.fast, args.out / STUDENT)
+        (args.out / STUDENT).chmod(0o644)
     shape = asdict(VideoDiTConfig.from_mapping(config["model"]))
     write_json(folder / "config.json", {"_class_name": "VideoDiT", **shape})
     PatchCodec.from_folder(args.codec).save(args.out / "vae")
@@ -71,10 +74,13 @@ def pack(args: argparse.Namespace) -> None:
         "text_encoder": ["kinema", "MiniLM"],
         "tokenizer": ["tokenizers", "Tokenizer"],
     }
-    write_json(
-        args.out / "model_index.json",
-        {"_class_name": "KinemaPipeline", **parts, "defaults": config["defaults"]},
-    )
+    index = {"_class_name": "KinemaPipeline", **parts, "defaults": config["defaults"]}
+    if args.fast:
+        distil = DistillSettings(**config["stages"]["fast"]["distil"])
+        index["student"] = {name: getattr(distil, name) for name in ("steps", "grid", "shift")} | {
+            "solver": "euler"
+        }
+    write_json(args.out / "model_index.json", index)
     sums.write(args.out)
 
 

@@ -140,6 +140,27 @@ def save_embedded(folder: Path) -> Path:
     (folder / "transformer" / "config.json").write_text(json.dumps(asdict(config)))
     index = json.loads((folder / "model_index.json").read_text())
     index["defaults"] |= {"width": 64, "height": 64, "frames": 9, "steps": 3}
+    index.pop("student", None)
+    (folder / "model_index.json").write_text(json.dumps(index))
+    return folder
+
+
+def save_student(folder: Path) -> Path:
+    """Give an embedded model a student of random additions: two steps."""
+    from kinema.models.dit import VideoDiT, VideoDiTConfig
+    from kinema.training.dit import matrices
+    from kinema.training.low_rank import additions, attach, save_additions
+
+    config = json.loads((folder / "transformer" / "config.json").read_text())
+    model = VideoDiT(VideoDiTConfig.from_mapping(config))
+    rng = torch.Generator().manual_seed(3)
+    attach(model, matrices(model), rank=2, generator=rng)
+    for _, addition in additions(model):
+        addition.b_OR.data.normal_(generator=rng, std=0.3)
+    (folder / "student").mkdir()
+    save_additions(model, folder / "student" / "pytorch_lora_weights.safetensors")
+    index = json.loads((folder / "model_index.json").read_text())
+    index["student"] = {"steps": 2, "solver": "euler", "grid": "wan-euler", "shift": 2.0}
     (folder / "model_index.json").write_text(json.dumps(index))
     return folder
 

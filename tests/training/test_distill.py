@@ -77,6 +77,26 @@ def test_more_substeps_come_closer_to_the_teachers_flow():
     assert errors[0] > 3.5 * errors[1] > 3.5 * 3.5 * errors[2]
 
 
+def test_midpoint_steps_are_of_the_second_order():
+    start, end = torch.full((2, 3), 0.9), torch.full((2, 3), 0.3)
+    true = LATENTS * torch.tensor(-0.6).exp()
+    errors = []
+    for k in (1, 2, 4):
+        settings = DistillSettings(substeps=k, midpoint=True)
+        reached = teacher_jump(Linear(), LATENTS, start, end, (0.0, 0.0), settings)
+        errors.append(float((reached - true).norm()))
+    assert errors[0] > 3.5 * errors[1] > 3.5 * 3.5 * errors[2]
+
+
+def test_the_teacher_of_held_frames_has_its_own_guidance():
+    start, end = torch.full((2, 3), 0.9), torch.full((2, 3), 0.4)
+    settings = DistillSettings(substeps=1, guidance=3.0, guidance_held=1.0)
+    for held, velocity in (("none", 7.0), ("first", 3.0)):
+        reached = teacher_jump(Constant(), LATENTS, start, end, (3.0, 1.0), settings, held)
+        torch.testing.assert_close(reached, LATENTS - 0.5 * velocity)
+    assert DistillSettings(guidance=3.0).guidance_for("first") == 3
+
+
 def loss(model, settings, seed=0):
     return distillation(
         model, LATENTS, CAPTIONS, words, settings, held="first", rng=generator(seed, "distillation")

@@ -172,7 +172,9 @@ class ShotOptions:
     speed: Annotated[
         Text,
         _sampling(
-            "--speed", metavar="TIER", help="exact (default), near or fast: sooner, by what was measured."
+            "--speed",
+            metavar="TIER",
+            help="exact (default); near or fast: sooner, by what was measured; distilled: in few steps.",
         ),
     ] = None
     match: Annotated[

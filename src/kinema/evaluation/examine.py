@@ -19,7 +19,10 @@ from kinema.evaluation.silhouette import Gallery
 from kinema.evaluation.subject import Sampling, open_subject
 from kinema.evaluation.training_facts import TrainingFacts
 from kinema.models.weights import file_hashes
+from kinema.pipelines.card import STUDENT, ModelCard
 from kinema.pipelines.cards import local_folder, read_card
+from kinema.pipelines.speed.students import taught
+from kinema.story.shot import Shot
 from kinema.training.data import SpriteBank
 from kinema.training.low_rank import fold
 
@@ -34,7 +37,7 @@ class Wishes:
         seen, unseen: questions of each factor about trained and held-out combinations.
         modes: clips of the modes beside text to video.
         steps, guidance: instead of the model's own.
-        fast: low-rank additions of a few-step student, folded in first.
+        distilled: judge the model's few-step student, with the sampler it was taught for.
     """
 
     seen: int = 16
@@ -42,7 +45,7 @@ class Wishes:
     modes: int = 8
     steps: int | None = None
     guidance: float | None = None
-    fast: Path | None = None
+    distilled: bool = False
 
 
 def examine(
@@ -70,17 +73,11 @@ def examine(
     folder = local_folder(card, local_files_only=True)
     training = TrainingFacts.read(folder)
     subject = open_subject(folder, config=folder, codec=None, text=folder)
-    if wishes.fast is not None:
-        fold(subject.model, wishes.fast)
-    defaults = card.defaults
-    sampling = Sampling(
-        steps=wishes.steps or defaults.steps,
-        guidance=defaults.guidance if wishes.guidance is None else wishes.guidance,
-        held_guidance=wishes.guidance or defaults.guidance_held or defaults.guidance,
-        shift=defaults.shift,
-        solver=defaults.solver,
-        batch=4,
-    )
+    if wishes.distilled:
+        # A student's sampler is checked as any shot's is.
+        taught(Shot.make(steps=wishes.steps, guidance=wishes.guidance), card)
+        fold(subject.model, folder / STUDENT)
+    defaults, sampling = card.defaults, _sampling(card, wishes)
     bank = None if data is None else SpriteBank.open(data)
     panel = Panel(IdentityJudge.load(judge), None if bank is None else Gallery(bank))
     settings = ExamSettings(seen=wishes.seen, unseen=wishes.unseen, modes=wishes.modes)
@@ -99,7 +96,7 @@ def examine(
     facts = {
         "model": model,
         "files": file_hashes(folder),
-        "fast": None if wishes.fast is None else str(wishes.fast),
+        "distilled": wishes.distilled,
         "data_sha256": training.data_sha256,
         "judge_sha256": panel.net.facts.get("sha256"),
         "identities": len(exam.identities),
@@ -108,6 +105,27 @@ def examine(
         "settings": asdict(settings),
     }
     return exam.run(), facts
+
+
+def _sampling(card: ModelCard, wishes: Wishes) -> Sampling:
+    defaults, student = card.defaults, card.student
+    if wishes.distilled and student is not None:
+        return Sampling(
+            steps=student.steps,
+            guidance=1.0,
+            held_guidance=1.0,
+            shift=student.shift,
+            solver=student.solver,
+            batch=4,
+        )
+    return Sampling(
+        steps=wishes.steps or defaults.steps,
+        guidance=defaults.guidance if wishes.guidance is None else wishes.guidance,
+        held_guidance=wishes.guidance or defaults.guidance_held or defaults.guidance,
+        shift=defaults.shift,
+        solver=defaults.solver,
+        batch=4,
+    )
 
 
 def save_report(report: Report, facts: dict[str, Any], out: Path) -> None:

@@ -16,6 +16,7 @@ from kinema.core.errors import ModelError
 
 EMBEDDED = "embedded"
 STEM = "diffusion_pytorch_model"
+STUDENT = "student/pytorch_lora_weights.safetensors"
 EMBEDDED_FOLDER = Path(__file__).resolve().parents[1] / "assets" / "embedded"
 
 Mechanism = Literal["levels", "channels", "none"]
@@ -68,6 +69,22 @@ class Defaults:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Student:
+    """Low-rank additions to a model that do in a few steps without guidance what it does in many with it.
+
+    They lie in the model's folder, as `STUDENT`.
+
+    Attributes:
+        steps, solver, grid, shift: the sampler that the student was taught for.
+    """
+
+    steps: int
+    solver: str
+    grid: str
+    shift: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ModelCard:
     """A checkpoint as its configuration describes it.
 
@@ -87,6 +104,7 @@ class ModelCard:
         files: those files, for each transformer; empty in diffusers layout.
         boundary: noise level in 0..1 at which a second transformer takes over; None for a single one.
         rounding: how a picture's shape becomes a size; a name in `geometry.ROUNDINGS`.
+        student: what `speed: distilled` puts on the model; None where the folder has none.
     """
 
     id: str
@@ -104,6 +122,7 @@ class ModelCard:
     parts: str = ""
     files: tuple[tuple[Path, ...], ...] = ()
     rounding: str = "diffusers"
+    student: Student | None = None
 
     @property
     def borrowed(self) -> bool:

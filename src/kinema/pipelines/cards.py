@@ -12,7 +12,15 @@ from pathlib import Path
 
 from kinema.core.contracts import Stride
 from kinema.core.errors import ModelError, unknown_name
-from kinema.pipelines.card import EMBEDDED, EMBEDDED_FOLDER, MODES, Defaults, ModelCard, read_json
+from kinema.pipelines.card import (
+    EMBEDDED,
+    EMBEDDED_FOLDER,
+    MODES,
+    Defaults,
+    ModelCard,
+    Student,
+    read_json,
+)
 from kinema.pipelines.card_check import check_card, check_index, reading
 from kinema.pipelines.foreign.card import MOTION_ADAPTER, foreign_card, with_adapter
 from kinema.pipelines.foreign.families import CLASSES
@@ -198,4 +206,5 @@ def _embedded(name: str, folder: Path) -> ModelCard:
         defaults=Defaults(**index["defaults"]),
         any_aspect=False,
         transformer=transformer,
+        student=Student(**index["student"]) if "student" in index else None,
     )

@@ -11,6 +11,7 @@ from kinema.core.errors import ConfigError, about
 from kinema.pipelines.card import ModelCard
 from kinema.pipelines.geometry import Geometry, per_latent
 from kinema.pipelines.plan import PlannedLora
+from kinema.pipelines.speed.students import lora_of
 from kinema.story.lora import Lora
 from kinema.story.shot import Shot
 
@@ -21,16 +22,15 @@ if TYPE_CHECKING:
 def plan_loras(
     shot: Shot, card: ModelCard, geometry: Geometry, seed: int
 ) -> tuple[tuple[PlannedLora, ...], tuple[str, ...]]:
-    """Every LoRA of a shot, and a note for each that says how much of it is used.
+    """The student of a shot's speed, its LoRAs, and a note for each of these that says how much of it is used.
 
     Raises:
         ModelError: a file that cannot be read or does not fit the model.
         ConfigError: a scale over frames for a merged one, or a transformer that the model does not have.
     """
-    if not shot.loras:
-        return (), ()
     planned, notes = [], []
-    for lora in shot.loras:
+    student = (lora_of(card),) if shot.speed == "distilled" else ()
+    for lora in (*student, *shot.loras):
         file = read_for(card, lora.path)
         expert = _expert(lora, file, card)
         used = fitted(file, card, expert)
@@ -50,7 +50,7 @@ def plan_loras(
                 merge=lora.merge,
             )
         )
-    return tuple(planned), tuple(notes)
+    return tuple(planned), tuple(notes[len(student) :])
 
 
 def read_for(card: ModelCard, path: str) -> LoraFile:

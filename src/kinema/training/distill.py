@@ -1,7 +1,7 @@
 """Few-step distillation: one student step does what several guided steps of its teacher do.
 
 The levels s_0 > ... > s_N = 0 of an N-step sampler are fixed. From x at a random s_i the teacher takes K
-small guided Euler steps to s_{i+1}, and the student learns the velocity that gets there at once:
+small guided steps to s_{i+1}, and the student learns the velocity that gets there at once:
 
     y = teacher steps from x;    target = (y - x) / (s_{i+1} - s_i);    loss = |student(x, s_i) - target|^2
 
@@ -33,7 +33,9 @@ class DistillSettings:
     Attributes:
         steps: N, of the student's sampler.
         substeps: K, of the teacher for each.
+        midpoint: the teacher's steps are of the second order, two calls each; of the first otherwise.
         guidance: of the teacher.
+        guidance_held: of the teacher where frames are held, if that differs.
         shift: of the levels.
         grid: their spacing, a name of `flow.GRIDS`.
         rank: of the student's additions to the teacher's matrices.
@@ -41,7 +43,9 @@ class DistillSettings:
 
     steps: int = 6
     substeps: int = 4
+    midpoint: bool = False
     guidance: float = 3.0
+    guidance_held: float | None = None
     shift: float = 1.0
     grid: str = "wan-euler"
     rank: int = 32
@@ -50,12 +54,18 @@ class DistillSettings:
         if min(self.steps, self.substeps, self.rank) < 1:
             raise ConfigError("steps, substeps and rank of a distillation are whole numbers from 1 up.")
 
+    def guidance_for(self, held: Held) -> float:
+        """The teacher's guidance for a way to hold frames."""
+        return self.guidance if held == "none" or self.guidance_held is None else self.guidance_held
+
 
 def guided(
     model: VideoDiT, x: Tensor, level_BT: Tensor, asked: Context, empty: Context, scale: float
 ) -> Tensor:
-    """`u + scale (v - u)`, where u has the empty prompt."""
+    """`u + scale (v - u)`, where u has the empty prompt; it is not asked for at scale 1."""
     v = model(x, TIMESTEPS * level_BT, asked).float()
+    if scale == 1:
+        return v
     u = model(x, TIMESTEPS * level_BT, empty).float()
     return u + scale * (v - u)
 
@@ -68,20 +78,27 @@ def teacher_jump(
     to_BT: Tensor,
     contexts: tuple[Context, Context],
     settings: DistillSettings,
+    held: Held = "none",
 ) -> Tensor:
-    """Where `settings.substeps` guided Euler steps lead from level `from_BT` to `to_BT`.
+    """Where `settings.substeps` guided steps lead from level `from_BT` to `to_BT`.
 
     Args:
         model: the teacher.
         x_BCTYX: latents at the first level.
         from_BT, to_BT: levels; a held frame has 0 in both and does not move.
         contexts: of the captions and of the empty prompt.
-        settings: guidance and number of steps.
+        settings: guidance, order and number of steps.
+        held: how frames are held, on which the guidance may depend.
     """
     y_BCTYX, stride_BT = x_BCTYX, (to_BT - from_BT) / settings.substeps
+    stride, scale = per_frame(stride_BT, x_BCTYX), settings.guidance_for(held)
     for k in range(settings.substeps):
-        v_BCTYX = guided(model, y_BCTYX, from_BT + k * stride_BT, *contexts, settings.guidance)
-        y_BCTYX = y_BCTYX + per_frame(stride_BT, y_BCTYX) * v_BCTYX
+        level_BT = from_BT + k * stride_BT
+        v_BCTYX = guided(model, y_BCTYX, level_BT, *contexts, scale)
+        if settings.midpoint:
+            half = y_BCTYX + stride / 2 * v_BCTYX
+            v_BCTYX = guided(model, half, level_BT + stride_BT / 2, *contexts, scale)
+        y_BCTYX = y_BCTYX + stride * v_BCTYX
     return y_BCTYX
 
 
@@ -117,7 +134,7 @@ def distillation(
     asked, empty = (conditioning(text(words).to(device)) for words in (captions, [""] * B))
     with without(model), torch.no_grad():
         contexts = (model.prepare(asked), model.prepare(empty))
-        reached = teacher_jump(model, x_BCTYX, from_BT, to_BT, contexts, settings)
+        reached = teacher_jump(model, x_BCTYX, from_BT, to_BT, contexts, settings, held)
     jump_B11 = (levels[start_B + 1] - levels[start_B]).view(B, 1, 1, 1, 1)
     target_BCTYX = (reached - x_BCTYX) / jump_B11
     v_BCTYX = model(x_BCTYX, TIMESTEPS * from_BT, model.prepare(asked)).float()

@@ -12,6 +12,7 @@ from typing import Any
 from kinema.core.errors import ConfigError
 from kinema.pipelines.card import Defaults, ModelCard
 from kinema.pipelines.speed.calibration import Calibration, Conditions, Measured, calibrations
+from kinema.pipelines.speed.students import taught
 from kinema.story.shortcuts import Shortcuts
 from kinema.story.shot import Shot
 
@@ -22,6 +23,7 @@ DISTILLED = (
     "fusionx", "4step", "8step", "4-step", "8-step", "self-forcing", "self_forcing",
 )  # fmt: skip
 SAME = ("steps", "solver", "grid", "shift", "method", "interval")
+DRAWN = "its frames are drawn one by one"
 FAR_GUIDANCE = 1.25  # times the measured one, from which on the measurement says less
 
 
@@ -68,14 +70,19 @@ def tiered(shot: Shot, card: ModelCard) -> Tiered:
         card: of its model, with the defaults that this shot has.
 
     Raises:
-        ConfigError: the model was not measured with these settings.
+        ConfigError: the model was not measured with these settings, or has no student.
     """
+    if shot.speed == "distilled":
+        if shot.mode == "frame_by_frame":
+            return _off(shot, DRAWN)
+        made, note = taught(shot, card)
+        return Tiered(made, None, (note,))
     if shot.shortcuts is not None:
         return _by_hand(shot, card)
     if shot.speed == "exact":
         return Tiered(shot)
     if (why := unsafe(shot, card)) is not None:
-        return Tiered(shot.with_(speed="exact"), None, (f"speed {shot.speed} is off: {why}. It is exact.",))
+        return _off(shot, why)
     found = _calibration(shot, card)
     measured = found.tiers.get(shot.speed)
     if measured is None:
@@ -92,6 +99,10 @@ def tiered(shot: Shot, card: ModelCard) -> Tiered:
     )
     made = shot.with_(steps=measured.steps, shortcuts=measured.shortcuts)
     return Tiered(made, tier, (told(tier, measured), *_beyond(shot, card, found.conditions)))
+
+
+def _off(shot: Shot, why: str) -> Tiered:
+    return Tiered(shot.with_(speed="exact"), None, (f"speed {shot.speed} is off: {why}. It is exact.",))
 
 
 def _by_hand(shot: Shot, card: ModelCard) -> Tiered:
@@ -115,7 +126,7 @@ def unsafe(shot: Shot, card: ModelCard) -> str | None:
     if card.family not in ("embedded", "wan"):
         return f"{card.id} is run by another pipeline, which has no tiers"
     if shot.mode == "frame_by_frame":
-        return "its frames are drawn one by one"
+        return DRAWN
     if solver in STOCHASTIC:
         return f"{solver} draws fresh noise at every step, so that steps do not resemble each other"
     if steps < FEWEST_STEPS:
