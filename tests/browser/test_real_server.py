@@ -108,10 +108,10 @@ def test_a_clip_is_made_watched_and_restored_from_its_own_file(page, tmp_path):
     )
     assert image.evaluate("async (image) => { await image.decode(); return image.naturalWidth; }") > 0
     clip(page, "a rooster on a blue background").locator(".tile-face").click()
-    expect(page.locator("#viewer")).to_contain_text("17 frames at 8 a second")
+    expect(page.locator("#viewer")).to_contain_text("25 frames at 8 a second")
     video = page.locator("#viewer video")
     page.wait_for_function("() => document.querySelector('#viewer video').readyState >= 2")
-    assert video.evaluate("(one) => [one.videoWidth, one.duration]") == [64, pytest.approx(17 / 8, abs=0.05)]
+    assert video.evaluate("(one) => [one.videoWidth, one.duration]") == [64, pytest.approx(25 / 8, abs=0.05)]
     with page.expect_download() as download:
         page.click("#viewer a:has-text('Download')")
     file = tmp_path / "clip.mp4"

@@ -9,7 +9,7 @@ import pytest
 import kinema.cli
 
 G = ("generate", "a rooster")
-PLACE = "past the end: the last of 17 frames is 16"
+PLACE = "past the end: the last of 25 frames is 24"
 NO_RECORD = "carries no record"
 
 MISTAKES: dict[tuple[str, ...], tuple[str, ...]] = {
@@ -108,7 +108,7 @@ MISTAKES: dict[tuple[str, ...], tuple[str, ...]] = {
     # where the result would go
     (*G, "-o", "x.mpg"): ("unknown file suffix '.mpg'", ".mp4, .mov"),
     (*G, "-o", "x"): ("unknown file suffix ''", ".mp4, .mov"),
-    (*G, "-o", "x.png"): ("x.png is one picture and the clip has 17 frames", "--frames 1", "x-%04d.png"),
+    (*G, "-o", "x.png"): ("x.png is one picture and the clip has 25 frames", "--frames 1", "x-%04d.png"),
     (*G, "-o", "c.mp4"): ("c.mp4 exists", "--overwrite"),
     (*G, "-o", "no/x.mp4"): ("cannot write 'no/x.mp4'", "does not exist", "make it first"),
     (*G, "-o", "x.mp4", "--quality", "lossless"): ("quality='lossless' is not possible with h264", ".mkv"),

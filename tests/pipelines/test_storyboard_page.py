@@ -27,7 +27,7 @@ def test_every_storyboard_is_read_and_read_back(text):
 def test_the_first_one_is_planned():
     job = make_job(from_mapping(parse_yaml(BOARDS[0])))
     assert [join.kind for join in job.joins] == ["fade", "dissolve", "match", "cut"]
-    assert job.length == 17 + 17 + 17 + 16 - 8 - 1
+    assert job.length == 25 + 25 + 25 + 16 - 8 - 1
 
 
 def test_the_python_on_it_runs(small, tmp_path, monkeypatch):

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def plan_loras(
     shot: Shot, card: ModelCard, geometry: Geometry, seed: int
 ) -> tuple[tuple[PlannedLora, ...], tuple[str, ...]]:
-    """The student of a shot's speed, its LoRAs, and a note for each of these that says how much of it is used.
+    """The student of a speed, a shot's LoRAs, and a note for each of these: how much of it is used.
 
     Raises:
         ModelError: a file that cannot be read or does not fit the model.

@@ -20,7 +20,7 @@ export function frames() {
   const { request } = draft;
   if (request.frames) return request.frames;
   if (request.seconds) return nearest(request.seconds * fps(), stride());
-  return draft.card?.defaults?.frames ?? 17;
+  return draft.card?.defaults?.frames ?? 25;
 }
 
 export function fps() {
