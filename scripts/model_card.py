@@ -16,7 +16,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from kinema.evaluation.exam import Report, report_table
+from kinema.evaluation.exam import Report, report_table, shown
 from kinema.evaluation.questions import known_factors
 from kinema.evaluation.training_facts import TrainingFacts
 
@@ -33,13 +33,20 @@ def arguments() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--report", type=Path, required=True, help=".json of kinema evaluate --out")
+    parser.add_argument("--student", type=Path, help=".json of kinema evaluate --distilled --out")
     parser.add_argument("--model", type=Path, required=True, help="the folder that was judged")
     parser.add_argument("--run", default="", help="how it was trained, in a sentence")
     parser.add_argument("--out", type=Path, required=True, help="a .md file")
     return parser.parse_args()
 
 
-def card(report: dict[str, Any], facts: TrainingFacts, run: str, picture: str | None) -> str:
+def card(
+    report: dict[str, Any],
+    facts: TrainingFacts,
+    run: str,
+    picture: str | None,
+    student: dict[str, Any] | None = None,
+) -> str:
     """The card in Markdown."""
     clip, sampling = report["clip"], report["sampling"]
     moving = sum(identity.animated for identity in facts.identities)
@@ -54,6 +61,7 @@ def card(report: dict[str, Any], facts: TrainingFacts, run: str, picture: str | 
         f"{sampling['steps']} steps of {sampling['solver']}, guidance {sampling['guidance']:g}; percent with "
         "95 % bootstrap intervals; [how this is measured](evaluating.md).",
         report_table(Report(table=report["table"])),
+        *(beside(report, student) if student else ()),
         "## Other modes",
         "\n".join(["| measured | value |", "|---|---|", *modes(report["modes"])]),
         "## Where it fails",
@@ -64,6 +72,23 @@ def card(report: dict[str, Any], facts: TrainingFacts, run: str, picture: str | 
         "\n".join(f"- `{name}` `{digest[:12]}`" for name, digest in sorted(weights.items())),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def beside(report: dict[str, Any], student: dict[str, Any]) -> list[str]:
+    """What the student shows of the same prompts, beside its model."""
+    if not student["distilled"] or student["settings"] != report["settings"]:
+        raise SystemExit("--student wants a report of kinema evaluate --distilled with the same questions.")
+    sampling, own = student["sampling"], student["table"]
+    rows = [
+        f"| {row} | {shown(cells['model'])} | {shown(own[row]['model'])} |"
+        for row, cells in report["table"].items()
+    ]
+    return [
+        "## The student",
+        f"The same prompts and seeds with `--speed distilled`: {sampling['steps']} steps of "
+        f"{sampling['solver']} without guidance.",
+        "\n".join(["| factor | model | distilled |", "|---|---|---|", *rows]),
+    ]
 
 
 def modes(found: dict[str, float]) -> list[str]:
@@ -85,7 +110,8 @@ def main() -> None:
     if source.exists():
         picture = f"{args.out.stem}-failures.png"
         shutil.copy(source, args.out.parent / picture)
-    text = card(report, TrainingFacts.read(args.model), args.run, picture)
+    student = json.loads(args.student.read_text(encoding="utf-8")) if args.student else None
+    text = card(report, TrainingFacts.read(args.model), args.run, picture, student)
     args.out.write_text(text, encoding="utf-8")
     (args.model / "README.md").write_text(beside_weights(text), encoding="utf-8")
     print(f"{args.out}: {len(text)} characters")

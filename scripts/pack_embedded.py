@@ -77,9 +77,7 @@ def pack(args: argparse.Namespace) -> None:
     index = {"_class_name": "KinemaPipeline", **parts, "defaults": config["defaults"]}
     if args.fast:
         distil = DistillSettings(**config["stages"]["fast"]["distil"])
-        index["student"] = {name: getattr(distil, name) for name in ("steps", "grid", "shift")} | {
-            "solver": "euler"
-        }
+        index["student"] = {name: getattr(distil, name) for name in ("steps", "solver", "grid", "shift")}
     write_json(args.out / "model_index.json", index)
     sums.write(args.out)
 

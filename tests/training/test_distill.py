@@ -77,6 +77,15 @@ def test_more_substeps_come_closer_to_the_teachers_flow():
     assert errors[0] > 3.5 * errors[1] > 3.5 * 3.5 * errors[2]
 
 
+@pytest.mark.parametrize("more", [{"substeps": 2}, {"substeps": 1, "midpoint": True}])
+def test_only_a_guided_velocity_is_followed_by_any_solver(more):
+    assert DistillSettings(substeps=1, solver="unipc").solver == "unipc"
+    with pytest.raises(ConfigError, match="cannot follow a student of jumps"):
+        DistillSettings(solver="unipc", **more)
+    with pytest.raises(ConfigError, match="unipc"):
+        DistillSettings(substeps=1, solver="unipcc")
+
+
 def test_midpoint_steps_are_of_the_second_order():
     start, end = torch.full((2, 3), 0.9), torch.full((2, 3), 0.3)
     true = LATENTS * torch.tensor(-0.6).exp()

@@ -249,11 +249,12 @@ def report_table(report: Report) -> str:
     lines = ["| factor | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
     for row in ROWS:
         cells = report.table.get(row, {})
-        lines.append(f"| {row} | " + " | ".join(_shown(cells.get(column)) for column in columns) + " |")
+        lines.append(f"| {row} | " + " | ".join(shown(cells.get(column)) for column in columns) + " |")
     return "\n".join(lines)
 
 
-def _shown(cell: Mapping[str, float | str] | None) -> str:
+def shown(cell: Mapping[str, float | str] | None) -> str:
+    """A cell as text, in percent."""
     if cell is None:
         return "-"
     mean, low, high = (f"{100 * float(cell[name]):.0f}" for name in ("mean", "low", "high"))

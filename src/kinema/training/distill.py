@@ -7,7 +7,8 @@ small guided steps to s_{i+1}, and the student learns the velocity that gets the
 
 This is progressive distillation (https://arxiv.org/abs/2202.00512) from any number of teacher steps in one
 stage, with guidance folded in (https://arxiv.org/abs/2210.03142). The student has no second call for guidance
-and needs no new input; it is sampled by Euler steps on the same levels.
+and needs no new input; it is sampled by Euler steps on the same levels. With K = 1 the target is the guided
+velocity at s_i, which any solver may follow.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from torch import Tensor
 
 from kinema.core.errors import ConfigError
 from kinema.diffusion.flow import TIMESTEPS, noisy, per_frame, sigmas
+from kinema.diffusion.solvers import solver
 from kinema.models.dit import Context, VideoDiT
 from kinema.training.chance import noise_like
 from kinema.training.dit import Held, ObjectiveSettings, TextSource, conditioning, draw_levels
@@ -39,6 +41,8 @@ class DistillSettings:
         shift: of the levels.
         grid: their spacing, a name of `flow.GRIDS`.
         rank: of the student's additions to the teacher's matrices.
+        solver: that will follow the student. Other than Euler's steps only where the teacher takes one of the
+            first order for each: then the student learns the guided velocity itself, whatever follows it.
     """
 
     steps: int = 6
@@ -49,10 +53,17 @@ class DistillSettings:
     shift: float = 1.0
     grid: str = "wan-euler"
     rank: int = 32
+    solver: str = "euler"
 
     def __post_init__(self) -> None:
         if min(self.steps, self.substeps, self.rank) < 1:
             raise ConfigError("steps, substeps and rank of a distillation are whole numbers from 1 up.")
+        if self.solver != "euler" and (self.substeps > 1 or self.midpoint):
+            raise ConfigError(
+                f"solver={self.solver!r} cannot follow a student of jumps; write euler, or substeps: 1."
+            )
+        sigmas(self.steps, self.shift, self.grid)  # refuses an unknown grid
+        solver(self.solver)
 
     def guidance_for(self, held: Held) -> float:
         """The teacher's guidance for a way to hold frames."""
