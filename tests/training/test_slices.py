@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,9 @@ import pytest
 from PIL import Image
 from safetensors import safe_open
 
+import kinema
+from kinema.pipelines.card import EMBEDDED_FOLDER, Student
+from kinema.pipelines.cards import read_card
 from kinema.training.pack import PackSettings, encode_strip, write_pack
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -59,6 +63,24 @@ def test_every_slice_runs_and_hands_on_to_the_next(tmp_path):
         assert all(".lora_A." in name or ".lora_B." in name for name in file.keys())  # noqa: SIM118
     sheet = Image.open(next(out.glob("fast-*.png")))
     assert sheet.size == (2 * 5 * 32, 12 * 32)
+
+    model = tmp_path / "model"
+    for part in ("text_encoder", "tokenizer"):
+        shutil.copytree(EMBEDDED_FOLDER / part, model / part)
+    pack = [
+        sys.executable,
+        ROOT / "scripts/pack_embedded.py",
+        "--checkpoint",
+        tmp_path / "two/video.safetensors",
+    ]
+    pack += ["--codec", tmp_path / "two/codec", "--config", ROOT / "configs/dry-run.yaml", "--out", model]
+    subprocess.run([*map(str, pack), "--fast", str(out / "fast-lora.safetensors")], check=True, cwd=tmp_path)
+    assert read_card(str(model)).student == Student(steps=2, solver="euler", grid="wan-euler", shift=3.0)
+    exact, quick = (
+        kinema.generate("a thing", model=str(model), seed=1, speed=speed).array()
+        for speed in ("exact", "distilled")
+    )
+    assert exact.shape == quick.shape == (9, 32, 32, 3)
 
 
 def test_training_imports_only_what_is_there():
