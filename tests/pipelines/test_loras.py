@@ -175,3 +175,19 @@ def test_the_command_line(wan, lora, tmp_path, capsys):
         assert run([*verb, "--lora", wrong, "-o", str(tmp_path / "b.mp4")]) == 2
         assert reason in capsys.readouterr().err
     assert not (tmp_path / "b.mp4").exists()
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"prompt": "a fox <lora:ink:0.8>"}, "--lora ink.safetensors:0.8,"),
+        ({"prompt": {0: "a fox", 4: "a wolf <lora:old paper>"}}, "--lora old paper.safetensors:1,"),
+        ({"prompt": "a fox", "negative": "<lora:ink:-1:low>"}, "--lora ink.safetensors:-1,"),
+        ({"prompt": "a fox <3 <loraine>"}, None),
+    ],
+)
+def test_a_lora_in_a_prompt_is_said_to_be_words(small, fields, words):
+    card = read_card(str(small))
+    notes = [note for note in make_plan(Shot(model=card.id, **fields), card).notes if "only words" in note]
+    assert len(notes) == (words is not None)
+    assert words is None or words in notes[0]

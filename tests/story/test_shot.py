@@ -205,6 +205,28 @@ def test_with_replaces_length_and_size_however_written():
         shot.with_(steps=0)
 
 
+def test_numpys_numbers_are_numbers():
+    shot = Shot(
+        prompt={np.int64(0): "a", 8: "b"},
+        guidance={0: np.float32(2.5), np.int32(8): np.int64(3)},
+        camera={"zoom": np.float64(1.5)},
+        keyframes=[{"image": "a.png", "frame": np.int64(8)}],
+        steps=np.int16(4),
+        shift=np.float32(2),
+    )
+    plain = Shot(
+        prompt={0: "a", 8: "b"},
+        guidance={0: 2.5, 8: 3},
+        camera={"zoom": 1.5},
+        keyframes=[{"image": "a.png", "frame": 8}],
+        steps=4,
+        shift=2,
+    )
+    assert json.dumps(shot.to_mapping()) == json.dumps(plain.to_mapping())
+    with pytest.raises(ConfigError, match="is not a number"):
+        Shot(guidance=np.bool_(True))
+
+
 def test_frozen():
     with pytest.raises(ValidationError, match="frozen"):
         Shot().steps = 3

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +15,8 @@ from kinema.pipelines.plan import PlannedLora
 from kinema.pipelines.speed.students import lora_of
 from kinema.story.lora import Lora
 from kinema.story.shot import Shot
+
+_TAG = re.compile(r"<lora:(?P<name>[^<>:]{1,80})(?::(?P<scale>-?[0-9.]{1,8}))?[^<>]{0,40}>")
 
 if TYPE_CHECKING:
     from kinema.models.lora_file import Expert, LoraFile
@@ -50,7 +53,19 @@ def plan_loras(
                 merge=lora.merge,
             )
         )
-    return tuple(planned), tuple(notes[len(student) :])
+    return tuple(planned), (*notes[len(student) :], *_only_words(shot))
+
+
+def _only_words(shot: Shot) -> tuple[str, ...]:
+    """A note for the first LoRA that is written into a prompt, as other programs read it."""
+    found = _TAG.search(str(shot.prompt.source)) or _TAG.search(str(shot.negative.source))
+    if found is None:
+        return ()
+    name, scale = found["name"], found["scale"] or "1"
+    return (
+        f"{found[0]!r} in a prompt is only words here; write --lora {name}.safetensors:{scale}, or loras in a "
+        "shot file.",
+    )
 
 
 def read_for(card: ModelCard, path: str) -> LoraFile:

@@ -94,6 +94,15 @@ class Segments:
     travelled_F: Array
 
 
+def _plain(source: Any) -> Any:
+    """The source with numpy's numbers as Python's, so that what is remembered is JSON."""
+    if isinstance(source, np.number):
+        return source.item()
+    if isinstance(source, Mapping):
+        return {_plain(key): _plain(value) for key, value in source.items()}
+    return [_plain(value) for value in source] if isinstance(source, list | tuple) else source
+
+
 class Keyed(ABC, Generic[V]):
     """A value over frames, remembered as the user wrote it; a pydantic type that serialises back to that.
 
@@ -105,6 +114,7 @@ class Keyed(ABC, Generic[V]):
 
     def __init__(self, source: Any) -> None:
         self._music = Music()
+        source = _plain(source)
         self._keys: tuple[Key[V], ...] = self._read(source)
         self._source = self._written(source)
         if not self._keys:

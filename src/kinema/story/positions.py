@@ -12,6 +12,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
+from numbers import Integral
 from typing import Any, Literal
 
 from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
@@ -66,6 +67,8 @@ class FramePosition:
         match = None
         if isinstance(source, str) and source.strip().startswith("max_f"):
             source = _from_the_end(source.strip())
+        if isinstance(source, Integral) and not isinstance(source, bool):
+            source = int(source)  # numpy's whole numbers are Integral too
         if isinstance(source, int | str) and not isinstance(source, bool):
             match = _POSITION.fullmatch(str(source).strip()) if len(str(source)[:32]) < 32 else None
         if match is None:
