@@ -63,8 +63,8 @@ def _only_words(shot: Shot) -> tuple[str, ...]:
         return ()
     name, scale = found["name"], found["scale"] or "1"
     return (
-        f"{found[0]!r} in a prompt is only words here; write --lora {name}.safetensors:{scale}, or loras in a "
-        "shot file.",
+        f"{found[0]!r} in a prompt is only words here; write --lora {name}.safetensors:{scale}, or loras in "
+        "a shot file.",
     )
 
 
