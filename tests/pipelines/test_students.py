@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import kinema
+import kinema.cli
 from checkpoints import save_student
 from kinema.core.errors import ConfigError, ModelError
 from kinema.diffusion.guidance import COND
@@ -110,6 +111,14 @@ def test_a_model_without_one_says_what_to_do(small, wan):
     for folder in (small, wan("t2v")):
         with pytest.raises(ConfigError, match="comes with a student"):
             plan_of(read_card(str(folder)))
+
+
+def test_the_card_is_told(card, small, capsys):
+    assert kinema.cli.run(["models", card.id]) == 0
+    words = "2 steps of euler, grid wan-euler, shift 2, no guidance (--speed distilled)"
+    assert words in capsys.readouterr().out
+    assert kinema.cli.run(["models", str(small)]) == 0
+    assert "distilled" not in capsys.readouterr().out
 
 
 def test_frames_drawn_one_by_one_are_exact(card):

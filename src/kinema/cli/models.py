@@ -119,6 +119,9 @@ def _card(model: str) -> None:
     typer.echo(row("default", f"{d.width}x{d.height}, {d.frames} frames at {d.fps} fps"))
     grid = "" if borrowed else f", grid {d.grid}, shift {d.shift:g}"
     typer.echo(row("", f"{d.steps} steps of {d.solver}{grid}, guidance {d.guidance:g}"))
+    if (s := card.student) is not None:
+        sampler = f"{s.steps} steps of {s.solver}, grid {s.grid}, shift {s.shift:g}, no guidance"
+        typer.echo(row("distilled", f"{sampler} (--speed distilled)"))
     for mode, words in MODES.items():
         typer.echo(row("can" if mode in card.modes else "cannot", words))
     names = kind_of_card(card).solvers if card.family == "image" else SOLVERS
