@@ -7,7 +7,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch import Tensor
 
 from kinema.models import inference, linears
 from kinema.models.condense import condense, merged
@@ -16,48 +15,13 @@ from kinema.models.experts import Experts
 from kinema.models.inference import InferenceDiT, OneByOne, for_inference
 from kinema.models.lora import Worn, fit, shapes_of, wearing
 from kinema.models.lora_file import read_lora
+from tiny_transformers import TINY, VARIANTS, gap, latents, lively, texts
 
-TINY = {
-    "patch_size": (1, 2, 2),
-    "num_attention_heads": 2,
-    "attention_head_dim": 24,
-    "in_channels": 16,
-    "out_channels": 16,
-    "text_dim": 32,
-    "freq_dim": 64,
-    "ffn_dim": 64,
-    "num_layers": 3,
-}
-IMAGE = {"in_channels": 36, "image_dim": 32, "added_kv_proj_dim": 48}
-VARIANTS = {
-    "t2v": TINY,
-    "i2v": TINY | IMAGE,
-    "flf2v": TINY | IMAGE | {"pos_embed_seq_len": 14},
-    "pooled": TINY | {"pooled_dim": 8, "position_waves": 4, "patch_size": (1, 1, 1)},
-    "no-norm": TINY | {"cross_attn_norm": False},
-}
 TIMES = {
     "one level": [[700.0, 700.0, 700.0]],
     "held frame": [[0.0, 700.0, 700.0]],
     "every frame its own": [[10.0, 300.0, 900.0]],
 }
-
-
-def lively(config: dict, seed: int = 0) -> VideoDiT:
-    """Norms and tables away from their start values, so that swapping two of them shows."""
-    torch.manual_seed(seed)
-    dit = VideoDiT(VideoDiTConfig.from_mapping(config)).eval().requires_grad_(False)
-    for p in dit.parameters():
-        p.add_(0.1 * torch.randn_like(p))
-    return dit
-
-
-def texts(config: dict, *, batch: int = 1, K: int = 1, L: int = 9, **more: Tensor) -> Conditioning:
-    pooled = torch.randn(batch, K, config["pooled_dim"]) if config.get("pooled_dim") else None
-    tokens = config.get("pos_embed_seq_len") or 7
-    image = torch.randn(batch, tokens, 32) if "image_dim" in config else None
-    states = torch.randn(batch, K, L, 32)
-    return Conditioning(states_BKLD=states, pooled_BKD=pooled, image_BND=image, **more)
 
 
 def sides(dit: VideoDiT, config: dict, **given: int) -> tuple[Context, ...]:
@@ -68,14 +32,6 @@ def sides(dit: VideoDiT, config: dict, **given: int) -> tuple[Context, ...]:
         dit.prepare(texts(config, **given, bias_BKL=bias)),
         dit.prepare(texts(config, **given, L=4)),
     )
-
-
-def latents(config: dict, batch: int = 1) -> Tensor:
-    return torch.randn(batch, config["in_channels"], 3, 8, 6)
-
-
-def gap(one: Tensor, other: Tensor) -> float:
-    return float((one - other).abs().max())
 
 
 @pytest.mark.parametrize("copies", [True, False])

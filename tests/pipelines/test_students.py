@@ -89,6 +89,7 @@ def test_a_students_own_additions_come_before_the_users(card, taught, tmp_path):
 def test_a_negative_prompt_is_said_not_to_act(card):
     assert not any("negative" in note for note in plan_of(card).notes)
     assert any("negative prompt does not act" in note for note in plan_of(card, negative="a hat").notes)
+    assert not any("negative" in note for note in plan_of(card, negative="a hat", nag=8).notes)
 
 
 @pytest.mark.parametrize(

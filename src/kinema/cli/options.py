@@ -159,6 +159,20 @@ class ShotOptions:
             help="Noise levels, 0 to 1, between which guidance acts.",
         ),
     ] = None
+    nag: Annotated[
+        Text,
+        _sampling(
+            "--nag", metavar="X", help="Lead attention away from the negative prompt: 4 to 11; 1 is off."
+        ),
+    ] = None
+    skip_layers: Annotated[
+        Text,
+        _sampling(
+            "--skip-layers",
+            metavar="N,..:X",
+            help="Lead away from what is drawn without blocks: 9, or 9,10:2.8.",
+        ),
+    ] = None
     solver: Annotated[
         Text, _sampling("--solver", metavar="NAME", help="euler, unipc, ...; kinema models lists them.")
     ] = None

@@ -125,6 +125,13 @@ def quicker(plan: Plan) -> list[str]:
     return [row("speed", f"{bars(steps, 2, 1)}  {name}: both sides, one, or none in each step{more}")]
 
 
+def beside(plan: Plan) -> str:
+    """What guides beside the prompts."""
+    nag, skip = plan.sampling.nag, plan.sampling.skip
+    found = "" if nag is None else f", nag {nag.scale:g}"
+    return found + ("" if skip is None else f", without {', '.join(map(str, skip.layers))}: {skip.scale:g}")
+
+
 def drawing(plan: Plan) -> list[str]:
     """What frame-by-frame mode draws, and how much of each frame may change."""
     if plan.redraw is None:
@@ -176,7 +183,7 @@ def tracks(plan: Plan) -> list[str]:
     scale = f"{low:g}" if low == high else f"{low:.3g} to {high:.3g}"
     found = [
         row("frame", ruler(plan.geometry.group_starts(), cell)),
-        row("guidance", f"{bars(guidance, high, cell)}  {scale}, {plan.sampling.method}"),
+        row("guidance", f"{bars(guidance, high, cell)}  {scale}, {plan.sampling.method}{beside(plan)}"),
     ]
     for name, side in (("prompt", plan.prompts), ("negative", plan.negatives)):
         found += [

@@ -102,3 +102,18 @@ class Stride:
     def group_of(self, frame: int) -> int:
         """The latent frame that pixel frame `frame` lands in."""
         return 0 if frame == 0 else 1 + (frame - 1) // self.time
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AttentionGuidance:
+    """How far attention is led away from a negative prompt: `models.nag`.
+
+    Attributes:
+        scale: s; 1 is off.
+        tau: how many times as long as before what a token reads may become.
+        alpha: share of the result, 0..1.
+    """
+
+    scale: float
+    tau: float
+    alpha: float

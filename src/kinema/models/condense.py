@@ -28,7 +28,8 @@ def condense(given: Conditioning) -> Conditioning:
     states, bias = merged(states, bias, half=states.dtype if cuda and states.itemsize == 2 else None)
     if cuda:
         states, bias = padded(states, bias, KEYS_MULTIPLE)
-    return replace(given, states_BKLD=states, bias_BKL=bias)
+    negative = None if given.negative is None else condense(given.negative)
+    return replace(given, states_BKLD=states, bias_BKL=bias, negative=negative)
 
 
 def merged(

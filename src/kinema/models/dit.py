@@ -21,13 +21,14 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange, repeat
 from torch import Tensor, nn
 
+from kinema.core.contracts import AttentionGuidance
 from kinema.core.errors import ModelError
 from kinema.models.attention import attend
 from kinema.models.config_values import typed
@@ -40,6 +41,7 @@ from kinema.models.layers import (
     rotate,
     sinusoids,
 )
+from kinema.models.nag import away
 
 # Tables and the time embedding stay in fp32 beside half-precision matrices: small changes add up there.
 FP32_PARTS = ("time_embedder", "scale_shift_table", "norm2")
@@ -117,6 +119,8 @@ class Conditioning:
         weights_BTK: share of each prompt in each latent frame, summing to 1; None for a single prompt.
         pooled_BKD: one state per prompt, for models with `pooled_dim`.
         image_BND: image tokens, for models with `image_dim`.
+        negative: a second text from which attention is led away.
+        by: how far; set together with `negative`.
     """
 
     states_BKLD: Tensor
@@ -124,15 +128,20 @@ class Conditioning:
     weights_BTK: Tensor | None = None
     pooled_BKD: Tensor | None = None
     image_BND: Tensor | None = None
+    negative: Conditioning | None = None
+    by: AttentionGuidance | None = None
 
     def at(self, frames: list[int]) -> Conditioning:
         """The same over these latent frames."""
-        return self if self.weights_BTK is None else replace(self, weights_BTK=self.weights_BTK[:, frames])
+        return _at(self, frames)
 
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """A `Conditioning` as the blocks read it: keys and values of every block, `[B, K, H, L, E]` each."""
+    """A `Conditioning` as the blocks read it: keys and values of every block, `[B, K, H, L, E]` each.
+
+    Blocks whose numbers are in `skipped` are left out.
+    """
 
     keys: tuple[Tensor, ...]
     values: tuple[Tensor, ...]
@@ -140,15 +149,37 @@ class Context:
     weights_BTK: Tensor | None
     pooled_BKD: Tensor | None
     image: tuple[tuple[Tensor, Tensor], ...] | None
+    negative: Context | None = None
+    by: AttentionGuidance | None = None
+    skipped: frozenset[int] = frozenset()
 
     def at(self, frames: list[int]) -> Context:
         """The same prompts over these latent frames; one without weight in them is not computed."""
-        return self if self.weights_BTK is None else replace(self, weights_BTK=self.weights_BTK[:, frames])
+        return _at(self, frames)
+
+    def led(self, negative: Context, by: AttentionGuidance) -> Context:
+        """The same prompts, from which attention is led away of others."""
+        return replace(self, negative=negative, by=by)
+
+    def skipping(self, blocks: frozenset[int]) -> Context:
+        """The same prompts to a transformer without these blocks."""
+        return replace(self, skipped=blocks)
 
     def of_block(self, index: int) -> Context:
         """What one block reads; its calls are then alike, and a compiler makes one graph for all of them."""
         image = None if self.image is None else (self.image[index],)
-        return replace(self, keys=(self.keys[index],), values=(self.values[index],), image=image)
+        negative = None if self.negative is None else self.negative.of_block(index)
+        keys, values = (self.keys[index],), (self.values[index],)
+        return replace(self, keys=keys, values=values, image=image, negative=negative)
+
+
+Told = TypeVar("Told", Conditioning, Context)
+
+
+def _at(told: Told, frames: list[int]) -> Told:
+    negative = None if told.negative is None else told.negative.at(frames)
+    weights = None if told.weights_BTK is None else told.weights_BTK[:, frames]
+    return replace(told, weights_BTK=weights, negative=negative)
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +191,15 @@ class Tokens:
     modulation_BTMD: Tensor
     cos_NE: Tensor
     sin_NE: Tensor
+
+
+def read_texts(q_BHNE: Tensor, context: Context, frames: int) -> Tensor:
+    """What tokens read from one block's texts, led away from the negative one where there is one."""
+    out = mix_prompts(q_BHNE, context.keys[0], context.values[0], context, frames)
+    other, by = context.negative, context.by
+    if other is None or by is None:
+        return out
+    return away(out, mix_prompts(q_BHNE, other.keys[0], other.values[0], other, frames), by)
 
 
 def mix_prompts(
@@ -230,7 +270,7 @@ class Block(nn.Module):
     def read(self, x_BND: Tensor, tokens: Tokens, context: Context) -> Tensor:
         """Cross-attention to the texts and, for models that have them, to image tokens."""
         q_BHNE = self.attn2.queries(x_BND)
-        out = mix_prompts(q_BHNE, context.keys[0], context.values[0], context, tokens.grid_TYX[0])
+        out = read_texts(q_BHNE, context, tokens.grid_TYX[0])
         if context.image is not None:
             out = out + attend(q_BHNE, *context.image[0])
         return self.attn2.merge(out)
@@ -335,6 +375,8 @@ class VideoDiT(nn.Module):
             conditioning.weights_BTK,
             conditioning.pooled_BKD,
             image,
+            None if conditioning.negative is None else self.prepare(conditioning.negative),
+            conditioning.by,
         )
 
     def embed(self, x_BCTYX: Tensor, timestep_BT: Tensor, context: Context) -> tuple[Tensor, Tokens]:
@@ -366,7 +408,8 @@ class VideoDiT(nn.Module):
         """All blocks, or those from `first` to before `last`."""
         part = range(*slice(first, last).indices(len(self.blocks)))
         for index, block in zip(part, self.blocks_of(part), strict=True):
-            x_BND = block(x_BND, tokens, context.of_block(index))
+            if index not in context.skipped:
+                x_BND = block(x_BND, tokens, context.of_block(index))
         return x_BND
 
     def unembed(self, x_BND: Tensor, tokens: Tokens) -> Tensor:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from kinema.core.contracts import AttentionGuidance
 from kinema.core.errors import ModelError
 from kinema.models.dit import Conditioning, Context, VideoDiT, VideoDiTConfig
 
@@ -26,6 +27,14 @@ class ExpertContext:
     def at(self, frames: list[int]) -> ExpertContext:
         """The same prompts over these latent frames."""
         return ExpertContext(self.high.at(frames), self.low.at(frames))
+
+    def led(self, negative: ExpertContext, by: AttentionGuidance) -> ExpertContext:
+        """The same prompts, from which attention is led away of others."""
+        return ExpertContext(self.high.led(negative.high, by), self.low.led(negative.low, by))
+
+    def skipping(self, blocks: frozenset[int]) -> ExpertContext:
+        """The same prompts to transformers without these blocks."""
+        return ExpertContext(self.high.skipping(blocks), self.low.skipping(blocks))
 
 
 class Experts(nn.Module):

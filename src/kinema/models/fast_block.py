@@ -16,7 +16,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from kinema.models.attention import attend
-from kinema.models.dit import Block, Context, mix_prompts
+from kinema.models.dit import Block, Context, read_texts
 from kinema.models.linears import Apart, Linear, Together, linear, linears
 from kinema.models.rotary import Turn
 
@@ -135,7 +135,7 @@ def added(x_BND: Tensor, update_BND: Tensor, gate_BTD: Tensor) -> Tensor:
 
 def _read(q_BHNE: Tensor, context: Context, frames: int) -> Tensor:
     """Attention to one block's texts and, for models that have them, image tokens."""
-    out = mix_prompts(q_BHNE, context.keys[0], context.values[0], context, frames)
+    out = read_texts(q_BHNE, context, frames)
     return out if context.image is None else out + attend(q_BHNE, *context.image[0])
 
 

@@ -128,14 +128,15 @@ class InferenceDiT:
             _any_length(contexts)
         with kernels(self.device, self.dtype):
             x_BND, tokens = self.embed(x_BCTYX, timestep_BT, contexts)
-            if count == 1 or count * x_BND.shape[0] * x_BND.shape[1] <= TOGETHER_TOKENS:
+            few = count * x_BND.shape[0] * x_BND.shape[1] <= TOGETHER_TOKENS
+            if count == 1 or (few and alike(contexts)):
                 out = self.unembed(self.trunk(x_BND, tokens, contexts), tokens)
                 return out.chunk(count)
             return self.apart(x_BND, tokens, contexts)
 
     def apart(self, x_BND: Tensor, tokens: Tokens, contexts: tuple[Context, ...]) -> tuple[Tensor, ...]:
         """Text after text, from the point where they part."""
-        shared = not self.rows.pooled
+        shared = not self.rows.pooled and not any(0 in context.skipped for context in contexts)
         if shared:
             rows = tokens.rows.modulation_BTMD[: x_BND.shape[0]]
             x_BND = self.mix(self.blocks[0], x_BND, rows, tokens.place)
@@ -181,7 +182,7 @@ class InferenceDiT:
         Args:
             x_BND: from `embed`, or an earlier block's output, in which every context has its entries.
             tokens: from `embed`, with rows for every context.
-            contexts: whose entries follow each other in the batch.
+            contexts: whose entries follow each other in the batch; all skip the same blocks.
             start, stop: which blocks.
             mixed: whether block `start` has done its self-attention.
         """
@@ -190,6 +191,8 @@ class InferenceDiT:
         if not parted and self.rows.pooled:
             x_BND, parted = x_BND.repeat(count, 1, 1), True
         for index, block in enumerate(self.blocks[start:stop], start):
+            if index in contexts[0].skipped:
+                continue
             if index > start or not mixed:
                 rows = tokens.rows.modulation_BTMD
                 rows = rows if parted else rows[: x_BND.shape[0]]
@@ -211,6 +214,11 @@ class InferenceDiT:
         return rearrange(self.proj_out(normed), pattern, T=T, Y=Y, X=X, t=t, y=y, x=x)
 
 
+def alike(contexts: Sequence[Context]) -> bool:
+    """Whether all of them skip the same blocks."""
+    return len({context.skipped for context in contexts}) == 1
+
+
 @cache
 def _compiled() -> tuple[Any, Any]:
     """The halves of a block, compiled once for all models of a process."""
@@ -221,7 +229,7 @@ def _any_length(contexts: tuple[Context, ...]) -> None:
     """Tell the compiler that texts differ in length, so that another prompt does not compile again."""
     from torch._dynamo import maybe_mark_dynamic  # seconds, and only here
 
-    for context in contexts:
+    for context in (*contexts, *(c.negative for c in contexts if c.negative is not None)):
         for tensor in (*context.keys, *context.values):
             maybe_mark_dynamic(tensor, 3)
         if context.bias_BKL is not None:

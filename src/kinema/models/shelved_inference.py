@@ -129,15 +129,18 @@ class StreamedInference(InferenceDiT):
     def apart(self, x_BND: Tensor, tokens: Tokens, contexts: tuple[Context, ...]) -> tuple[Tensor, ...]:
         """Text beside text in every block; the sums are those of one text after the other."""
         own = [tokens.entries(i, len(contexts)) for i in range(len(contexts))]
+        shared = not self.rows.pooled and not any(0 in context.skipped for context in contexts)
         parts: list[Tensor] = []
         for index, block in enumerate(self.blocks):
-            if index == 0 and not self.rows.pooled:
+            if index == 0 and shared:
                 rows = tokens.rows.modulation_BTMD[: x_BND.shape[0]]
                 x_BND = self.mix(block, x_BND, rows, tokens.place)
             parts = parts or [x_BND.clone() for _ in contexts]
             for i, context in enumerate(contexts):
+                if index in context.skipped:
+                    continue
                 rows, place = own[i].rows.modulation_BTMD, own[i].place
-                if index or self.rows.pooled:
+                if index or not shared:
                     parts[i] = self.mix(block, parts[i], rows, place)
                 parts[i] = self.finish(block, parts[i], rows, place, (context.of_block(index),))
         return tuple(self.unembed(part, mine) for part, mine in zip(parts, own, strict=True))

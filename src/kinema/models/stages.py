@@ -17,7 +17,14 @@ from torch import Tensor
 from kinema.models.attention import kernels
 from kinema.models.dit import VideoDiT
 from kinema.models.experts import Experts
-from kinema.models.inference import TOGETHER_TOKENS, InferenceDiT, InferenceExperts, OneByOne, Several
+from kinema.models.inference import (
+    TOGETHER_TOKENS,
+    InferenceDiT,
+    InferenceExperts,
+    OneByOne,
+    Several,
+    alike,
+)
 from kinema.models.shelved_inference import ShelvedInference
 
 
@@ -110,7 +117,7 @@ class FastStages:
 
     def _blocks(self, x: Mapping[int, Tensor], first: int, last: int | None) -> dict[int, Tensor]:
         count, rows = len(self.contexts), self._x_BND.shape[0] * self._x_BND.shape[1]
-        if len(x) == count > 1 and count * rows <= TOGETHER_TOKENS:
+        if len(x) == count > 1 and count * rows <= TOGETHER_TOKENS and alike(self.contexts):
             # before the first block all texts have the same tokens, which the trunk repeats where they part
             given = x[0].clone() if first == 0 else torch.cat([x[k] for k in range(count)])
             out = self.fast.trunk(given, self._tokens, self.contexts, start=first, stop=last)
@@ -123,6 +130,8 @@ class FastStages:
         own = {k: self._tokens.entries(k, len(self.contexts)) for k in parts}
         for index, block in enumerate(self.fast.blocks[first:last] if parts else (), first):
             for k, tokens in own.items():
+                if index in self.contexts[k].skipped:
+                    continue
                 rows, context = tokens.rows.modulation_BTMD, self.contexts[k].of_block(index)
                 mixed = self.fast.mix(block, parts[k], rows, tokens.place)
                 parts[k] = self.fast.finish(block, mixed, rows, tokens.place, (context,))

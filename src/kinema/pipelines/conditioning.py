@@ -173,4 +173,5 @@ def _branches(
         )
         for prompts, one in zip(sides, states, strict=True)
     )
-    return positive, negative
+    nag = plan.sampling.nag
+    return (positive if nag is None else positive.led(negative, nag)), negative

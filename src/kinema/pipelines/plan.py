@@ -7,6 +7,7 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from kinema.core.contracts import AttentionGuidance
 from kinema.pipelines.camera.plan import CameraPlan
 from kinema.pipelines.control import ControlPlan
 from kinema.pipelines.frame_by_frame.plan import (
@@ -33,6 +34,15 @@ class Prompts:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Skip:
+    """Guidance away from the transformer without some blocks, at noise levels of an interval."""
+
+    layers: tuple[int, ...]
+    scale: float
+    interval: tuple[float, float]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Sampling:
     """How the flow is followed.
 
@@ -46,6 +56,8 @@ class Sampling:
         blend: how prompts mix inside a frame.
         noise: `frames`, where each latent frame has its own, or `clip`, drawn at once as other programs do.
         shortcuts: what is not computed in every step; None for an exact run.
+        nag: how far attention is led away from the negative prompt; None for not at all.
+        skip: the blocks away from whose absence is guided; None for none.
     """
 
     seed: int
@@ -62,6 +74,8 @@ class Sampling:
     boundary: float | None = None
     noise: Literal["frames", "clip"] = "frames"
     shortcuts: Shortcuts | None = None
+    nag: AttentionGuidance | None = None
+    skip: Skip | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -37,6 +37,7 @@ from kinema.pipelines.loras import plan_loras
 from kinema.pipelines.match import matched
 from kinema.pipelines.plan import Plan, Prompts, Sampling, Spans
 from kinema.pipelines.speed.tiers import tiered
+from kinema.pipelines.steering import attention_guidance, skipped_layers
 from kinema.pipelines.unclip.card import check_unclip_shot
 from kinema.pipelines.unclip.look import plan_look
 from kinema.pipelines.windows import Cover, plan_windows, refuse_windows
@@ -233,6 +234,8 @@ def _sampling(shot: Shot, card: ModelCard, geometry: Geometry, seed: int) -> Sam
         boundary=card.boundary,
         noise="frames" if shot.match is None else "clip",
         shortcuts=shot.shortcuts,
+        nag=attention_guidance(shot, card),
+        skip=skipped_layers(shot, card),
     )
 
 

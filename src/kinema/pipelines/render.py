@@ -22,7 +22,14 @@ from kinema.diffusion.cache import CacheRule, StepCache
 from kinema.diffusion.carry import Carry
 from kinema.diffusion.flow import timesteps
 from kinema.diffusion.guard import Guarded
-from kinema.diffusion.guidance import AdaptiveProjected, CFGZero, ClassifierFree, Guidance, Guided
+from kinema.diffusion.guidance import (
+    AdaptiveProjected,
+    CFGZero,
+    ClassifierFree,
+    Guidance,
+    Guided,
+    SkipLayer,
+)
 from kinema.diffusion.reuse import Reused
 from kinema.diffusion.sampler import SamplerState, sample
 from kinema.diffusion.solvers import solver
@@ -238,7 +245,8 @@ def guided(
     network = Network(model.dit, conditions, plan.sampling, fast)
     rule, shortcuts = guidance(plan.sampling, conditions.table_SBT, context), plan.sampling.shortcuts
     if plan.windows is None:
-        return Guided(guarded(network, told, shortcuts, carry), reused(rule, shortcuts, carry))
+        rule_of_all = reused(steered(rule, plan.sampling), shortcuts, carry)
+        return Guided(guarded(network, told, shortcuts, carry), rule_of_all)
 
     @cache
     def view(places: tuple[int, ...]) -> Velocity:
@@ -247,7 +255,7 @@ def guided(
         part = replace(network, conditions=conditions.at(at))
         window = Guided(
             guarded(part, told, shortcuts, carry, name),
-            reused(replace(rule, scale=scale), shortcuts, carry, name),
+            reused(steered(replace(rule, scale=scale), plan.sampling), shortcuts, carry, name),
         )
         return frames.shown(at, window)
 
@@ -295,6 +303,12 @@ def guidance(sampling: Sampling, table_SBT: Tensor, context: int = 0) -> Classif
         high_S11 = rearrange(times_S >= 1000 * sampling.boundary, "S -> S 1 1")
         scale = torch.where(high_S11, scale, _with_context(sampling.guidance_low, context))
     return GUIDANCE[sampling.method](scale=scale, interval=sampling.interval, rescale=sampling.rescale)
+
+
+def steered(rule: Guidance, sampling: Sampling) -> Guidance:
+    """The rule, and away from the network without some of its blocks where the plan says so."""
+    skip = sampling.skip
+    return rule if skip is None else SkipLayer(base=rule, scale=skip.scale, interval=skip.interval)
 
 
 def _with_context(scale: tuple[float, ...], context: int) -> Tensor:

@@ -17,6 +17,7 @@ import torch
 from einops import einsum
 from torch import Tensor
 
+from kinema.core.contracts import AttentionGuidance
 from kinema.core.errors import NumericError
 from kinema.diffusion.slerp import slerp
 from kinema.models.careful import careful, finite
@@ -49,6 +50,19 @@ class Branch:
         shares = None if self.shares_TK is None else self.shares_TK[frames]
         given = tuple(part.at(frames) for part in self.given)
         return Branch(tuple(context.at(frames) for context in self.contexts), shares, given)
+
+    def led(self, negative: Branch, by: AttentionGuidance) -> Branch:
+        """The same texts, from which attention is led away of a side of one context."""
+        other, told = negative.contexts[0], negative.given[0]
+        return replace(
+            self,
+            contexts=tuple(context.led(other, by) for context in self.contexts),  # type: ignore[arg-type]
+            given=tuple(replace(part, negative=told, by=by) for part in self.given),
+        )
+
+    def skipping(self, blocks: frozenset[int]) -> Branch:
+        """The same texts to a transformer without these blocks."""
+        return replace(self, contexts=tuple(context.skipping(blocks) for context in self.contexts))
 
     def prepared(self, dit: VideoDiT | Experts) -> Branch:
         """The same texts, read once more by the transformer as it is now."""

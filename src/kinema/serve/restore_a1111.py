@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from kinema.core.errors import ConfigError
 from kinema.story.import_deforum import solver_of
 from kinema.story.imported import Imported
-from kinema.story.shot import parse_size
+from kinema.story.size import parse_size
 
 MOST = 1 << 20
 _SETTING = re.compile(r'\s*([A-Za-z][\w /+-]{0,60}):\s*("(?:\\.|[^\\"])*"|[^,]*)(?:,|$)')

@@ -32,7 +32,9 @@ from kinema.story.prompt_track import PromptTrack
 from kinema.story.redraw import Mode, Redraw
 from kinema.story.settings import Settings
 from kinema.story.shortcuts import Shortcuts, Speed
+from kinema.story.size import parse_size
 from kinema.story.sound import Sound
+from kinema.story.steering import Nag, SkipLayers
 from kinema.story.timing import FrameRate
 from kinema.story.tracks import Dialect, Schedule, reading
 from kinema.story.transition import CUT, Transition
@@ -45,7 +47,6 @@ MIN_SIDE, MAX_SIDE = 8, 16_384
 MAX_SEED = 2**63 - 1
 MIN_BPM, MAX_BPM = 10.0, 1000.0
 
-_SIZE = re.compile(r"\s*(\d{1,6})\s*[xX*×]\s*(\d{1,6})\s*")
 _DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d{1,3})?")
 _AT = re.compile(
     r"(?P<path>.+)@(?P<place>[+-]?\d+(?:\.\d+)?[sb%]?|max_f(?: ?[-/] ?\d+)?)(?::(?P<strength>[+-]?[\d.]+))?",
@@ -208,6 +209,12 @@ class Shot(Settings):
     )
     guidance_method: Literal["cfg", "cfg-zero", "apg"] = Field(
         "cfg", title="Guidance method", description="classifier-free, CFG-Zero*, or adaptive projected"
+    )
+    nag: Nag | None = Field(
+        None, title="Attention guidance", description="away from the negative prompt where guidance is off"
+    )
+    skip_layers: SkipLayers | None = Field(
+        None, title="Skipped layers", description="away from what the model draws without some of its blocks"
     )
     loras: Annotated[tuple[Lora, ...], BeforeValidator(as_loras)] = Field(
         (), max_length=32, title="LoRAs", description="files that change the model, each with a scale"
@@ -439,12 +446,3 @@ def _inside(where: str, place: FramePosition, frames: int, fps: Any, beyond: boo
         place.resolve(frames, fps if fps is not None else 1, beyond=beyond)
     except ConfigError as error:
         raise ConfigError(f"{where}: {error}") from None
-
-
-def parse_size(size: object) -> tuple[int, int]:
-    """Width and height from `"832x480"`, `"832*480"` or `[832, 480]`; `ConfigError` for anything else."""
-    if isinstance(size, str) and (match := _SIZE.fullmatch(size)):
-        return int(match[1]), int(match[2])
-    if isinstance(size, list | tuple) and len(size) == 2 and all(type(side) is int for side in size):
-        return size[0], size[1]
-    raise ConfigError(f"size={str(size)[:40]!r} is not a size; write WIDTHxHEIGHT, such as 832x480.")

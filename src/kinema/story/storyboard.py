@@ -26,7 +26,8 @@ from kinema.core.errors import ConfigError, unknown_name
 from kinema.story.control import Control
 from kinema.story.files import read_values, write_values
 from kinema.story.settings import Settings
-from kinema.story.shot import Shot, parse_size
+from kinema.story.shot import Shot
+from kinema.story.size import parse_size
 from kinema.story.transition import CUT, Transition
 from kinema.story.variables import Variables, escaped, read_variables, substituted
 

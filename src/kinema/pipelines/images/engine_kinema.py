@@ -34,7 +34,7 @@ from kinema.pipelines.images.engine import Drawing
 from kinema.pipelines.model import Model
 from kinema.pipelines.network import Network, ready
 from kinema.pipelines.plan import Plan, Prompts, Sampling
-from kinema.pipelines.render import chunks, guarded, guidance
+from kinema.pipelines.render import chunks, guarded, guidance, steered
 from kinema.pipelines.texts import Branch, branch_of, encoded
 from kinema.pipelines.worn import Wardrobe, at_frame, worn
 
@@ -124,10 +124,12 @@ class KinemaImages:
         )
         start = noise if drawing.canvas is None else noisy(known, noise, levels_S11[0])
         positive, negative = (texts.at(drawing.frame) for texts in self._texts)
+        if sampling.nag is not None:
+            positive = positive.led(negative, sampling.nag)
         conditions = Conditions(positive, negative, start, levels_S11)
         fast = self._ready(conditions, sampling)
         network = guarded(Network(model.dit, conditions, sampling, fast), self._tell)
-        velocity: Velocity = Guided(network, guidance(sampling, levels_S11))
+        velocity: Velocity = Guided(network, steered(guidance(sampling, levels_S11), sampling))
         if caps is not None:
             velocity = Kept(velocity, known, caps)
         steady = solver(drawing.solver)

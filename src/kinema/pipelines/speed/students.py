@@ -43,7 +43,9 @@ def taught(shot: Shot, card: ModelCard) -> tuple[Shot, str]:
             "leave shortcuts or speed: distilled out."
         )
     made = shot.with_(**_sampler(student), guidance=Schedule(1.0), shortcuts=None)
-    unused = "" if shot.negative.empty else " The negative prompt does not act: that takes guidance."
+    unused = ""
+    if not shot.negative.empty and shot.nag is None:
+        unused = " The negative prompt does not act: without guidance, that takes nag."
     return made, f"distilled: {student.steps} steps without guidance, by the model's student.{unused}"
 
 

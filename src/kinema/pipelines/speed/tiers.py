@@ -131,6 +131,8 @@ def unsafe(shot: Shot, card: ModelCard) -> str | None:
         return f"{solver} draws fresh noise at every step, so that steps do not resemble each other"
     if steps < FEWEST_STEPS:
         return f"{steps} steps are too few to leave some out ({FEWEST_STEPS} or more are needed)"
+    if shot.skip_layers is not None:
+        return "guidance by skipped layers was not part of what was measured"
     for lora in shot.loras:
         name = lora.path.replace("\\", "/").rsplit("/", 1)[-1].lower()
         if any(word in name for word in DISTILLED):
@@ -204,6 +206,8 @@ def _beyond(shot: Shot, card: ModelCard, measured: Conditions) -> tuple[str, ...
         notes.append(f"guidance {measured.guidance:g}")
     if shot.loras:
         notes.append("no LoRA")
+    if shot.nag is not None:
+        notes.append("no nag")
     if shot.keyframes or shot.source is not None or shot.extend is not None:
         notes.append("clips from text alone")
     if (shot.frames or measured.frames) > measured.frames:

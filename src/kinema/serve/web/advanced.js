@@ -10,7 +10,7 @@ const BASIC = ["prompt", "negative", "model", "width", "height", "frames", "seco
 const GROUPS = {
   "Clips to start from": ["source", "extend", "fit"],
   Camera: ["camera"],
-  Sampling: ["solver", "grid", "shift", "guidance_low", "guidance_rescale", "guidance_interval", "guidance_method", "blend", "loras"],
+  Sampling: ["solver", "grid", "shift", "guidance_low", "guidance_rescale", "guidance_interval", "guidance_method", "nag", "skip_layers", "blend", "loras", "speed"],
   "Length and rate": ["length_fit", "loop", "windows", "interpolate"],
   "Frame by frame": ["mode", "redraw"],
   Sound: ["audio", "sound", "bpm"],
@@ -21,6 +21,7 @@ const MEDIA = {
 };
 const SHORT = { // settings that have a form in words beside their mapping
   camera: "zoom in 1.2, pan left", windows: "fuse, continue or whole", interpolate: "24 or 24:flow", transition: "cut, match, ...",
+  nag: "11", skip_layers: "9 or 9,10:2.8",
 };
 const LISTS = { loras: "names, with commas in between" };
 

@@ -1,0 +1,52 @@
+"""Guidance beside the classifier-free one, checked against what a model has."""
+
+from __future__ import annotations
+
+from kinema.core.contracts import AttentionGuidance
+from kinema.core.errors import ConfigError
+from kinema.pipelines.card import ModelCard
+from kinema.pipelines.plan import Skip
+from kinema.story.shot import Shot
+
+
+def attention_guidance(shot: Shot, card: ModelCard) -> AttentionGuidance | None:
+    """How far a shot leads attention away from its negative prompt.
+
+    Raises:
+        ConfigError: another pipeline runs the model, or its negative prompts do not meet inside attention.
+    """
+    nag = shot.nag
+    if nag is None:
+        return None
+    _own(card, "nag")
+    if shot.blend == "velocity" and (shot.negative.mixed or len(shot.negative.keys) > 1):
+        raise ConfigError("nag: several negative prompts meet inside attention; leave blend: velocity out.")
+    return AttentionGuidance(scale=nag.scale, tau=nag.tau, alpha=nag.alpha)
+
+
+def skipped_layers(shot: Shot, card: ModelCard) -> Skip | None:
+    """The blocks without which a weaker network draws.
+
+    Raises:
+        ConfigError: another pipeline runs the model, or it has no such blocks, or no others.
+    """
+    skip = shot.skip_layers
+    if skip is None:
+        return None
+    _own(card, "skip_layers")
+    count = int(card.transformer["num_layers"])
+    if skip.layers[-1] >= count:
+        raise ConfigError(
+            f"skip_layers names block {skip.layers[-1]}, and {card.id!r} has {count}; name 0 to {count - 1}."
+        )
+    if len(skip.layers) == count:
+        raise ConfigError(f"skip_layers names all {count} blocks of {card.id!r}; leave at least one.")
+    return Skip(layers=skip.layers, scale=skip.scale, interval=skip.interval)
+
+
+def _own(card: ModelCard, name: str) -> None:
+    if card.borrowed:
+        raise ConfigError(
+            f"{name} acts inside kinema's own transformers, and {card.id!r} runs in diffusers' pipeline; "
+            "leave it out."
+        )
