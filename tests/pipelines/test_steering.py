@@ -9,6 +9,7 @@ import kinema
 from kinema.core.errors import ConfigError
 from kinema.diffusion.guidance import COND, SKIP, UNCOND
 from kinema.pipelines.cards import read_card
+from kinema.pipelines.estimate import estimate
 from kinema.pipelines.network import Network
 from kinema.pipelines.planning import make_plan
 from kinema.story.shot import Shot
@@ -51,8 +52,14 @@ def test_a_skipped_layer_costs_one_forward_where_it_acts(model, monkeypatch):
     plain = clip(model, guidance=3)
     assert set(asked) == {(COND, UNCOND)}
     asked.clear()
-    low = clip(model, guidance=3, skip_layers={"layers": [0], "scale": 2, "interval": [0.5, 1]})
+    low = clip(model, guidance=3, skip_layers={"layers": [0], "scale": 2, "interval": [0.6, 1]})
     assert set(asked) == {(COND, UNCOND), (COND, UNCOND, SKIP)}
+    shot = {"prompt": "a fox", "size": "32x32", "frames": 5, "steps": 4, "guidance": 3}
+    plan = make_plan(
+        Shot(**shot, skip_layers={"layers": [0], "scale": 2, "interval": [0.6, 1]}, model=model.card.id),
+        model.card,
+    )
+    assert estimate(plan, model.card).forwards == sum(map(len, asked))
     assert not np.array_equal(low, plain)
     asked.clear()
     assert np.array_equal(clip(model, guidance=3, skip_layers={"layers": [0], "scale": 0}), plain)

@@ -73,7 +73,17 @@ def _forwards(plan: Plan) -> int:
     calls = sum(_prompts(plan.prompts, frames, plan) for frames in seen)
     if any(scale != 1 for scale in s.guidance):
         calls += sum(_prompts(plan.negatives, frames, plan) for frames in seen)
+    if s.skip is not None and s.skip.scale:
+        calls += sum(_prompts(plan.prompts, seen[step], plan) for step in _inside(s, s.skip.interval))
     return round(calls * kept_share(s)) * (2 if s.solver == "heun" else 1)
+
+
+def _inside(sampling: Sampling, interval: tuple[float, float]) -> list[int]:
+    """The steps whose noise level lies in an interval."""
+    from kinema.diffusion.flow import sigmas
+
+    levels = sigmas(sampling.steps, sampling.shift, sampling.grid)[:-1].tolist()
+    return [step for step, level in enumerate(levels) if interval[0] <= level <= interval[1]]
 
 
 def kept_share(sampling: Sampling) -> float:
