@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import subprocess
 import sys
 from fractions import Fraction
@@ -294,3 +295,13 @@ def test_the_model_in_the_package_makes_a_clip():
     clip = kinema.generate("a rooster", seed=1, frames=5, steps=2, device="cpu")
     assert clip.array().shape == (5, card.defaults.height, card.defaults.width, 3)
     assert clip.array().std() > 1
+
+
+def test_shots_that_name_no_model_are_the_loaded_ones(model, tmp_path):
+    fields = {"prompt": "a fox", "seed": 1, "frames": 5, "steps": 2}
+    named = kinema.render(Shot(**fields, model=model.card.id), model=model)
+    (tmp_path / "fox.yaml").write_text("prompt: a fox\nseed: 1\nframes: 5\nsteps: 2\n")
+    for request in (Shot(**fields), tmp_path / "fox.yaml", Storyboard(shots=[fields])):
+        clip = kinema.render(request, model=model)
+        assert np.array_equal(clip.array(), named.array())
+        assert model.card.id in json.dumps(clip.record.shot)

@@ -79,7 +79,7 @@ def render(
 
     Args:
         request: what to render.
-        model: loaded already; else what the request names is loaded.
+        model: loaded already, and that of shots that name none; else what the request names is loaded.
         on_progress: called with `Progress` events; what it raises stops the render, whose state is then kept.
         out: the file to make; None for a clip in memory, which keeps no state without a `state_dir`.
         state_dir: another folder for the state, of this render alone; False to keep none.
@@ -94,6 +94,7 @@ def render(
         The clip; with `out`, as it is read from the file.
     """
     request = read_request(request) if isinstance(request, str | Path) else request
+    request = request if model is None else _on(model, request)
     folder = Path(state_dir) if state_dir else None
     state = StateOptions(folder=folder, every=Every.parse(checkpoint_every), off=state_dir is False)
     note = save.get("on_note") or _log.warning
@@ -118,6 +119,20 @@ def render(
         **save,
     )
     return Clip.open(target)
+
+
+def _on(model: AnyModel, request: Shot | Storyboard) -> Shot | Storyboard:
+    """The request with a loaded model where it names none."""
+
+    def named(shot: Shot) -> Shot:
+        if "model" in shot.model_fields_set:
+            return shot
+        weights = shot.weights if "weights" in shot.model_fields_set else model.weights
+        return shot.with_(model=model.card.id, weights=weights)
+
+    if isinstance(request, Shot):
+        return named(request)
+    return request.with_(shots=tuple(map(named, request.shots)))
 
 
 def _in_memory(
