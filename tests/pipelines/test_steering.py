@@ -69,6 +69,16 @@ def test_a_skipped_layer_costs_one_forward_where_it_acts(model, monkeypatch):
     assert set(asked) == {(COND, SKIP)}
 
 
+def test_the_negative_side_may_do_without_at_no_cost(model, monkeypatch):
+    asked, own = [], Network.__call__
+    monkeypatch.setattr(Network, "__call__", lambda *args: asked.append(args[3]) or own(*args))
+    plain, without = clip(model, guidance=3), clip(model, guidance=3, skip_layers="1:negative")
+    late = clip(model, guidance=3, skip_layers={"layers": [1], "side": "negative", "interval": [0, 0.01]})
+    assert not np.array_equal(without, plain)
+    assert np.array_equal(late, plain)
+    assert set(asked) == {(COND, UNCOND)}
+
+
 def test_shortcuts_are_off_beside_skipped_layers(small):
     card = read_card(str(small))
     shot = {"model": card.id, "prompt": "a", "steps": 20, "shortcuts": {"cache": "schedule", "skip": [5]}}
@@ -86,6 +96,7 @@ def test_shortcuts_are_off_beside_skipped_layers(small):
         ({"skip_layers": 9}, {"skip_layers": {"layers": [9]}}),
         ({"skip_layers": "9, 3,9"}, {"skip_layers": {"layers": [3, 9], "scale": 1}}),
         ({"skip_layers": "9:2.8"}, {"skip_layers": {"layers": [9], "scale": 2.8}}),
+        ({"skip_layers": "9,10: negative"}, {"skip_layers": {"layers": [9, 10], "side": "negative"}}),
     ],
 )
 def test_short_forms(written, meant):
@@ -102,6 +113,9 @@ def test_short_forms(written, meant):
         ({"skip_layers": {"layers": [1], "interval": [0.9, 0.1]}}, "falls"),
         ({"skip_layers": 2}, "names block 2, and .* has 2; name 0 to 1"),
         ({"skip_layers": "0,1"}, "names all 2 blocks"),
+        ({"skip_layers": "1:positive"}, "names no layers"),
+        ({"skip_layers": {"layers": [1], "side": "negative", "scale": 2}}, "guidance is the scale"),
+        ({"skip_layers": "1:negative", "guidance": 1}, "write side: own"),
         ({"nag": 0.5}, "nag"),
         ({"nag": {"tau": 0}}, "tau"),
         ({"nag": True}, "nag"),

@@ -170,7 +170,7 @@ class ShotOptions:
         _sampling(
             "--skip-layers",
             metavar="N,..:X",
-            help="Lead away from what is drawn without blocks: 9, or 9,10:2.8.",
+            help="Lead away from what is drawn without blocks: 9:2.8, 9:negative.",
         ),
     ] = None
     solver: Annotated[

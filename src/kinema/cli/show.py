@@ -129,7 +129,10 @@ def beside(plan: Plan) -> str:
     """What guides beside the prompts."""
     nag, skip = plan.sampling.nag, plan.sampling.skip
     found = "" if nag is None else f", nag {nag.scale:g}"
-    return found + ("" if skip is None else f", without {', '.join(map(str, skip.layers))}: {skip.scale:g}")
+    if skip is None:
+        return found
+    how = "negative" if skip.scale is None else f"{skip.scale:g}"
+    return f"{found}, without {', '.join(map(str, skip.layers))}: {how}"
 
 
 def drawing(plan: Plan) -> list[str]:

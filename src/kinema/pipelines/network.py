@@ -12,7 +12,7 @@ from einops import rearrange
 from torch import Tensor
 
 from kinema.diffusion.flow import timesteps
-from kinema.diffusion.guidance import COND, SKIP, UNCOND
+from kinema.diffusion.guidance import COND, SKIP, UNCOND, inside
 from kinema.diffusion.step import Step
 from kinema.models.careful import careful
 from kinema.models.dit import VideoDiT
@@ -60,8 +60,11 @@ class Network:
         channels, time_BT = self.conditions.channels_BCTYX, self.times(step).to(x_BCTYX.device)
         given = x_BCTYX if channels is None else torch.cat([x_BCTYX, channels], dim=1)
         sides = {COND: self.conditions.positive, UNCOND: self.conditions.negative}
-        if SKIP in names and self.sampling.skip is not None:
-            sides[SKIP] = self.conditions.positive.skipping(frozenset(self.sampling.skip.layers))
+        if (skip := self.sampling.skip) is not None:
+            layers = frozenset(skip.layers)
+            sides[SKIP] = self.conditions.positive.skipping(layers)
+            if skip.scale is None and bool(inside(step, skip.interval).any()):
+                sides[UNCOND] = self.conditions.negative.skipping(layers)
         asked = [_asked(sides[name]) for name in names]
         pairs = zip(names, asked, strict=True)
         texts = {f"{name}.{k}": context for name, part in pairs for k, _, context in part}

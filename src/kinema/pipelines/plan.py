@@ -35,10 +35,16 @@ class Prompts:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Skip:
-    """Guidance away from the transformer without some blocks, at noise levels of an interval."""
+    """Guidance away from the transformer without some blocks, at noise levels of an interval.
+
+    Attributes:
+        layers: which blocks.
+        scale: of the difference to a forward of its own; None where the negative side does without them.
+        interval: noise levels, low and high.
+    """
 
     layers: tuple[int, ...]
-    scale: float
+    scale: float | None
     interval: tuple[float, float]
 
 

@@ -308,7 +308,9 @@ def guidance(sampling: Sampling, table_SBT: Tensor, context: int = 0) -> Classif
 def steered(rule: Guidance, sampling: Sampling) -> Guidance:
     """The rule, and away from the network without some of its blocks where the plan says so."""
     skip = sampling.skip
-    return rule if skip is None else SkipLayer(base=rule, scale=skip.scale, interval=skip.interval)
+    if skip is None or skip.scale is None:
+        return rule
+    return SkipLayer(base=rule, scale=skip.scale, interval=skip.interval)
 
 
 def _with_context(scale: tuple[float, ...], context: int) -> Tensor:

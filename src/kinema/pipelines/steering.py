@@ -41,7 +41,10 @@ def skipped_layers(shot: Shot, card: ModelCard) -> Skip | None:
         )
     if len(skip.layers) == count:
         raise ConfigError(f"skip_layers names all {count} blocks of {card.id!r}; leave at least one.")
-    return Skip(layers=skip.layers, scale=skip.scale, interval=skip.interval)
+    if skip.side == "negative" and shot.guidance is not None and shot.guidance.constant == 1:
+        raise ConfigError("skip_layers.side: negative acts through guidance, which is off; write side: own.")
+    scale = skip.scale if skip.side == "own" else None
+    return Skip(layers=skip.layers, scale=scale, interval=skip.interval)
 
 
 def _own(card: ModelCard, name: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -11,7 +11,7 @@ from kinema.core.errors import ConfigError
 from kinema.story.settings import Settings
 
 MAX_LAYER = 1000
-_LAYERS = re.compile(r"\s*(?P<layers>\d{1,4}(?:\s*,\s*\d{1,4})*)\s*(?::\s*(?P<scale>[0-9.]{1,8})\s*)?")
+_LAYERS = re.compile(r"\s*(?P<layers>\d{1,4}(?:\s*,\s*\d{1,4})*)\s*(?::\s*(?P<how>[0-9.]{1,8}|negative)\s*)?")
 
 Unit = Annotated[float, Field(ge=0.0, le=1.0)]
 
@@ -32,7 +32,7 @@ class Nag(Settings):
 
 
 class SkipLayers(Settings):
-    """Guidance away from the network without some blocks; from text, `9`, or `9,10:2.8` with the scale."""
+    """Guidance away from the network without some blocks; from text, `9`, `9,10:2.8` or `9:negative`."""
 
     layers: Annotated[
         tuple[Annotated[int, Field(ge=0, lt=MAX_LAYER)], ...],
@@ -41,6 +41,12 @@ class SkipLayers(Settings):
     ] = Field(title="Layers", description="blocks that are left out, from 0")
     scale: float = Field(
         1.0, ge=0.0, le=100.0, title="Scale", description="how far away from what is drawn without them"
+    )
+    side: Literal["own", "negative"] = Field(
+        "own",
+        title="Side",
+        description="own: away from the prompt's own forward without them, which is one more; negative: the "
+        "negative prompt's forward does without them",
     )
     interval: tuple[Unit, Unit] = Field(
         (0.0, 1.0), title="Interval", description="noise levels, low and high, between which it acts"
@@ -55,13 +61,18 @@ class SkipLayers(Settings):
             return value
         found = _LAYERS.fullmatch(value)
         if found is None:
-            raise ConfigError(f"{value[:60]!r} names no layers; write 9, or 9,10:2.8 with the scale.")
+            raise ConfigError(f"{value[:60]!r} names no layers; write 9, 9,10:2.8 (a scale), or 9:negative.")
         layers = tuple(int(number) for number in found["layers"].split(","))
-        return {"layers": layers} | ({"scale": found["scale"]} if found["scale"] else {})
+        how = found["how"]
+        return {"layers": layers} | ({} if how is None else {"side" if how == "negative" else "scale": how})
 
     @model_validator(mode="after")
     def _rising(self) -> SkipLayers:
         low, high = self.interval
         if low > high:
             raise ConfigError(f"skip_layers.interval={low:g}, {high:g} falls; write the lower level first.")
+        if self.side == "negative" and self.scale != 1:
+            raise ConfigError(
+                "skip_layers.scale is of side: own; of the negative side, guidance is the scale."
+            )
         return self
