@@ -17,7 +17,7 @@ from kinema.story.shot import Shot
 
 OUT = Path(__file__).resolve().parents[1] / "docs" / "figures" / "speed-tiers.png"
 SHOTS = tuple((PROMPTS[i], i) for i in (0, 3, 4))  # of the clips that the tiers were measured on
-FRAMES, SCALE, EDGE, LABEL = (0, 6, 11, 16), 2, 6, 130
+FRAMES, SCALE, EDGE, LABEL = (0, 8, 16, 24), 2, 6, 130
 
 
 def strip(frames: np.ndarray) -> np.ndarray:
