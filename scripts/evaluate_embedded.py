@@ -13,18 +13,22 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from kinema.evaluation.contact_sheet import contact_sheet
+from kinema.evaluation.examine import of_student
 from kinema.evaluation.identity import IdentityJudge, file_hash
 from kinema.evaluation.prompts import Prompt, prompt_set
 from kinema.evaluation.silhouette import Gallery
 from kinema.evaluation.subject import Sampling, Subject, open_subject
 from kinema.evaluation.suite import Judges, Result, evaluate, text_table
+from kinema.pipelines.card import STUDENT
+from kinema.pipelines.cards import read_card
 from kinema.training.data import SpriteBank
 from kinema.training.grammar import Grammar
+from kinema.training.low_rank import fold
 
 PACKAGE = Path(__file__).resolve().parents[1] / "src/kinema"
 JUDGE = PACKAGE / "evaluation/judges/identity-64.safetensors"
@@ -56,6 +60,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=24)
     parser.add_argument("--guidance", type=float, default=3.0)
     parser.add_argument("--shift", type=float, default=1.0)
+    parser.add_argument("--distilled", action="store_true", help="the student in the model's folder instead")
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--seed", type=int, default=0, help="names the prompts")
     return parser.parse_args()
@@ -84,6 +89,8 @@ def report(
 
 
 def settings(args: argparse.Namespace) -> Sampling:
+    if args.distilled and (student := read_card(str(args.model)).student):
+        return replace(of_student(student), batch=args.batch)
     return Sampling(steps=args.steps, guidance=args.guidance, shift=args.shift, batch=args.batch)
 
 
@@ -103,6 +110,8 @@ def main() -> None:
     bank, grammar = SpriteBank.open(args.data), Grammar.load(args.grammar)
     judges = Judges(IdentityJudge.load(args.judge), Gallery(bank))
     subject = open_subject(args.model, config=args.config, codec=args.codec, text=args.text)
+    if args.distilled:
+        fold(subject.model, args.model / STUDENT)
     prompts = prompt_set(
         bank.identities, grammar, seen=args.seen, unseen=args.unseen, still=args.stills, seed=args.seed
     )

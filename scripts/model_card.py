@@ -16,7 +16,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from kinema.evaluation.exam import Report, report_table, shown
+from kinema.evaluation.exam import ROWS, Report, report_table, shown
 from kinema.evaluation.questions import known_factors
 from kinema.evaluation.training_facts import TrainingFacts
 
@@ -81,7 +81,8 @@ def beside(report: dict[str, Any], student: dict[str, Any]) -> list[str]:
     sampling, own = student["sampling"], student["table"]
     rows = [
         f"| {row} | {shown(cells['model'])} | {shown(own[row]['model'])} |"
-        for row, cells in report["table"].items()
+        for row in ROWS
+        if (cells := report["table"].get(row))
     ]
     return [
         "## The student",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from kinema.evaluation.silhouette import Gallery
 from kinema.evaluation.subject import Sampling, open_subject
 from kinema.evaluation.training_facts import TrainingFacts
 from kinema.models.weights import file_hashes
-from kinema.pipelines.card import STUDENT, ModelCard
+from kinema.pipelines.card import STUDENT, ModelCard, Student
 from kinema.pipelines.cards import local_folder, read_card
 from kinema.pipelines.speed.students import taught
 from kinema.story.shot import Shot
@@ -107,17 +107,17 @@ def examine(
     return exam.run(), facts
 
 
+def of_student(student: Student) -> Sampling:
+    """How a student is sampled, whose additions are folded into its model."""
+    return Sampling(
+        steps=student.steps, guidance=1.0, held_guidance=1.0, shift=student.shift, solver=student.solver
+    )
+
+
 def _sampling(card: ModelCard, wishes: Wishes) -> Sampling:
     defaults, student = card.defaults, card.student
     if wishes.distilled and student is not None:
-        return Sampling(
-            steps=student.steps,
-            guidance=1.0,
-            held_guidance=1.0,
-            shift=student.shift,
-            solver=student.solver,
-            batch=4,
-        )
+        return replace(of_student(student), batch=4)
     return Sampling(
         steps=wishes.steps or defaults.steps,
         guidance=defaults.guidance if wishes.guidance is None else wishes.guidance,
