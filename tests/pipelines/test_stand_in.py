@@ -142,11 +142,12 @@ def test_every_model_of_a_storyboard_has_its_own(wan):
 
 def test_windows_and_loops_have_previews():
     """Every window agrees on what a frame shows, so a long clip is as sharp as a short one."""
-    prompts = {0: "a fox", 32: "a wolf"}
-    long = frames(frames=33, prompt=prompts)
+    turn = CARD.defaults.frames - 1  # the disc turns back where the model's own clip ends
+    prompts = {0: "a fox", 2 * turn: "a wolf"}
+    long = frames(frames=2 * turn + 1, prompt=prompts)
     assert background(long)[0] == pytest.approx(background(frames(prompt="a fox"))[0], abs=6)
     assert background(long)[-1] == pytest.approx(background(frames(prompt="a wolf"))[-1], abs=6)
-    rows = [clip[k, 24:40].mean(axis=(0, 2)) for clip, k in ((long, 0), (long, 16), (long, 32))]
+    rows = [clip[k, 24:40].mean(axis=(0, 2)) for clip, k in ((long, 0), (long, turn), (long, 2 * turn))]
     disc = [np.abs(row - np.median(row)).argmax() for row in rows]
     assert disc[0] < 32 < disc[1]
     assert disc[2] < 32
@@ -154,7 +155,7 @@ def test_windows_and_loops_have_previews():
     steps = np.abs(np.diff(loop, axis=0, append=loop[:1])).mean(axis=(1, 2, 3))
     assert steps[-1] <= 1.5 * steps.max(initial=0, where=np.arange(32) < 31)
     assert frames(frames=33, windows="continue").shape == (33, 64, 64, 3)
-    assert frames(frames=33, blend="velocity", prompt=prompts).shape == (33, 64, 64, 3)
+    assert frames(frames=33, blend="velocity", prompt={0: "a fox", 32: "a wolf"}).shape == (33, 64, 64, 3)
 
 
 def test_a_camera_that_follows_the_sound_has_a_preview(tmp_path):
