@@ -3,24 +3,15 @@
 from __future__ import annotations
 
 import pytest
+import tiny_transformers
 import torch
+from tiny_transformers import IMAGE
 from torch import Tensor
 
 from kinema.core.errors import ModelError
 from kinema.models.dit import Conditioning, VideoDiT, VideoDiTConfig
 
-TINY = {
-    "patch_size": (1, 2, 2),
-    "num_attention_heads": 2,
-    "attention_head_dim": 24,
-    "in_channels": 16,
-    "out_channels": 16,
-    "text_dim": 32,
-    "freq_dim": 64,
-    "ffn_dim": 64,
-    "num_layers": 2,
-}
-IMAGE = {"in_channels": 36, "image_dim": 32, "added_kv_proj_dim": 48}
+TINY = tiny_transformers.TINY | {"num_layers": 2}
 VARIANTS = {
     "wan2.1-t2v": TINY,
     "wan2.1-i2v": TINY | IMAGE,
