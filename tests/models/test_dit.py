@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import pytest
-import tiny_transformers
 import torch
-from tiny_transformers import IMAGE
 from torch import Tensor
 
+import tiny_transformers
 from kinema.core.errors import ModelError
 from kinema.models.dit import Conditioning, VideoDiT, VideoDiTConfig
+from tiny_transformers import IMAGE
 
 TINY = tiny_transformers.TINY | {"num_layers": 2}
 VARIANTS = {

@@ -153,3 +153,14 @@ def test_the_plan_shows_them(small, capsys):
     ]
     assert run(argv) == 0
     assert "cfg, nag 5, without 1: 2.5" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("skip", ["0:2", "1:2", "0:negative"])
+def test_streamed_blocks_give_the_same_pixels(wan, skip):
+    shot = Shot(
+        model=str(wan("t2v")), prompt="a fox", negative="a hat", size="32x32", frames=5, steps=3, seed=1,
+        guidance=3, nag=5, skip_layers=skip,
+    )  # fmt: skip
+    clips = [kinema.render(shot, memory=memory).array() for memory in ("whole", "component", "block")]
+    assert np.array_equal(clips[0], clips[1])
+    assert np.array_equal(clips[0], clips[2])
