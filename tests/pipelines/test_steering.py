@@ -120,6 +120,7 @@ def test_short_forms(written, meant):
         ({"nag": {"tau": 0}}, "tau"),
         ({"nag": True}, "nag"),
         ({"nag": 5, "negative": {0: "a", 4: "b"}, "blend": "velocity"}, "leave blend: velocity out"),
+        ({"nag": 5, "prompt": {0: "a (b:-1)", 4: "c"}, "blend": "velocity"}, "leave blend: velocity out"),
     ],
 )
 def test_what_cannot_be_is_said(small, fields, words):

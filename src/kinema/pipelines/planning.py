@@ -82,7 +82,7 @@ def make_plan(shot: Shot, card: ModelCard, after: Geometry | None = None, begin:
     sides = (prompts, negatives)
     if card.family == "image":
         check_image_prompts(card, (weight for side in sides for spans in side.spans for _, weight in spans))
-    sampling = _sampling(shot, card, geometry, seed)
+    sampling = _sampling(shot, card, geometry, seed, negatives)
     camera, seen = plan_camera(shot, card, geometry, given, seed=seed, joint=not by_frames)
     redraw = _redraw(shot, card, geometry, given, sampling) if by_frames else None
     windows, options, more = _joint(shot, card, geometry, given, sides, sampling, by_frames)
@@ -204,7 +204,7 @@ def known_solver(card: ModelCard, name: str) -> str:
     return solver(name).name
 
 
-def _sampling(shot: Shot, card: ModelCard, geometry: Geometry, seed: int) -> Sampling:
+def _sampling(shot: Shot, card: ModelCard, geometry: Geometry, seed: int, negatives: Prompts) -> Sampling:
     defaults = card.defaults
     name = known_solver(card, shot.solver or defaults.solver)
     steps = shot.steps or defaults.steps
@@ -234,7 +234,7 @@ def _sampling(shot: Shot, card: ModelCard, geometry: Geometry, seed: int) -> Sam
         boundary=card.boundary,
         noise="frames" if shot.match is None else "clip",
         shortcuts=shot.shortcuts,
-        nag=attention_guidance(shot, card),
+        nag=attention_guidance(shot, card, negatives),
         skip=skipped_layers(shot, card),
     )
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from kinema.core.contracts import AttentionGuidance
 from kinema.core.errors import ConfigError
 from kinema.pipelines.card import ModelCard
-from kinema.pipelines.plan import Skip
+from kinema.pipelines.plan import Prompts, Skip
 from kinema.story.shot import Shot
 
 
-def attention_guidance(shot: Shot, card: ModelCard) -> AttentionGuidance | None:
+def attention_guidance(shot: Shot, card: ModelCard, negatives: Prompts) -> AttentionGuidance | None:
     """How far a shot leads attention away from its negative prompt.
 
     Raises:
@@ -19,7 +19,7 @@ def attention_guidance(shot: Shot, card: ModelCard) -> AttentionGuidance | None:
     if nag is None:
         return None
     _own(card, "nag")
-    if shot.blend == "velocity" and (shot.negative.mixed or len(shot.negative.keys) > 1):
+    if shot.blend == "velocity" and len(negatives.spans) > 1:  # some may come from the prompt: (fog:-1)
         raise ConfigError("nag: several negative prompts meet inside attention; leave blend: velocity out.")
     return AttentionGuidance(scale=nag.scale, tau=nag.tau, alpha=nag.alpha)
 
