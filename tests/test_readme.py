@@ -29,7 +29,11 @@ def test_the_two_commands_are_one_line_each():
 def test_every_command_of_the_table_is_a_legal_plan(tmp_path, monkeypatch):
     (tmp_path / "samples").symlink_to(ROOT / "samples")
     monkeypatch.chdir(tmp_path)
-    for name, source in (("a.png", "penguin.png"), ("b.png", "snowman.png")):
+    for name, source in (
+        ("a.png", "penguin.png"),
+        ("b.png", "snowman.png"),
+        ("mask.png", "snowman-depth.png"),
+    ):
         (tmp_path / name).write_bytes((ROOT / "samples/inputs" / source).read_bytes())
     (tmp_path / "clip.mp4").write_bytes((ROOT / "samples/clips/rooster.mp4").read_bytes())
     commands = re.findall(r"`kinema ([^`]+)`", TEXT)

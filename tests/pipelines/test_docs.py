@@ -19,6 +19,7 @@ def test_every_block_runs(small, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(cards, "EMBEDDED_FOLDER", small)
     for i, name in enumerate(("rooster", "penguin")):
         Image.fromarray(np.full((64, 64, 3), 90 * i, np.uint8)).save(f"{name}.png")
+    Image.fromarray(np.pad(np.full((32, 32), 255, np.uint8), 16)).save("middle.png")
     scope: dict = {}
     for block in re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL):
         exec(compile(block, "docs/python.md", "exec"), scope)

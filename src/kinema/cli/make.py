@@ -14,6 +14,7 @@ from kinema.cli.help import VerbCommand
 from kinema.cli.interrupt import Interrupted, Interrupts
 from kinema.cli.options import OutputOptions, ShotOptions, Variables, read_vars, with_options
 from kinema.cli.progress import Reporter
+from kinema.cli.source_options import SourceOptions
 from kinema.core.errors import ConfigError, KinemaError, MediaError, NumericError, unknown_name
 from kinema.core.imports import importing
 
@@ -156,26 +157,18 @@ def travel(
 def restyle(
     clip: Annotated[Path, typer.Argument(metavar="CLIP", help="The clip to make over.", show_default=False)],
     prompt: Prompt,
+    source: SourceOptions,
     shot: ShotOptions,
     output: OutputOptions,
-    strength: Annotated[
-        str,
-        typer.Option(
-            "--strength",
-            metavar="X",
-            help="0 keeps the clip, 1 ignores it; 0.6 by default.",
-            show_default=False,
-            rich_help_panel="Restyle",
-        ),
-    ] = "0.6",
 ) -> None:
-    """Make a clip over: its layout and motion, the prompt's content.
+    """Make a clip over: its layout and motion, the prompt's content; or only where a mask is white.
 
     \b
     kinema restyle rooster.mp4 "a penguin on a blue background" --strength 0.7 -o penguin.mp4
+    kinema restyle rooster.mp4 "a fox on a blue background" --mask middle.png -o fox.mp4
+    kinema restyle rooster.mp4 "a blue background" --size 96x64 --fit pad --mask bars -o wide.mp4
     """
-    source = {"path": str(clip), "strength": strength}
-    _make({"prompt": prompt, "source": source, **shot.given()}, output)
+    _make({"prompt": prompt, "source": source.of(clip), **shot.given()}, output)
 
 
 def extend(

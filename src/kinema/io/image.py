@@ -126,12 +126,17 @@ def fit_image(
         return np.asarray(picture.resize((width, height), Image.Resampling.LANCZOS))
     if how == "crop":
         return np.asarray(ImageOps.fit(picture, (width, height), Image.Resampling.LANCZOS))
-    scale = min(width / picture.width, height / picture.height)
-    inner = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
+    inner = fitted_inside(picture.size, (width, height))
     canvas = Image.new("RGB", (width, height), behind)
     small = picture.resize(inner, Image.Resampling.LANCZOS)
     canvas.paste(small, ((width - inner[0]) // 2, (height - inner[1]) // 2))
     return np.asarray(canvas)
+
+
+def fitted_inside(size: tuple[int, int], whole: tuple[int, int]) -> tuple[int, int]:
+    """How large (width, height) a picture of this size is when `pad` shows all of it."""
+    scale = min(whole[0] / size[0], whole[1] / size[1])
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
 def flatten(image: np.ndarray, background: tuple[int, int, int] = (0, 0, 0)) -> np.ndarray:

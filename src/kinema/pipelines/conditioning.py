@@ -4,7 +4,8 @@
 
 Every mode is data here. A held frame has cap 0; a keyframe below full strength, or a clip to make over, a cap
 between; a clip to go on from is a few more held frames in front. Models that read masks (Wan I2V, FLF2V) get
-extra input channels instead, behind the same call.
+extra input channels instead, behind the same call. A clip that is painted inside is known at some places of
+each frame.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from kinema.models.dit import VideoDiT
 from kinema.models.experts import Experts
 from kinema.pipelines import known
 from kinema.pipelines.camera.known import camera_noise, moved_latents
+from kinema.pipelines.inpaint import Painting, painting
 from kinema.pipelines.model import Model
 from kinema.pipelines.plan import Plan
 from kinema.pipelines.texts import Branch, branch_of, encoded, shares
@@ -38,6 +40,7 @@ class Conditions:
         table_SBT: noise levels per step and latent frame, held context included.
         channels_BCTYX: appended to the latents at every call, for models that read masks.
         tail: the end of the clip that is extended, to be decoded in front.
+        painting: what the latents are led to where a mask is closed; None where all is free.
     """
 
     positive: Branch
@@ -46,6 +49,7 @@ class Conditions:
     table_SBT: Tensor
     channels_BCTYX: Tensor | None = None
     tail: known.Tail | None = None
+    painting: Painting | None = None
 
     def at(self, frames: list[int]) -> Conditions:
         """What a window of latent frames is told.
@@ -87,7 +91,8 @@ def condition(
         max_length: text tokens kept of each prompt; None for as many as the model was trained on.
     """
     tail = known.tail_of(plan, model, previous)
-    latents, caps_BT = _known(plan, model, previous)
+    source = None if plan.given.source is None else known.source_latents(plan, model)
+    latents, caps_BT = _known(plan, model, previous, source)
     noise = _noise(plan, model, previous) if noise_BCTYX is None else _checked(noise_BCTYX, latents)
     if tail is not None:
         held = tail.latents_BCTYX[:, :, -tail.held :]
@@ -104,14 +109,15 @@ def condition(
         table_SBT=levels,
         channels_BCTYX=known.mask_channels(plan, model, previous) if masked else None,
         tail=tail,
+        painting=painting(plan, source),
     )
 
 
-def _known(plan: Plan, model: Model, previous: Clip | None) -> tuple[Tensor, Tensor]:
+def _known(plan: Plan, model: Model, previous: Clip | None, source: Tensor | None) -> tuple[Tensor, Tensor]:
     """Latents of what is given (zero where nothing is), and how far each new frame is open `[1, T]`."""
     g = plan.geometry
-    if plan.given.source is not None:
-        latents = known.source_latents(plan, model)
+    if source is not None:
+        latents = source.clone()
         caps_BT = torch.full((1, g.latent_frames), plan.given.strength)
     else:
         shape = (1, model.card.latent_channels, g.latent_frames, g.rows, g.columns)

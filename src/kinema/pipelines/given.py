@@ -9,9 +9,12 @@ from pathlib import Path
 
 from kinema.core.errors import ConfigError, GeometryError, MediaError, about
 from kinema.io.audio_source import open_audio
-from kinema.io.image import How, read_image
+from kinema.io.formats import STILLS
+from kinema.io.image import How, fitted_inside, read_image
+from kinema.io.video_read import open_video
 from kinema.pipelines.card import ModelCard
 from kinema.pipelines.geometry import Geometry
+from kinema.story.redraw import BARS
 from kinema.story.shot import PREVIOUS, Shot
 
 
@@ -33,6 +36,26 @@ class HeldImage:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class SourceMask:
+    """Where a clip that is made over may change.
+
+    Attributes:
+        mask: path of a picture or a clip, white where all is made anew; or `bars`.
+        mask_invert: whether black is made anew instead.
+        feather: pixels over which edges are softened.
+    """
+
+    mask: str
+    mask_invert: bool = False
+    feather: float = 0.0
+
+    @property
+    def outpaints(self) -> bool:
+        """What is open is what the clip's own shape leaves of the frame."""
+        return self.mask == BARS
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Given:
     """Pictures and clips that the result must keep or start from.
 
@@ -40,6 +63,7 @@ class Given:
         held: by latent frame, at most one each.
         source: path of a clip to make over; None for none.
         strength: how much of it may change, 0..1.
+        mask: where it may; None for everywhere.
         extend: path of a clip to go on from; None for none.
         fit: how pictures and clips of another shape are brought to size.
         contents: sha256 of each file named here, so that a changed picture is another plan.
@@ -48,6 +72,7 @@ class Given:
     held: tuple[HeldImage, ...] = ()
     source: str | None = None
     strength: float = 1.0
+    mask: SourceMask | None = None
     extend: str | None = None
     fit: How = "crop"
     contents: tuple[str, ...] = ()
@@ -83,11 +108,43 @@ def plan_given(shot: Shot, card: ModelCard, geometry: Geometry) -> tuple[Given, 
         held=tuple(sorted(held, key=lambda h: h.latent)),
         source=None if shot.source is None else str(shot.source.path),
         strength=1.0 if shot.source is None else shot.source.strength,
+        mask=_source_mask(shot, geometry),
         extend=None if shot.extend is None else str(shot.extend.path),
         fit=shot.fit,
         contents=tuple(_content(path) for path in _paths(shot)),
     )
     return given, (*notes, *_unheard(shot))
+
+
+def _source_mask(shot: Shot, geometry: Geometry) -> SourceMask | None:
+    """Where the clip may change; a mask that cannot be read, or opens nothing, is refused now.
+
+    Raises:
+        ConfigError: bars of a clip that is cut to shape, or a picture that lets nothing change.
+        MediaError: a mask that cannot be read.
+    """
+    source = shot.source
+    if source is None or source.mask is None:
+        return None
+    if source.outpaints:
+        if shot.fit != "pad":
+            raise ConfigError(
+                f"source.mask: bars is what fit: pad leaves open, not fit: {shot.fit}; write that."
+            )
+        size, whole = open_video(source.path).size, (geometry.width, geometry.height)
+        if fitted_inside(size, whole) == whole:
+            raise ConfigError(
+                f"source.mask: bars opens nothing, since the clip ({size[0]}x{size[1]}) fills "
+                f"{whole[0]}x{whole[1]}; ask for a size of another shape."
+            )
+    elif Path(source.mask).suffix.lower() not in STILLS:
+        open_video(source.mask)
+    elif not (read_image(source.mask)[..., :3] != (255 if source.mask_invert else 0)).any():
+        made, kept = ("black", "white") if source.mask_invert else ("white", "black")
+        raise ConfigError(
+            f"source.mask {source.mask} is {kept} all over, so nothing would change; paint it {made}."
+        )
+    return SourceMask(mask=source.mask, mask_invert=source.mask_invert, feather=source.mask_feather)
 
 
 def _unheard(shot: Shot) -> tuple[str, ...]:
@@ -111,7 +168,7 @@ def _paths(shot: Shot) -> list[Path]:
     """Pictures and clips on disk that the shot names."""
     paths = [Path(key.image) for key in shot.keyframes]
     if shot.source is not None:
-        paths.append(Path(shot.source.path))
+        paths += [Path(path) for path in shot.source.files]
     if shot.camera is not None and shot.camera.depth.path is not None:
         paths.append(Path(shot.camera.depth.path))
     if shot.control is not None:

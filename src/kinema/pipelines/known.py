@@ -6,8 +6,9 @@ carried as latents and never passes through pixels again while they are at hand.
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import islice
@@ -71,23 +72,29 @@ def picture_latent(held: HeldImage, plan: Plan, model: Model, previous: Clip | N
     return model.vae.encode(repeat(pixels, "B C 1 H W -> B C F H W", F=frames))[:, :, -1]
 
 
-def source_frames(plan: Plan) -> list[np.ndarray]:
+def source_stream(plan: Plan) -> Iterator[np.ndarray]:
     """The clip to make over at the plan's size, rate and length, uint8 `[H, W, 3]` each; a short one stays
     on its last frame.
     """
     assert plan.given.source is not None
-    g = plan.geometry
-    rate = Fraction(g.fps)
-    frames = list(islice(resample(open_video(plan.given.source, still_fps=rate), rate), g.frames))
-    if not frames:
+    g, frame = plan.geometry, None
+    rate, count = Fraction(g.fps), 0
+    for there in islice(resample(open_video(plan.given.source, still_fps=rate), rate), g.frames):
+        frame, count = fit_image(there, g.width, g.height, plan.given.fit), count + 1
+        yield frame
+    if frame is None:
         raise MediaError(f"{plan.given.source} has no frames; give a clip with one at least.")
-    frames += frames[-1:] * (g.frames - len(frames))
-    return [fit_image(frame, g.width, g.height, plan.given.fit) for frame in frames]
+    yield from itertools.repeat(frame, g.frames - count)
+
+
+def source_frames(plan: Plan) -> list[np.ndarray]:
+    """All of `source_stream`."""
+    return list(source_stream(plan))
 
 
 def source_latents(plan: Plan, model: Model) -> Tensor:
-    """The latents of `source_frames`."""
-    return encoded(to_pixels(source_frames(plan), model.device), plan, model)
+    """The latents of the clip to make over."""
+    return encoded(to_pixels(source_stream(plan), model.device), plan, model)
 
 
 def encoded(pixels_BCFHW: Tensor, plan: Plan, model: Model) -> Tensor:

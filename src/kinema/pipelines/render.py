@@ -40,6 +40,7 @@ from kinema.io.clip import Clip
 from kinema.models.careful import careful, finite
 from kinema.pipelines.cached import CachedNetwork
 from kinema.pipelines.conditioning import Conditions, condition
+from kinema.pipelines.inpaint import restored
 from kinema.pipelines.memory import FORGETFUL, Memory, Snapshot
 from kinema.pipelines.model import Model, VideoVAE
 from kinema.pipelines.network import CarefulNetwork, Network, ready
@@ -155,7 +156,7 @@ def decode_plan(plan: Plan, vae: VideoVAE, sampled: Sampled, on_progress: OnProg
     """A clip whose frames are decoded as they are drawn."""
     # What a clip on disk already shows is kept as it is; a previous shot has shown its own frames.
     kept = Clip.open(plan.given.extend) if plan.given.extend not in (None, "previous") else None
-    frames = decoded(vae, sampled, on_progress)
+    frames = restored(plan, decoded(vae, sampled, on_progress))
     return clip_of(plan, sampled, frames if kept is None else chain(kept, frames))
 
 
@@ -197,8 +198,9 @@ def denoise(
         on_state(replace(after, carried=dict(carry.tensors)))
 
     with worn(model.dit, plan.loras, context=context, frames=frames):
+        velocity = guided(plan, model, conditions, context, frames, _teller(on_progress), carry)
         x_BCTYX = sample(
-            guided(plan, model, conditions, context, frames, _teller(on_progress), carry),
+            velocity if conditions.painting is None else conditions.painting.kept(velocity),
             conditions.start_BCTYX if state is None else state.x_BCTYX,
             table_SBT if plan.windows is None else staggered(table_SBT, plan.windows),
             solver(plan.sampling.solver),

@@ -17,6 +17,7 @@ from kinema.io.journal import FrameJournal
 from kinema.pipelines.durable.kept import kept_latents
 from kinema.pipelines.durable.key import identity, versions
 from kinema.pipelines.durable.state import Facts, shot_folder
+from kinema.pipelines.inpaint import restored
 from kinema.pipelines.job import Job
 from kinema.pipelines.loading import AnyModel, decoder_of, load_decoder
 from kinema.pipelines.plan import Plan
@@ -82,4 +83,4 @@ def _decoded(
 ) -> Iterator[np.ndarray]:
     there = None if model is None or model.card.id != plan.model else decoder_of(model)
     vae = there or load_decoder(job.cards[plan.model], device=plan.device)
-    yield from decoded(vae, sampled, on_progress)
+    yield from restored(plan, decoded(vae, sampled, on_progress))

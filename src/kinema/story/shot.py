@@ -34,6 +34,7 @@ from kinema.story.settings import Settings
 from kinema.story.shortcuts import Shortcuts, Speed
 from kinema.story.size import parse_size
 from kinema.story.sound import Sound
+from kinema.story.source import Source
 from kinema.story.steering import Nag, SkipLayers
 from kinema.story.timing import FrameRate
 from kinema.story.tracks import Dialect, Schedule, reading
@@ -85,18 +86,6 @@ class Keyframe(Settings):
             return {"image": value}
         written = {"image": match["path"], "frame": match["place"]}
         return written | ({"strength": match["strength"]} if match["strength"] else {})
-
-
-class Source(Settings):
-    """A clip that is painted over; from text: its path."""
-
-    path: MediaPath = Field(title="Clip", description="path of the video")
-    strength: Unit = Field(0.6, title="Strength", description="0 keeps the clip, 1 ignores it")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _from_text(cls, value: Any) -> Any:
-        return {"path": value} if isinstance(value, str) else value
 
 
 class Extend(Settings):

@@ -235,7 +235,7 @@ def _shot_with_paths(shot: Shot, change: Callable[[str], str]) -> Shot:
     if shot.loras:
         changes["loras"] = tuple(lora.with_(path=change(lora.path)) for lora in shot.loras)
     if shot.source is not None:
-        changes["source"] = shot.source.with_(path=change(shot.source.path))
+        changes["source"] = shot.source.with_files(change)
     if shot.redraw is not None:
         changes["redraw"] = shot.redraw.with_files(change)
     if shot.control is not None:

@@ -64,6 +64,9 @@ def check_foreign_shot(shot: Shot, card: ModelCard) -> Shot:
                 f"{name} is not carried by {card.id!r}: {family.title} runs in diffusers' own pipeline, "
                 f"which has no place for it. Leave it out, or use {OTHERS}."
             )
+    if shot.source is not None and shot.source.mask is not None:
+        other = "control: {path: CLIP, mask: FILE}" if family.control else "one of kinema's own models"
+        raise ConfigError(f"source.mask is not carried by {card.id!r}; use {other}.")
     if shot.blend == "velocity":
         raise ConfigError(f"blend: velocity is not for {card.id!r}; write blend: embedding or slerp.")
     if shot.guidance is None and family.ramp is not None:

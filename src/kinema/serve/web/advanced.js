@@ -17,7 +17,7 @@ const GROUPS = {
   Machine: ["device", "dtype"],
 };
 const MEDIA = {
-  source: "video/*", extend: "video/*", path: "image/*,video/*", audio: "audio/*,video/*", image: "image/*", mask: "image/*",
+  source: "video/*", extend: "video/*", path: "image/*,video/*", audio: "audio/*,video/*", image: "image/*", mask: "image/*,video/*",
 };
 const SHORT = { // settings that have a form in words beside their mapping
   camera: "zoom in 1.2, pan left", windows: "fuse, continue or whole", interpolate: "24 or 24:flow", transition: "cut, match, ...",
@@ -108,7 +108,7 @@ function list(title, part, path) {
   return field(title, input, { param: path, hint: part.description ?? "", wide: true });
 }
 
-/** A file that is uploaded; `source` and `extend` have a number beside it. */
+/** A file that is uploaded; `source` and `extend` have settings beside it. */
 function media(name, title, part, path) {
   const whole = ["source", "extend"].includes(path);
   const target = whole ? `${path}.path` : path;
@@ -116,18 +116,17 @@ function media(name, title, part, path) {
   const told = h("span", { class: "file", id: `file-${path.replace(/\W/g, "-")}` });
   const clear = button(`Remove ${title}`, { icon: "close", quiet: true, class: "ghost", run: () => write(whole ? path : target, undefined) });
   const inner = whole ? reference(part) : null;
-  const numberName = path === "source" ? "strength" : "context";
-  const extra = inner ? one(numberName, inner.properties[numberName], `${path}.${numberName}`) : null;
+  const extras = Object.entries(inner?.properties ?? {}).filter(([own]) => own !== "path").map(([own, its]) => one(own, its, `${path}.${own}`));
   shown.push(() => {
     const value = whole ? draft.request[path]?.path ?? draft.request[path] : at(draft.request, path);
     const ref = typeof value === "string" ? value : "";
     told.textContent = ref ? (mediaUrl(ref) ? `uploaded, ${ref.slice(6, 14)}…` : ref) : "";
     clear.hidden = !ref;
     picker.open.lastChild.textContent = ref ? "Another file" : "Choose a file";
-    if (extra) extra.hidden = !ref;
+    extras.forEach((extra) => { extra.hidden = !ref; });
   });
   const open = picker.open;
   open.setAttribute("aria-label", `${title}: choose a file`);
   return h("div", { class: "field wide", title: part.description ?? "", data: { param: path } },
-    h("span", { class: "label", text: title }), h("div", { class: "beside" }, open, told, clear, picker.input), extra);
+    h("span", { class: "label", text: title }), h("div", { class: "beside" }, open, told, clear, picker.input), extras);
 }
