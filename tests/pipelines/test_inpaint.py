@@ -13,8 +13,10 @@ import kinema
 from kinema.core.errors import ConfigError, MediaError
 from kinema.pipelines.conditioning import condition
 from kinema.pipelines.inpaint import open_latents
+from kinema.pipelines.job import make_job
 from kinema.pipelines.model import Model
 from kinema.pipelines.planning import make_plan
+from kinema.pipelines.preview import preview_clip
 from kinema.story.shot import Shot
 from kinema.story.source import Source
 
@@ -152,6 +154,26 @@ def test_windows_and_cut_renders_keep_it_too(model, tmp_path):
     whole = kinema.render(shot, model=model, out=tmp_path / "whole.mkv", quality="lossless")
     assert np.array_equal(kinema.Clip.open(out).array(), whole.array())
     assert np.array_equal(whole.array()[:, :, :32], pixels[:, :, :32])
+
+
+@pytest.mark.parametrize("kind", ["t2v", "two-experts", "ti2v"])
+def test_wan_paints_inside_too(wan, tmp_path, kind):
+    model = kinema.load(str(wan(kind)), device="cpu")
+    path, pixels = clip_file(tmp_path / "clip.mkv", frames=5)
+    mask = mask_file(tmp_path / "right.png", (slice(None), slice(32, None)))
+    source = {"path": path, "mask": mask}
+    made = kinema.generate("a fox", model=model, seed=4, steps=4, size="64x64", source=source)
+    assert np.array_equal(made.array()[:, :, :32], pixels[:, :, :32])
+    assert (made.array()[:, :, 32:] != pixels[:, :, 32:]).any(axis=-1).mean() > 0.9
+
+
+def test_what_is_kept_shows_in_previews(small, tmp_path):
+    path, pixels = clip_file(tmp_path / "clip.mkv")
+    mask = mask_file(tmp_path / "right.png", (slice(None), slice(32, None)))
+    shot = Shot(model=str(small), seed=4, prompt="a red fox", source={"path": path, "mask": mask})
+    shown = preview_clip(make_job(shot)).array()
+    assert np.array_equal(shown[:, :, :32], pixels[:, :, :32])
+    assert not np.array_equal(shown[:, :, 32:], pixels[:, :, 32:])
 
 
 def test_another_mask_is_another_plan(model, clip, tmp_path):
