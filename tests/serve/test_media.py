@@ -146,7 +146,10 @@ FULL = {
     "control": {"path": "/a/control.png", "model": "canny"},
     "camera": {"z": "t", "depth": {"path": "/a/depth.png"}},
 }
-OTHERS = ({"prompt": "b", "source": "/a/source.mp4"}, {"prompt": "c", "extend": "/a/extend.mp4"})
+OTHERS = (
+    {"prompt": "b", "source": {"path": "/a/source.mp4", "mask": "/a/open.png"}},
+    {"prompt": "c", "extend": "/a/extend.mp4"},
+)
 
 
 def test_every_field_that_the_types_know_is_found_in_a_request():
@@ -162,7 +165,7 @@ def test_paths_are_found_wherever_they_are():
     found = dict(named_paths(story))
     assert sorted(Path(path).name for path in found.values()) == [
         "colour.png", "control.png", "depth.png", "extend.mp4", "key.png", "lora.safetensors", "mask.png",
-        "sound.wav", "source.mp4",
+        "open.png", "sound.wav", "source.mp4",
     ]  # fmt: skip
     assert found["shots[0].keyframes[0].image"] == "/a/key.png"
 
@@ -177,6 +180,19 @@ def test_every_name_of_a_model_is_found():
 def test_a_path_is_refused_by_the_name_of_its_field(values):
     with pytest.raises(ConfigError, match=r"is not media:<sha256>"):
         localized(values, lambda sha256: Path("/media") / sha256, {})
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"source": {"path": REF, "mask": "bars"}, "fit": "pad"},
+        {"mode": "frame_by_frame", "keyframes": [REF], "redraw": {"mask": "bars"}, "fit": "pad"},
+    ],
+)
+def test_bars_are_a_word_and_no_path(values):
+    story, back = localized({"prompt": "a", **values}, lambda sha256: Path("/media") / sha256, {})
+    told = renamed(story.to_mapping(), back)
+    assert (told.get("source") or told["redraw"])["mask"] == "bars"
 
 
 def test_references_become_paths_here_and_references_again_in_the_file():

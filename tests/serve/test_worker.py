@@ -370,6 +370,23 @@ def test_media_are_read_by_their_hash_and_no_path_reaches_the_file(folders, queu
     assert str(folders.root).encode() not in data
 
 
+def test_a_clip_is_painted_inside_by_hashes(folders, queue, shot, tmp_path):
+    still, mask = np.full((64, 64, 3), 200, np.uint8), np.zeros((64, 64), np.uint8)
+    mask[:, 32:] = 255
+    store, hashes = MediaStore(folders.media), []
+    for name, pixels in (("still", still), ("mask", mask)):
+        Image.fromarray(pixels).save(tmp_path / name, "PNG")
+        hashes.append(store.receive([(tmp_path / name).read_bytes()], most=10**6))
+    source = {"path": f"media:{hashes[0]}", "mask": f"media:{hashes[1]}"}
+    id = queue.submit({**shot, "frames": 1, "source": source}, kind="image").id
+    work(folders)
+    job = queue.get(id)
+    assert job.state == "done", job.error
+    made = np.asarray(Image.open(folders.results / job.result.file))
+    assert (made[:, :32] == 200).all()
+    assert not (made[:, 32:] == 200).all(axis=-1).any()
+
+
 class Counting:
     """A desk that counts beats, and fails at the first ones."""
 

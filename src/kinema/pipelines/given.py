@@ -9,7 +9,6 @@ from pathlib import Path
 
 from kinema.core.errors import ConfigError, GeometryError, MediaError, about
 from kinema.io.audio_source import open_audio
-from kinema.io.formats import STILLS
 from kinema.io.image import How, fitted_inside, read_image
 from kinema.io.video_read import open_video
 from kinema.pipelines.card import ModelCard
@@ -137,13 +136,13 @@ def _source_mask(shot: Shot, geometry: Geometry) -> SourceMask | None:
                 f"source.mask: bars opens nothing, since the clip ({size[0]}x{size[1]}) fills "
                 f"{whole[0]}x{whole[1]}; ask for a size of another shape."
             )
-    elif Path(source.mask).suffix.lower() not in STILLS:
-        open_video(source.mask)
-    elif not (read_image(source.mask)[..., :3] != (255 if source.mask_invert else 0)).any():
-        made, kept = ("black", "white") if source.mask_invert else ("white", "black")
-        raise ConfigError(
-            f"source.mask {source.mask} is {kept} all over, so nothing would change; paint it {made}."
-        )
+    else:
+        masks, closed = open_video(source.mask), 255 if source.mask_invert else 0
+        if masks.frames == 1 and (next(iter(masks))[..., :3] == closed).all():
+            made, kept = ("black", "white") if source.mask_invert else ("white", "black")
+            raise ConfigError(
+                f"source.mask {source.mask} is {kept} all over, so nothing would change; paint it {made}."
+            )
     return SourceMask(mask=source.mask, mask_invert=source.mask_invert, feather=source.mask_feather)
 
 

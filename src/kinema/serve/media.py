@@ -22,6 +22,7 @@ from kinema.core.errors import ConfigError, MediaError
 from kinema.core.failpoints import reach
 from kinema.io.atomic import sync
 from kinema.story.media import MediaPath
+from kinema.story.redraw import BARS
 from kinema.story.shot import PREVIOUS, Shot
 from kinema.story.storyboard import Storyboard, from_mapping
 
@@ -30,6 +31,8 @@ _SHORT = re.compile(REFERENCE.pattern + r"((?:@\S*)?)")  # a keyframe in one wor
 WORDS: Mapping[str, tuple[str, ...]] = {
     "extend.path": (PREVIOUS,),
     "redraw.colour_from": ("first", "keyframes"),
+    "redraw.mask": (BARS,),
+    "source.mask": (BARS,),
 }
 """Words that stand where a path may, by the end of the field's name."""
 _MARK = get_args(MediaPath)[-1]
