@@ -64,6 +64,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--text", type=Path, default=ASSETS, help="folder with text_encoder/ and tokenizer/")
     parser.add_argument("--stage", required=True, help="'codec' or a stage of the config")
     parser.add_argument("--start", type=Path, help="checkpoint or packed model to begin with")
+    parser.add_argument("--additions", type=Path, help="file of low-rank additions to begin with")
     parser.add_argument("--resume", type=Path, help="folder of shards to go on from, where no checkpoint is")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--export", type=Path, help="folder for shards of the averaged weights, at the end")
@@ -97,7 +98,7 @@ class Run:
         if self.stage.rank is None:
             self.open(args.start, args.resume)
         else:
-            self.add(args.start, args.resume)
+            self.add(args.start, args.resume, args.additions)
         self.trainer = self.stage.trainer
         if device.type == "cuda" and not args.eager:
             self.stage.compile()
@@ -116,7 +117,7 @@ class Run:
         elif start:
             trainer.load(start, moments=False)
 
-    def add(self, start: Path | None, resume: Path | None) -> None:
+    def add(self, start: Path | None, resume: Path | None, additions: Path | None) -> None:
         """Load the model that stays as it is, then begin its additions or go on with them."""
         teacher = self.stage.trainer
         if resume and not (start and start.exists()):
@@ -125,7 +126,7 @@ class Run:
             teacher.begin(load_state(start / "transformer", dtype=torch.float32), start)
         elif start:
             teacher.load(start, moments=False)
-        self.stage.add()
+        self.stage.add(None if self.checkpoint.exists() else additions)
         if self.checkpoint.exists():
             self.stage.trainer.load(self.checkpoint)
 

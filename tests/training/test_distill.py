@@ -11,7 +11,7 @@ from kinema.models.dit import VideoDiT, VideoDiTConfig
 from kinema.models.text import TextStates
 from kinema.training.distill import DistillSettings, distillation, guided, teacher_jump
 from kinema.training.dit import conditioning, matrices
-from kinema.training.low_rank import additions, attach, fold, save_additions, without
+from kinema.training.low_rank import additions, attach, fold, read_additions, save_additions, without
 
 SHAPE = VideoDiTConfig(
     patch_size=(1, 1, 1),
@@ -154,6 +154,32 @@ def test_saved_additions_folded_into_the_teacher_are_the_student(model, tmp_path
     save_additions(model, tmp_path / "fast.safetensors")
     assert fold(teacher, tmp_path / "fast.safetensors") == len(matrices(teacher))
     torch.testing.assert_close(teacher(LATENTS, level, teacher.prepare(asked)), student, atol=2e-3, rtol=2e-2)
+
+
+def test_training_begins_with_earlier_additions(model, tmp_path):
+    torch.manual_seed(1)
+    grown = VideoDiT(SHAPE)
+    file = tmp_path / "fast.safetensors"
+    attach(model, matrices(model), rank=2, generator=generator(0, "a"))
+    for _, addition in additions(model):
+        addition.b_OR.data.normal_(generator=generator(1, "b"), std=0.3)
+    save_additions(model, file)
+    attach(grown, matrices(grown), rank=2, generator=generator(3, "a"))
+    weights = {
+        name: p.clone() for name, p in grown.named_parameters() if "parametrizations.weight.0" not in name
+    }
+    read_additions(grown, file)
+    for (name, earlier), (_, own) in zip(additions(model), additions(grown), strict=True):
+        assert torch.equal(own.a_RI, earlier.a_RI.half().float()), name
+        assert torch.equal(own.b_OR, earlier.b_OR.half().float()), name
+    assert all(torch.equal(p, dict(grown.named_parameters())[name]) for name, p in weights.items())
+
+    other = VideoDiT(SHAPE)
+    attach(other, matrices(other), rank=3, generator=generator(3, "a"))
+    with pytest.raises(ModelError, match="does not fit these additions"):
+        read_additions(other, file)
+    with pytest.raises(ModelError, match="not a file of low-rank additions"):
+        read_additions(other, tmp_path / "none.safetensors")
 
 
 def test_additions_of_another_model_are_refused(model, tmp_path):

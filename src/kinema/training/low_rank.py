@@ -85,25 +85,56 @@ def save_additions(model: nn.Module, path: Path) -> None:
 
 
 @torch.no_grad()
+def read_additions(model: nn.Module, path: Path) -> None:
+    """Begin with a file's additions in place of new ones.
+
+    Args:
+        model: after `attach`, with the file's rank.
+        path: what `save_additions` wrote, of this model or of one that it grew from.
+
+    Raises:
+        ModelError: the file is missing or damaged, or is not of these matrices and this rank; nothing has
+            been changed then.
+    """
+    pairs, found = dict(_pairs(path)), dict(additions(model))
+    for name in pairs.keys() | found.keys():
+        a_RI, b_OR = pairs.get(name, (None, None))
+        own = found.get(name)
+        fits = own is not None and a_RI is not None and a_RI.shape == own.a_RI.shape
+        if not fits or b_OR is None or own is None or b_OR.shape != own.b_OR.shape:
+            raise ModelError(f"{path}: {name!r} does not fit these additions; use a file of their rank.")
+    for name, own in found.items():
+        for parameter, value in zip((own.a_RI, own.b_OR), pairs[name], strict=True):
+            parameter.copy_(value)
+
+
+def _pairs(path: Path) -> Iterator[tuple[str, tuple[Tensor, Tensor]]]:
+    """Every matrix's module name with A and B."""
+    try:
+        tensors = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"{path} is not a file of low-rank additions ({error}); fetch it again.") from None
+    for name, a_RI in tensors.items():
+        if name.endswith(".lora_A.weight"):
+            b_OR = tensors.get(name.replace(".lora_A.", ".lora_B."))
+            if b_OR is None or b_OR.shape[1] != len(a_RI):
+                raise ModelError(f"{path}: {name!r} has no B of its rank; fetch the file again.")
+            yield name.removeprefix(PREFIX).removesuffix(".lora_A.weight"), (a_RI, b_OR)
+
+
+@torch.no_grad()
 def fold(model: nn.Module, path: Path) -> int:
     """Add a file's additions to the matrices of a network for good; returns how many there were.
 
     Raises:
         ModelError: the file is missing or damaged, or a matrix does not fit; nothing has been changed then.
     """
-    try:
-        tensors = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise ModelError(f"{path} is not a file of low-rank additions ({error}); fetch it again.") from None
     own, changes = dict(model.named_parameters()), dict[str, Tensor]()
-    for name, a_RI in tensors.items():
-        if not name.endswith(".lora_A.weight"):
-            continue
-        b_OR = tensors.get(name.replace(".lora_A.", ".lora_B."))
-        target = own.get(name.removeprefix(PREFIX).replace(".lora_A.weight", ".weight"))
-        if b_OR is None or target is None or target.shape != (len(b_OR), a_RI.shape[1]):
+    for name, (a_RI, b_OR) in _pairs(path):
+        target = own.get(f"{name}.weight")
+        if target is None or target.shape != (len(b_OR), a_RI.shape[1]):
             raise ModelError(f"{path}: {name!r} does not fit this model; use the file made for it.")
-        changes[name] = b_OR.float() @ a_RI.float()
+        changes[f"{name}.weight"] = b_OR.float() @ a_RI.float()
     for name, change in changes.items():
-        own[name.removeprefix(PREFIX).replace(".lora_A.weight", ".weight")].add_(change)
+        own[name].add_(change)
     return len(changes)

@@ -19,7 +19,7 @@ from kinema.training.distill import DistillSettings, distillation
 from kinema.training.dit import ObjectiveSettings, TextSource, matrices, objective, step_generator
 from kinema.training.grammar import Grammar
 from kinema.training.loop import OptimiserSettings, Trainer
-from kinema.training.low_rank import attach
+from kinema.training.low_rank import attach, read_additions
 from kinema.training.ranks import ALONE, Ranks
 from kinema.training.recipe import read_cast
 from kinema.training.render import Gather, compose
@@ -114,11 +114,13 @@ class Stage:
         self.trainer = self._trainer()
         self.share = 1.0  # of a batch that fits into the device's memory
 
-    def add(self) -> None:
-        """Freeze the weights and train low-rank additions to them instead."""
+    def add(self, earlier: Path | None = None) -> None:
+        """Freeze the weights and train low-rank additions to them instead, new ones or a file's."""
         assert self.rank is not None
         rng = generator(self.seed, "additions")
         attach(self.model, matrices(self.model), rank=self.rank, generator=rng)
+        if earlier is not None:
+            read_additions(self.model, earlier)
         self.trainer = self._trainer()
 
     def _trainer(self) -> Trainer:
