@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import re
 
+import numpy as np
 import pytest
+from PIL import Image
 
 import kinema.cli
 from kinema.cli.show import bars, duration, lines, ruler, size, tracks
@@ -81,6 +83,17 @@ def test_held_pictures_stand_where_they_are_held(here):
     assert first.endswith("a.png at frame 0, strength 1")
     assert last.startswith(" " * 20 + "▄▄▄▄▄  ")
     assert last.endswith("a.png at frame 16, strength 0.5")
+
+
+def test_a_clip_that_is_made_over_shows_how_much_of_it_is_free(here):
+    assert shown(tracks(plan()), "source") == []
+    made = plan(source={"path": "c.mp4", "strength": 0.5})
+    assert shown(tracks(made), "source") == ["c.mp4, strength 0.5"]
+    Image.fromarray(np.pad(np.full((16, 32), 255, np.uint8), ((0, 48), (0, 32)))).save(here / "mask.png")
+    made = plan(source={"path": "c.mp4", "mask": "mask.png"})
+    (row,) = shown(tracks(made), "mask")
+    assert row.endswith("mask.png, 12% of the latents are free")
+    assert row.startswith("▁" * 25)
 
 
 def test_sizes_and_lengths_are_the_models():

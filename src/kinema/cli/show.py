@@ -196,6 +196,21 @@ def tracks(plan: Plan) -> list[str]:
         weights = [held.strength * (t == held.latent) for t in range(plan.geometry.latent_frames)]
         place = f"frame {held.frame}, strength {held.strength:g}"
         found.append(row("held", f"{bars(weights, 1, cell)}  {held.image} at {place}"))
+    return found + source(plan, cell)
+
+
+def source(plan: Plan, cell: int) -> list[str]:
+    """The clip that is made over, and how much of each latent frame its mask lets change."""
+    given = plan.given
+    if given.source is None:
+        return []
+    found = [row("source", f"{given.source}, strength {given.strength:g}")]
+    if given.mask is not None:
+        from kinema.pipelines.inpaint import open_latents
+
+        shares = open_latents(plan)[0].mean(dim=(1, 2)).tolist()
+        free = f"{sum(shares) / len(shares):.0%} of the latents are free"
+        found.append(row("mask", f"{bars(shares, 1, cell)}  {given.mask.mask}, {free}"))
     return found
 
 
