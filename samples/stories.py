@@ -26,8 +26,8 @@ HERE = Path(__file__).resolve().parent
 FIGURES = HERE.parent / "docs" / "figures" / "gallery"
 PAGE = HERE.parent / "docs" / "gallery.md"
 ORDER = (
-    "words", "still", "keyframes", "travel", "restyle", "onward", "camera-2d", "camera-3d", "redrawn",
-    "music", "loop",
+    "words", "still", "keyframes", "travel", "restyle", "inside", "onward", "camera-2d", "camera-3d",
+    "redrawn", "music", "loop",
 )  # fmt: skip
 SHOWN = 128  # pixels a side on the page
 RATE, BPM = 16_000, 120
@@ -80,12 +80,22 @@ def page(names: Sequence[str]) -> str:
 
 
 def inputs() -> None:
-    """A bar of drums, and how far away the snowman is; made once."""
+    """What is around the rooster, frame by frame; a bar of drums, and how far away the snowman is, once."""
     folder = HERE / "inputs"
+    rooster = Clip.open(HERE / "clips" / "rooster.mp4")
+    masks = Clip(around(rooster.array()), rooster.fps)
+    masks.save(folder / "around-rooster.mkv", overwrite=True, quality="lossless")
     if not (folder / "beat.flac").exists():
         write_sound(folder / "beat.flac", drums())
     if not (folder / "snowman-depth.png").exists():
         depth_of(folder / "snowman.png").save(folder / "snowman-depth.png")
+
+
+def around(frames_FHWC: np.ndarray) -> np.ndarray:
+    """White where a clip shows the colour of its corners, nearly."""
+    corners = frames_FHWC[:, [0, 0, -1, -1], [0, -1, 0, -1]].reshape(-1, 3)
+    near_FHW = np.abs(frames_FHWC.astype(int) - np.median(corners, axis=0)).max(axis=-1) < 90
+    return np.repeat(255 * near_FHW[..., None].astype(np.uint8), 3, axis=-1)
 
 
 def drums() -> np.ndarray:

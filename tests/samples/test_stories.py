@@ -23,6 +23,7 @@ MODES = {
     "travel": lambda shot: len(shot.prompt.keys) > 1,
     "mix": lambda shot: shot.prompt.mixed,
     "restyle": lambda shot: shot.source is not None,
+    "inside": lambda shot: shot.source is not None and shot.source.mask is not None,
     "extend": lambda shot: shot.extend is not None,
     "match": lambda shot: shot.begins.match,
     "flat camera": lambda shot: shot.camera is not None and shot.camera.depth.flat,
