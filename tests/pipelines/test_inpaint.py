@@ -10,7 +10,9 @@ import torch
 from PIL import Image
 
 import kinema
+from kinema.animation.retouch import blur
 from kinema.core.errors import ConfigError, MediaError
+from kinema.pipelines import masks
 from kinema.pipelines.conditioning import condition
 from kinema.pipelines.inpaint import open_latents
 from kinema.pipelines.job import make_job
@@ -120,6 +122,15 @@ def test_feathers_mix_by_the_softened_mask(model, clip, tmp_path):
     assert np.array_equal(soft[:, :, :22], pixels[:, :, :22])  # 9 pixels are as far as it reaches
     near = np.abs(soft.astype(int) - pixels)[:, :, 28:32].mean()
     assert 0 < near < np.abs(soft.astype(int) - pixels)[:, :, 40:].mean()
+
+
+def test_a_still_mask_is_softened_once(model, clip, tmp_path, monkeypatch):
+    calls = []
+    monkeypatch.setattr(masks, "blur", lambda *asked: calls.append(asked) or blur(*asked))
+    mask = mask_file(tmp_path / "right.png", (slice(None), slice(32, None)))
+    source = {"path": clip[0], "mask": mask, "mask_feather": 3}
+    open_latents(make_plan(Shot(model=model.card.id, source=source), model.card))
+    assert len(calls) == 1
 
 
 def test_bars_are_what_pad_leaves_open(model, tmp_path):

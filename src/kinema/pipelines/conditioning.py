@@ -24,7 +24,7 @@ from kinema.models.dit import VideoDiT
 from kinema.models.experts import Experts
 from kinema.pipelines import known
 from kinema.pipelines.camera.known import camera_noise, moved_latents
-from kinema.pipelines.inpaint import Painting, painting
+from kinema.pipelines.inpaint import Wrapper, painting, unchanged
 from kinema.pipelines.model import Model
 from kinema.pipelines.plan import Plan
 from kinema.pipelines.texts import Branch, branch_of, encoded, shares
@@ -40,7 +40,7 @@ class Conditions:
         table_SBT: noise levels per step and latent frame, held context included.
         channels_BCTYX: appended to the latents at every call, for models that read masks.
         tail: the end of the clip that is extended, to be decoded in front.
-        painting: what the latents are led to where a mask is closed; None where all is free.
+        painting: around the guided velocity; leads to what is known where a mask is closed.
     """
 
     positive: Branch
@@ -49,7 +49,7 @@ class Conditions:
     table_SBT: Tensor
     channels_BCTYX: Tensor | None = None
     tail: known.Tail | None = None
-    painting: Painting | None = None
+    painting: Wrapper = unchanged
 
     def at(self, frames: list[int]) -> Conditions:
         """What a window of latent frames is told.

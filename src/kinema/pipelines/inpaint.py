@@ -6,8 +6,8 @@ mask keeps is the clip's, bit for bit, and has not been through the autoencoder.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -22,31 +22,21 @@ from kinema.pipelines.known import source_stream
 from kinema.pipelines.masks import Mask
 from kinema.pipelines.plan import Plan
 
+Wrapper = Callable[[Velocity], Velocity]
+
 LEAST = 0.5 / 255  # of a mask, from which a pixel changes
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Painting:
-    """A clip that is painted inside.
-
-    Attributes:
-        known_BCTYX: its latents.
-        open_BTYX: 1 where they are free and 0 where they are kept.
-    """
-
-    known_BCTYX: Tensor
-    open_BTYX: Tensor
-
-    def kept(self, velocity: Velocity) -> Velocity:
-        """The velocity that keeps what is kept."""
-        return Kept(velocity, self.known_BCTYX, self.open_BTYX)
-
-
-def painting(plan: Plan, source_BCTYX: Tensor | None) -> Painting | None:
-    """Of a plan's clip, whose latents these are; None where all of it may change."""
+def painting(plan: Plan, source_BCTYX: Tensor | None) -> Wrapper:
+    """What keeps a plan's clip, whose latents these are, where its mask is closed; nothing without one."""
     if plan.given.mask is None or source_BCTYX is None:
-        return None
-    return Painting(source_BCTYX, open_latents(plan).to(source_BCTYX))
+        return unchanged
+    return partial(Kept, known_BCTYX=source_BCTYX, open_BTYX=open_latents(plan).to(source_BCTYX))
+
+
+def unchanged(velocity: Velocity) -> Velocity:
+    """All of a clip is free."""
+    return velocity
 
 
 def open_latents(plan: Plan) -> Tensor:
@@ -78,7 +68,7 @@ def _mask(plan: Plan) -> Mask:
     asked, source = plan.given.mask, plan.given.source
     assert asked is not None, "a plan with a mask"
     assert source is not None, "a mask is of a clip"
-    return Mask.of(plan, asked, next(iter(open_video(source))) if asked.outpaints else None)
+    return Mask(plan, asked, next(iter(open_video(source))) if asked.outpaints else None)
 
 
 def _feather(plan: Plan) -> float:

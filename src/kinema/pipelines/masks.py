@@ -5,7 +5,7 @@ Masks are float32 `[1, 1, H, W]` at the plan's size, 1 where all is made anew.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
@@ -33,37 +33,36 @@ class Asked(Protocol):
         """Black is made anew instead of white."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
 class Mask:
     """The masks of a plan's frames, asked for in rising order.
 
-    Attributes:
-        pictures: of a file; None for bars.
-        bars_B1HW: what a picture of another shape leaves open; None for a file.
-        invert: whether black is made anew.
+    Args:
+        plan: whose size and rate they have.
+        asked: the file, or bars.
+        shape_HWC: a picture of the shape that `bars` lie around.
     """
 
-    pictures: PictureTrack | None
-    bars_B1HW: Tensor | None
-    invert: bool
-
-    @staticmethod
-    def of(plan: Plan, asked: Asked, shape_HWC: np.ndarray | None) -> Mask:
-        """As it was asked for; `bars` are those around a picture of this shape."""
+    def __init__(self, plan: Plan, asked: Asked, shape_HWC: np.ndarray | None) -> None:
         assert asked.mask is not None, "a mask is asked for"
+        self.invert = asked.mask_invert
         if asked.mask == BARS:
             assert shape_HWC is not None, "bars lie around a picture"
-            return Mask(None, bars(plan, shape_HWC), asked.mask_invert)
-        return Mask(PictureTrack(asked.mask, plan, "mask"), None, asked.mask_invert)
+            still = bars(plan, shape_HWC).expand(1, 3, -1, -1)
+            self._picture: Callable[[int], Tensor] = lambda _: still
+        else:
+            self._picture = PictureTrack(asked.mask, plan, "mask").at
+        self._last: tuple[Tensor, float, Tensor] | None = None  # a still is softened once, not frame by frame
 
     def at(self, frame: int, feather: float) -> Tensor:
         """Of a frame, its edges softened over `feather` pixels."""
-        if self.bars_B1HW is not None:
-            open_B1HW = self.bars_B1HW
-        else:
-            assert self.pictures is not None
-            weights = torch.tensor(LUMA).view(1, 3, 1, 1)
-            open_B1HW = (self.pictures.at(frame) * weights).sum(dim=1, keepdim=True)
+        picture = self._picture(frame)
+        if self._last is None or self._last[0] is not picture or self._last[1] != feather:
+            self._last = (picture, feather, self._softened(picture, feather))
+        return self._last[2]
+
+    def _softened(self, picture_13HW: Tensor, feather: float) -> Tensor:
+        weights = torch.tensor(LUMA).view(1, 3, 1, 1)
+        open_B1HW = (picture_13HW * weights).sum(dim=1, keepdim=True)
         return blur(1 - open_B1HW if self.invert else open_B1HW, feather)
 
 

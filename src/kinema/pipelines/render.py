@@ -200,7 +200,7 @@ def denoise(
     with worn(model.dit, plan.loras, context=context, frames=frames):
         velocity = guided(plan, model, conditions, context, frames, _teller(on_progress), carry)
         x_BCTYX = sample(
-            velocity if conditions.painting is None else conditions.painting.kept(velocity),
+            conditions.painting(velocity),
             conditions.start_BCTYX if state is None else state.x_BCTYX,
             table_SBT if plan.windows is None else staggered(table_SBT, plan.windows),
             solver(plan.sampling.solver),

@@ -43,7 +43,7 @@ class Pictures:
         self.reference = colours(self._fitted(read_image(self.redraw.colour_from))) if named else None
         first = self.plan.given.held[0] if self.redraw.mask == BARS else None
         shape = None if first is None else read_held(first, previous)
-        self._mask = None if self.redraw.mask is None else Mask.of(plan, self.redraw, shape)
+        self._mask = None if self.redraw.mask is None else Mask(plan, self.redraw, shape)
 
     def at(self, frame: int) -> Tensor | None:
         """The keyframe at exactly this frame."""
