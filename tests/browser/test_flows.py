@@ -52,6 +52,16 @@ def shown(page) -> list[int]:
     )
 
 
+@pytest.mark.parametrize("name", ["length_fit", "loop"])
+def test_switches_lie_apart_and_take_a_click(page, name):
+    page.locator("#advanced summary", has_text="Length and rate").click()
+    switch = page.locator(f'#advanced input[data-param="{name}"]')
+    switch.click(timeout=3000)  # fails where another field lies over it
+    expect(switch).to_be_checked()
+    other = page.locator(f'#advanced input[data-param="{"loop" if name == "length_fit" else "length_fit"}"]')
+    expect(other).not_to_be_checked()
+
+
 def test_the_clip_plays_while_one_looks_at_it(pages, server, finished):
     finished("a fox")
     page = pages(server.url, reduced_motion="no-preference")

@@ -69,7 +69,7 @@ function one(name, part, path) {
   shown.push(() => made.set(at(draft.request, path), path.includes(".") ? part.default ?? undefined : draft.card?.defaults?.[name] ?? part.default ?? undefined));
   const tick = unwrapped(part).type === "boolean";
   const box = field(title, made.element, { param: path, hint: part.description ?? "", wide: made.element.matches("textarea") });
-  if (tick) box.classList.add("tick");
+  if (tick) box.classList.add("ticked");
   return box;
 }
 
