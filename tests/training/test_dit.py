@@ -17,6 +17,7 @@ from kinema.training.dit import (
     step_generator,
 )
 from kinema.training.loop import OptimiserSettings, Trainer
+from kinema.training.travel import others, per_latent
 
 TINY = VideoDiTConfig.from_mapping(
     {
@@ -33,6 +34,7 @@ TINY = VideoDiTConfig.from_mapping(
 )
 LATENTS = torch.randn(3, 6, 4, 2, 2, generator=torch.Generator().manual_seed(5))
 CAPTIONS = ["a fox", "a wolf", "a hen"]
+WEIGHTS = per_latent(torch.linspace(0, 1, 13).expand(3, -1), 4, first=True)
 COUNTED = {"none": (0, 1, 2, 3), "first": (1, 2, 3), "ends": (1, 2)}
 
 
@@ -163,6 +165,43 @@ def test_conditioning_gives_each_sample_its_own_prompt():
     assert made.states_BKLD.shape == (2, 1, 2, 8)
     assert made.states_BKLD[0].eq(1).all()
     assert made.states_BKLD[1].eq(0).all()
+
+
+def test_every_sample_reads_its_own_caption_and_the_next_ones():
+    words = Words()
+    spy = Spy(silent)
+    spy.prepare = lambda asked: setattr(spy, "asked", asked) or asked
+    settings = ObjectiveSettings(text_dropout=0.0)
+    objective(
+        spy, LATENTS, CAPTIONS, words, settings, held="none", rng=step_generator(0, 0), weights_BTK=WEIGHTS
+    )
+    assert words.asked == [*CAPTIONS, *others(CAPTIONS)]
+    assert spy.asked.states_BKLD.shape[:2] == (3, 2)
+    assert torch.equal(spy.asked.weights_BTK, WEIGHTS)
+
+
+def test_a_dropped_caption_drops_what_follows_it_too():
+    words = Words()
+    objective(
+        Spy(silent),
+        LATENTS.repeat(20, 1, 1, 1, 1),
+        [f"a fox {i}" for i in range(60)],
+        words,
+        ObjectiveSettings(text_dropout=0.5),
+        held="none",
+        rng=step_generator(0, 0),
+        weights_BTK=WEIGHTS.repeat(20, 1, 1),
+    )
+    first, second = words.asked[:60], words.asked[60:]
+    assert [not one for one in first] == [not other for other in second]
+    assert 15 < sum(not one for one in first) < 45
+
+
+def test_the_prompts_of_a_sample_come_together():
+    states = Words()(["a fox", "", "", "a hen"])  # two samples' first prompts, then their second ones
+    made = conditioning(states, torch.ones(2, 4, 2))
+    assert made.states_BKLD[:, :, 0, 0].tolist() == [[1, 0], [0, 1]]
+    assert made.weights_BTK.shape == (2, 4, 2)
 
 
 def test_muon_gets_the_matrices_of_the_blocks():

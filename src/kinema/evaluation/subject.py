@@ -19,7 +19,7 @@ from kinema.diffusion.solvers import solver
 from kinema.diffusion.step import Step, Velocity
 from kinema.evaluation.prompts import Prompt
 from kinema.models.codec import PatchCodec
-from kinema.models.dit import Conditioning, Context, VideoDiT, VideoDiTConfig
+from kinema.models.dit import Context, VideoDiT, VideoDiTConfig
 from kinema.models.text import EmbeddedTextEncoder
 from kinema.pipelines.model import load
 from kinema.training.captions_cache import CaptionCache
@@ -123,23 +123,9 @@ class Subject:
         """The prompts, or two for each clip whose shares change evenly over the latent frames."""
         if towards is None:
             return self.model.prepare(conditioning(self.text(captions)))
-        both = conditioning(self.text([*captions, *towards]))
         share_T = torch.linspace(0, 1, frames)
         weights_BTK = torch.stack([1 - share_T, share_T], dim=1).expand(len(captions), -1, -1)
-
-        def paired(value: Tensor | None) -> Tensor | None:
-            return None if value is None else torch.cat(value.chunk(2), dim=1)
-
-        states = paired(both.states_BKLD)
-        assert states is not None
-        return self.model.prepare(
-            Conditioning(
-                states_BKLD=states,
-                bias_BKL=paired(both.bias_BKL),
-                weights_BTK=weights_BTK,
-                pooled_BKD=paired(both.pooled_BKD),
-            )
-        )
+        return self.model.prepare(conditioning(self.text([*captions, *towards]), weights_BTK))
 
     def _velocity(self, asked: Context, count: int, guidance: float, *, bf16: bool) -> Velocity:
         """`u + guidance (v - u)`, where u has the empty prompt (https://arxiv.org/abs/2207.12598)."""

@@ -26,6 +26,7 @@ from kinema.models.dit import Context, VideoDiT
 from kinema.training.chance import noise_like
 from kinema.training.dit import Held, ObjectiveSettings, TextSource, conditioning, draw_levels
 from kinema.training.low_rank import without
+from kinema.training.travel import others
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -122,6 +123,7 @@ def distillation(
     *,
     held: Held,
     rng: torch.Generator,
+    weights_BTK: Tensor | None = None,
 ) -> Tensor:
     """The student's loss: `model` with its additions against `model` without them.
 
@@ -133,6 +135,7 @@ def distillation(
         settings: what the student is to do.
         held: frames that stay clean; "independent" levels do not occur in sampling and count as "none".
         rng: for levels and noise.
+        weights_BTK: of each clip's caption and the next one's in each latent frame, where clips travel.
     """
     B, T = latents_BCTYX.shape[0], latents_BCTYX.shape[2]
     device = latents_BCTYX.device
@@ -142,7 +145,8 @@ def distillation(
     counted_BT = draw_levels(held, B, T, ObjectiveSettings(), rng).counted_BT.to(device)
     from_BT, to_BT = levels[start_B, None] * counted_BT, levels[start_B + 1, None] * counted_BT
     x_BCTYX = noisy(latents_BCTYX, noise_like(latents_BCTYX, rng), from_BT)
-    asked, empty = (conditioning(text(words).to(device)) for words in (captions, [""] * B))
+    words = list(captions) if weights_BTK is None else [*captions, *others(captions)]
+    asked, empty = conditioning(text(words).to(device), weights_BTK), conditioning(text([""] * B).to(device))
     with without(model), torch.no_grad():
         contexts = (model.prepare(asked), model.prepare(empty))
         reached = teacher_jump(model, x_BCTYX, from_BT, to_BT, contexts, settings, held)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 import torch
+from einops import rearrange
 from torch import Tensor
 
 from kinema.core.runtime import generator
@@ -20,6 +21,7 @@ from kinema.diffusion.flow import noisy, velocity
 from kinema.models.dit import Conditioning, VideoDiT
 from kinema.models.text import TextStates
 from kinema.training.chance import noise_like
+from kinema.training.travel import others
 
 Held = Literal["none", "independent", "first", "ends", "continue"]
 
@@ -80,13 +82,26 @@ class TextSource(Protocol):
         """States of each caption, in order."""
 
 
-def conditioning(states: TextStates) -> Conditioning:
-    """One prompt per sample."""
+def conditioning(states: TextStates, weights_BTK: Tensor | None = None) -> Conditioning:
+    """One prompt per sample, or K with weights.
+
+    Args:
+        states: of the samples' prompts; of K each, those of all samples' first ones, then of the second ones.
+        weights_BTK: of each prompt in each latent frame.
+    """
     states_KLD, bias_KL = states.for_attention()
+    prompts = 1 if weights_BTK is None else weights_BTK.shape[2]
+
+    def per_sample(values: Tensor | None) -> Tensor | None:
+        return None if values is None else rearrange(values, "(K B) ... -> B K ...", K=prompts)
+
+    states_BKLD = per_sample(states_KLD)
+    assert states_BKLD is not None
     return Conditioning(
-        states_BKLD=states_KLD[:, None],
-        bias_BKL=None if bias_KL is None else bias_KL[:, None],
-        pooled_BKD=None if states.pooled_KD is None else states.pooled_KD[:, None],
+        states_BKLD=states_BKLD,
+        bias_BKL=per_sample(bias_KL),
+        weights_BTK=weights_BTK,
+        pooled_BKD=per_sample(states.pooled_KD),
     )
 
 
@@ -99,17 +114,22 @@ def objective(
     *,
     held: Held,
     rng: torch.Generator,
+    weights_BTK: Tensor | None = None,
 ) -> Tensor:
-    """Mean squared error of the velocity over the frames that count."""
+    """Mean squared error of the velocity over the frames that count.
+
+    Where clips travel, `weights_BTK` has the shares of a clip's caption and of the next one's.
+    """
     B, T = latents_BCTYX.shape[0], latents_BCTYX.shape[2]
     levels = draw_levels(held, B, T, settings, rng)
     dropped = torch.rand(B, generator=rng) < settings.text_dropout
     device = latents_BCTYX.device
-    kept = ["" if drop else caption for drop, caption in zip(dropped, captions, strict=True)]
-    states = text(kept).to(device)
+    sides = [captions] if weights_BTK is None else [captions, others(captions)]
+    kept = ["" if drop else words for side in sides for drop, words in zip(dropped, side, strict=True)]
+    asked = conditioning(text(kept).to(device), weights_BTK)
     noise, sigma_BT = noise_like(latents_BCTYX, rng), levels.sigma_BT.to(device)
     x_BCTYX = noisy(latents_BCTYX, noise, sigma_BT)
-    v_BCTYX = model(x_BCTYX, 1000 * sigma_BT, model.prepare(conditioning(states)))
+    v_BCTYX = model(x_BCTYX, 1000 * sigma_BT, model.prepare(asked))
     error_BT = (v_BCTYX.float() - velocity(latents_BCTYX, noise)).square().mean(dim=(1, 3, 4))
     counted = levels.counted_BT.to(device)
     return (error_BT * counted).sum() / counted.sum()

@@ -25,6 +25,7 @@ from kinema.training.recipe import read_cast
 from kinema.training.render import Gather, compose
 from kinema.training.sheet import Look, sample_sheet
 from kinema.training.stream import Batch, Drawer, PartSettings, sprites_on
+from kinema.training.travel import dissolve, per_latent
 
 SHEET_ROWS, SHEET_STEP = 12, 10**9
 
@@ -140,7 +141,10 @@ class Stage:
         """A batch's clips `[B, 3, F, H, W]` in -1..1 on the device, and captions."""
         count = max(1, round(self.share * len(batch.captions)))
         values = batch.values.part(0, count).to(self.workshop.device)
-        return compose(values, self.workshop.gather, size=self.workshop.size), batch.captions[:count]
+        clips_BCFHW = compose(values, self.workshop.gather, size=self.workshop.size)
+        if batch.courses_BF is not None:
+            clips_BCFHW = dissolve(clips_BCFHW, batch.courses_BF[:count].to(clips_BCFHW))
+        return clips_BCFHW, batch.captions[:count]
 
     def step(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """One update; the loss and the gradient's norm, still on the device."""
@@ -160,7 +164,12 @@ class Stage:
         rng = step_generator(self.seed, batch.step)
         with torch.no_grad():
             frames_BCFHW, captions = self.frames(batch)
-            latents_BCTYX = self.workshop.codec.encode(frames_BCFHW, first=batch.held != "continue")
+            first, codec = batch.held != "continue", self.workshop.codec
+            latents_BCTYX = codec.encode(frames_BCFHW, first=first)
+            weights_BTK = None
+            if batch.courses_BF is not None:
+                courses_BF = batch.courses_BF[: len(captions)].to(latents_BCTYX)
+                weights_BTK = per_latent(courses_BF, codec.stride.time, first=first)
         with torch.autocast(self.workshop.device.type, torch.bfloat16):
             if self.distil is not None:
                 return distillation(
@@ -171,10 +180,18 @@ class Stage:
                     self.distil,
                     held=batch.held,
                     rng=rng,
+                    weights_BTK=weights_BTK,
                 )
             settings = self.parts[batch.part].objective
             return objective(
-                self.model, latents_BCTYX, captions, self.workshop.text, settings, held=batch.held, rng=rng
+                self.model,
+                latents_BCTYX,
+                captions,
+                self.workshop.text,
+                settings,
+                held=batch.held,
+                rng=rng,
+                weights_BTK=weights_BTK,
             )
 
     def sheet(self, path: Path) -> None:
@@ -182,7 +199,7 @@ class Stage:
         part = len(self.parts) - 1
         last = self.parts[part]
         step = SHEET_STEP * len(self.parts) + part
-        plain = replace(last, batch=SHEET_ROWS, objective=ObjectiveSettings())
+        plain = replace(last, batch=SHEET_ROWS, objective=ObjectiveSettings(), travel=False)
         workshop = self.workshop
         drawer = Drawer(
             workshop.bank, self.drawer.grammars[part], [plain], seed=self.seed, casts=workshop.casts

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kinema.core.errors import unknown_name
+from kinema.core.errors import ConfigError, unknown_name
 from kinema.training.captions import caption
 from kinema.training.data import SpriteBank
 from kinema.training.dit import Held, ObjectiveSettings, draw_held, step_generator
@@ -28,6 +28,7 @@ from kinema.training.grammar import Grammar
 from kinema.training.numbers import Numbers, numbers
 from kinema.training.render import Gather
 from kinema.training.scenes import Identity
+from kinema.training.travel import draw_course
 
 AHEAD = 2  # batches that each process is ahead
 GROUP = 4  # pixel frames of a latent frame
@@ -45,6 +46,7 @@ class PartSettings:
         grammar: settings that differ from the stage's grammar.
         cast: who appears: names of the recipe's `casts`, each with how often its members are in the hat;
             everyone, once, when empty.
+        travel: whether every clip turns into the next one of its batch.
     """
 
     frames: int
@@ -53,6 +55,11 @@ class PartSettings:
     objective: ObjectiveSettings = field(default_factory=ObjectiveSettings)
     grammar: Mapping[str, Any] = field(default_factory=dict)
     cast: Mapping[str, int] = field(default_factory=dict)
+    travel: bool = False
+
+    def __post_init__(self) -> None:
+        if self.travel and self.frames < 2:
+            raise ConfigError("a part with travel: true has frames: 1; a still cannot turn into another.")
 
     @staticmethod
     def from_mapping(values: Mapping[str, Any]) -> PartSettings:
@@ -71,6 +78,7 @@ class Batch:
         held: how frames are held; "continue" needs clips without a special first frame.
         captions: what they show.
         values: the scenes as numbers.
+        courses_BF: the next clip's weight in every frame of each, where clips travel.
     """
 
     step: int
@@ -78,6 +86,7 @@ class Batch:
     held: Held
     captions: list[str]
     values: Numbers
+    courses_BF: Tensor | None = None
 
 
 class Drawer:
@@ -120,7 +129,8 @@ class Drawer:
         scenes = draw_scenes(rng, grammar, self.hats[number], part.batch, still=part.frames == 1)
         captions = [caption(scene, rng, full=grammar.full) for scene in scenes]
         values = numbers(scenes, self.offsets, self.lengths, frames=frames, rate=self.fps / part.fps)
-        return Batch(step, number, held, captions, values)
+        courses = [draw_course(rng, frames) for _ in scenes] if part.travel else None
+        return Batch(step, number, held, captions, values, None if courses is None else torch.tensor(courses))
 
 
 def hat(
