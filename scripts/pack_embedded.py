@@ -78,6 +78,11 @@ def pack(args: argparse.Namespace) -> None:
     if args.fast:
         distil = DistillSettings(**config["stages"]["fast"]["distil"])
         index["student"] = {name: getattr(distil, name) for name in ("steps", "solver", "grid", "shift")}
+        if distil.own_guidance != 1:
+            index["student"] |= {
+                "guidance": distil.own_guidance,
+                "guidance_interval": list(distil.own_interval),
+            }
     write_json(args.out / "model_index.json", index)
     sums.write(args.out)
 

@@ -12,7 +12,7 @@ import kinema
 import kinema.cli
 from checkpoints import save_student
 from kinema.core.errors import ConfigError, ModelError
-from kinema.diffusion.guidance import COND
+from kinema.diffusion.guidance import COND, UNCOND
 from kinema.pipelines.cards import read_card
 from kinema.pipelines.network import Network
 from kinema.pipelines.planning import make_plan
@@ -70,6 +70,46 @@ def test_each_step_is_one_call_of_the_transformer(card, monkeypatch):
     monkeypatch.setattr(Network, "__call__", lambda *args: calls.append(args[3]) or own(*args))
     kinema.render(asked(card))
     assert calls == [(COND,)] * 2
+
+
+@pytest.fixture(scope="module")
+def half_taught(taught, tmp_path_factory):
+    """A student that learned not all of the guidance."""
+    folder = shutil.copytree(taught, tmp_path_factory.mktemp("half") / "model")
+    index = json.loads((folder / "model_index.json").read_text())
+    index["student"] |= {"guidance": 1.5, "guidance_interval": [0.6, 0.9]}
+    (folder / "model_index.json").write_text(json.dumps(index))
+    return read_card(str(folder))
+
+
+def test_what_a_student_did_not_learn_of_the_guidance_is_added_at_its_noise_levels(half_taught, monkeypatch):
+    """Its levels are 1 and 0.667."""
+    calls, own = [], Network.__call__
+    monkeypatch.setattr(Network, "__call__", lambda *args: calls.append(args[3]) or own(*args))
+    kinema.render(asked(half_taught))
+    assert [sorted(names) for names in calls] == [[COND], sorted([COND, UNCOND])]
+    plan = plan_of(half_taught)
+    assert (set(plan.sampling.guidance), plan.sampling.interval) == ({1.5}, (0.6, 0.9))
+    assert any("guidance 1.5 at noise levels 0.6 to 0.9" in note for note in plan.notes)
+    again = make_plan(Shot.from_mapping(plan.shot), half_taught)
+    assert again.digest == plan.digest
+
+
+def test_its_guidance_may_be_left_off_and_is_where_frames_are_held(half_taught, tmp_path):
+    import imageio.v3 as iio
+
+    iio.imwrite(tmp_path / "first.png", np.full((64, 64, 3), 200, np.uint8))
+    held = plan_of(half_taught, keyframes=[str(tmp_path / "first.png")])
+    for plan in (held, plan_of(half_taught, guidance=1)):
+        assert set(plan.sampling.guidance) == {1.0}
+        assert any("without guidance" in note for note in plan.notes)
+    with pytest.raises(ConfigError, match=r"guidance 1.5, or 1 for none"):
+        plan_of(half_taught, guidance=3)
+
+
+def test_a_negative_prompt_acts_with_its_guidance(half_taught):
+    assert not any("negative" in note for note in plan_of(half_taught, negative="a hat").notes)
+    assert any("negative" in note for note in plan_of(half_taught, negative="a hat", guidance=1).notes)
 
 
 def test_a_record_makes_the_same_clip_and_names_no_file_of_this_machine(card):
@@ -130,7 +170,18 @@ def test_frames_drawn_one_by_one_are_exact(card):
 
 
 @pytest.mark.parametrize(
-    "student", [{"steps": 0}, {"steps": "6"}, {"shift": -1}, {"weights": "/etc/passwd"}, []]
+    "student",
+    [
+        {"steps": 0},
+        {"steps": "6"},
+        {"shift": -1},
+        {"weights": "/etc/passwd"},
+        [],
+        {"guidance": 0.5},
+        {"guidance": "3x"},
+        {"guidance_interval": [0.9, 0.1]},
+        {"guidance_interval": 3},
+    ],
 )
 def test_a_damaged_entry_is_one_line(taught, tmp_path, student):
     folder = shutil.copytree(taught, tmp_path / "model")

@@ -119,6 +119,13 @@ def test_a_student_with_one_substep_and_no_guidance_is_its_teacher(model):
     assert float(loss(model, DistillSettings(steps=3, substeps=1, guidance=4.0)).detach()) > 1e-6
 
 
+def test_a_student_keeps_the_velocity_of_the_empty_prompt(model):
+    """With every caption dropped, guidance leads nowhere: the untaught student has nothing to learn."""
+    attach(model, matrices(model), rank=2, generator=generator(0, "a"))
+    told = DistillSettings(steps=3, substeps=1, guidance=4.0, text_dropout=1.0)
+    assert float(loss(model, told).detach()) < 1e-10
+
+
 def test_only_the_additions_learn_and_they_learn_guidance(model):
     before = {name: p.clone() for name, p in model.state_dict().items()}
     attach(model, matrices(model), rank=4, generator=generator(0, "a"))

@@ -120,7 +120,9 @@ def _card(model: str) -> None:
     grid = "" if borrowed else f", grid {d.grid}, shift {d.shift:g}"
     typer.echo(row("", f"{d.steps} steps of {d.solver}{grid}, guidance {d.guidance:g}"))
     if (s := card.student) is not None:
-        sampler = f"{s.steps} steps of {s.solver}, grid {s.grid}, shift {s.shift:g}, no guidance"
+        low, high = s.guidance_interval
+        own = "no guidance" if s.guidance == 1 else f"guidance {s.guidance:g} at noise {low:g} to {high:g}"
+        sampler = f"{s.steps} steps of {s.solver}, grid {s.grid}, shift {s.shift:g}, {own}"
         typer.echo(row("distilled", f"{sampler} (--speed distilled)"))
     for mode, words in MODES.items():
         typer.echo(row("can" if mode in card.modes else "cannot", words))

@@ -110,7 +110,12 @@ def examine(
 def of_student(student: Student) -> Sampling:
     """How a student is sampled, whose additions are folded into its model."""
     return Sampling(
-        steps=student.steps, guidance=1.0, held_guidance=1.0, shift=student.shift, solver=student.solver
+        steps=student.steps,
+        guidance=student.guidance,
+        held_guidance=1.0,
+        shift=student.shift,
+        solver=student.solver,
+        interval=student.guidance_interval,
     )
 
 

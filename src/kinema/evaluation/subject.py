@@ -14,6 +14,7 @@ from torch import Tensor
 from kinema.core.errors import GeometryError, ModelError
 from kinema.core.runtime import frame_noise
 from kinema.diffusion.flow import TIMESTEPS, sigmas, table
+from kinema.diffusion.guidance import inside
 from kinema.diffusion.sampler import sample
 from kinema.diffusion.solvers import solver
 from kinema.diffusion.step import Step, Velocity
@@ -36,6 +37,7 @@ class Sampling:
         steps: Euler steps, two calls of the network each.
         guidance: classifier-free guidance of text to video.
         held_guidance: the same where the first frame is given.
+        interval: the noise levels at which there is guidance.
         shift: of the noise levels.
         batch: clips at a time.
         solver: a name of `diffusion.solvers`.
@@ -49,6 +51,7 @@ class Sampling:
     batch: int = 8
     bf16: bool = True
     solver: str = "euler"
+    interval: tuple[float, float] = (0.0, 1.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +118,7 @@ class Subject:
             x_BCTYX[:, :, number : number + 1], caps_BT[:, number] = latent_BC1YX, 0
         guidance = sampling.held_guidance if held else sampling.guidance
         asked = self._asked([prompt.text for prompt in prompts], towards, latent_frames)
-        velocity = self._velocity(asked, len(prompts), guidance, bf16=sampling.bf16)
+        velocity = self._velocity(asked, len(prompts), guidance, sampling)
         levels_SBT = table(sigmas(sampling.steps, sampling.shift, "wan-euler"), caps_BT)
         return sample(velocity, x_BCTYX, levels_SBT, solver(sampling.solver))
 
@@ -127,15 +130,15 @@ class Subject:
         weights_BTK = torch.stack([1 - share_T, share_T], dim=1).expand(len(captions), -1, -1)
         return self.model.prepare(conditioning(self.text([*captions, *towards]), weights_BTK))
 
-    def _velocity(self, asked: Context, count: int, guidance: float, *, bf16: bool) -> Velocity:
+    def _velocity(self, asked: Context, count: int, guidance: float, sampling: Sampling) -> Velocity:
         """`u + guidance (v - u)`, where u has the empty prompt (https://arxiv.org/abs/2207.12598)."""
         empty = self.model.prepare(conditioning(self.text([""] * count)))
 
         def velocity(x_BCTYX: Tensor, step: Step) -> Tensor:
             timestep_BT = TIMESTEPS * step.sigma_BT
-            with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            with torch.autocast("cpu", torch.bfloat16, enabled=sampling.bf16):
                 v_BCTYX = self.model(x_BCTYX, timestep_BT, asked).float()
-                if guidance == 1:
+                if guidance == 1 or not bool(inside(step, sampling.interval).any()):
                     return v_BCTYX
                 u_BCTYX = self.model(x_BCTYX, timestep_BT, empty).float()
             return u_BCTYX + guidance * (v_BCTYX - u_BCTYX)

@@ -70,18 +70,28 @@ class Defaults:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Student:
-    """Low-rank additions to a model that do in a few steps without guidance what it does in many with it.
+    """Low-rank additions to a model that do in a few steps, with little or no guidance, what it does in many.
 
     They lie in the model's folder, as `STUDENT`.
 
     Attributes:
         steps, solver, grid, shift: the sampler that the student was taught for.
+        guidance, guidance_interval: what is added to the guidance that it learned, and at which noise levels;
+            nothing where frames are held.
     """
 
     steps: int
     solver: str
     grid: str
     shift: float
+    guidance: float = 1.0
+    guidance_interval: tuple[float, float] = (0.0, 1.0)
+
+    @staticmethod
+    def from_mapping(values: Mapping[str, Any]) -> Student:
+        """From a model's index; `ValueError`, `TypeError` or `AttributeError` for what is none."""
+        low, high = values.get("guidance_interval", (0.0, 1.0))
+        return Student(**{**values, "guidance_interval": (low, high)})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -206,5 +206,5 @@ def _embedded(name: str, folder: Path) -> ModelCard:
         defaults=Defaults(**index["defaults"]),
         any_aspect=False,
         transformer=transformer,
-        student=Student(**index["student"]) if "student" in index else None,
+        student=Student.from_mapping(index["student"]) if "student" in index else None,
     )

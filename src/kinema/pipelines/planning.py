@@ -168,8 +168,7 @@ def _on_their_terms(shot: Shot, card: ModelCard) -> Shot:
 
 def _guided(shot: Shot, card: ModelCard) -> Shot:
     """The shot with the model's own guidance for frames that are held, where it says none."""
-    held = shot.keyframes or shot.begins.match or shot.extend is not None
-    if not held or shot.guidance is not None or card.defaults.guidance_held is None:
+    if not shot.holds or shot.guidance is not None or card.defaults.guidance_held is None:
         return shot
     return shot.with_(guidance=card.defaults.guidance_held)
 

@@ -374,6 +374,11 @@ class Shot(Settings):
         return self
 
     @property
+    def holds(self) -> bool:
+        """Frames of pictures, or the end of another clip, are held while the others are sampled."""
+        return bool(self.keyframes or self.begins.match or self.extend is not None)
+
+    @property
     def begins(self) -> Transition:
         """How it begins after the shot before; a cut when nothing was said."""
         return self.transition or CUT

@@ -24,9 +24,8 @@ from kinema.diffusion.flow import TIMESTEPS, noisy, per_frame, sigmas
 from kinema.diffusion.solvers import solver
 from kinema.models.dit import Context, VideoDiT
 from kinema.training.chance import noise_like
-from kinema.training.dit import Held, ObjectiveSettings, TextSource, conditioning, draw_levels
+from kinema.training.dit import Held, ObjectiveSettings, TextSource, conditioning, draw_levels, told
 from kinema.training.low_rank import without
-from kinema.training.travel import others
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,6 +41,9 @@ class DistillSettings:
         shift: of the levels.
         grid: their spacing, a name of `flow.GRIDS`.
         rank: of the student's additions to the teacher's matrices.
+        text_dropout: share of captions replaced by the empty prompt, whose velocity the student then keeps.
+        own_guidance, own_interval: of the student where it is sampled, and the noise levels at which it
+            acts: what could not be learned of the teacher's guidance is added there. Held frames have none.
         solver: that will follow the student. Other than Euler's steps only where the teacher takes one of the
             first order for each: then the student learns the guided velocity itself, whatever follows it.
     """
@@ -54,6 +56,9 @@ class DistillSettings:
     shift: float = 1.0
     grid: str = "wan-euler"
     rank: int = 32
+    text_dropout: float = 0.0
+    own_guidance: float = 1.0
+    own_interval: Sequence[float] = (0.0, 1.0)
     solver: str = "euler"
 
     def __post_init__(self) -> None:
@@ -145,7 +150,8 @@ def distillation(
     counted_BT = draw_levels(held, B, T, ObjectiveSettings(), rng).counted_BT.to(device)
     from_BT, to_BT = levels[start_B, None] * counted_BT, levels[start_B + 1, None] * counted_BT
     x_BCTYX = noisy(latents_BCTYX, noise_like(latents_BCTYX, rng), from_BT)
-    words = list(captions) if weights_BTK is None else [*captions, *others(captions)]
+    dropped = torch.rand(B, generator=rng) < settings.text_dropout
+    words = told(captions, dropped, travelling=weights_BTK is not None)
     asked, empty = conditioning(text(words).to(device), weights_BTK), conditioning(text([""] * B).to(device))
     with without(model), torch.no_grad():
         contexts = (model.prepare(asked), model.prepare(empty))

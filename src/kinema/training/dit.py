@@ -105,6 +105,12 @@ def conditioning(states: TextStates, weights_BTK: Tensor | None = None) -> Condi
     )
 
 
+def told(captions: Sequence[str], dropped_B: Tensor, *, travelling: bool) -> list[str]:
+    """Samples' captions, then those of what they turn into; nothing where they are dropped."""
+    sides = [captions, others(captions)] if travelling else [captions]
+    return ["" if drop else words for side in sides for drop, words in zip(dropped_B, side, strict=True)]
+
+
 def objective(
     model: VideoDiT,
     latents_BCTYX: Tensor,
@@ -124,9 +130,8 @@ def objective(
     levels = draw_levels(held, B, T, settings, rng)
     dropped = torch.rand(B, generator=rng) < settings.text_dropout
     device = latents_BCTYX.device
-    sides = [captions] if weights_BTK is None else [captions, others(captions)]
-    kept = ["" if drop else words for side in sides for drop, words in zip(dropped, side, strict=True)]
-    asked = conditioning(text(kept).to(device), weights_BTK)
+    words = told(captions, dropped, travelling=weights_BTK is not None)
+    asked = conditioning(text(words).to(device), weights_BTK)
     noise, sigma_BT = noise_like(latents_BCTYX, rng), levels.sigma_BT.to(device)
     x_BCTYX = noisy(latents_BCTYX, noise, sigma_BT)
     v_BCTYX = model(x_BCTYX, 1000 * sigma_BT, model.prepare(asked))

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from random import Random
 
 import torch
+from einops import rearrange
 from torch import Tensor
 
 WHOLE = 0.5  # share of clips that travel from the first frame to the last; the others do within a part of it
@@ -52,6 +53,6 @@ def per_latent(weights_BF: Tensor, group: int, *, first: bool) -> Tensor:
         first: the first latent frame stands for one pixel frame, as at the start of a clip.
     """
     groups = weights_BF[:, 1:] if first else weights_BF
-    mean_BT = groups.unflatten(1, (-1, group)).mean(dim=2)
+    mean_BT = rearrange(groups, "B (T f) -> B T f", f=group).mean(dim=2)
     w_BT = torch.cat([weights_BF[:, :1], mean_BT], dim=1) if first else mean_BT
     return torch.stack([1 - w_BT, w_BT], dim=2)

@@ -1,4 +1,4 @@
-"""`speed: distilled`: a shot by the student that came with its model, a few steps without guidance.
+"""`speed: distilled`: a shot by the student that came with its model, in few steps with little guidance.
 
 A student does not approximate one clip, as a tier does. It is another model, taught to end where the
 guided one ends (https://arxiv.org/abs/2210.03142); how well it does is measured by `kinema evaluate`.
@@ -13,6 +13,8 @@ from kinema.pipelines.card import STUDENT, ModelCard, Student
 from kinema.story.lora import Lora
 from kinema.story.shot import Shot
 from kinema.story.tracks import Schedule
+
+ALL_LEVELS = (0.0, 1.0)
 
 
 def taught(shot: Shot, card: ModelCard) -> tuple[Shot, str]:
@@ -33,20 +35,35 @@ def taught(shot: Shot, card: ModelCard) -> tuple[Shot, str]:
             raise ConfigError(
                 f"speed: distilled was taught with {name} {value}, not {asked}; leave {name} out."
             )
-    if shot.guidance is not None and shot.guidance.constant != 1:
-        raise ConfigError(
-            "speed: distilled has its guidance learned, and works at guidance 1 alone; leave guidance out."
-        )
+    guidance = 1.0 if shot.holds else student.guidance
+    if shot.guidance is not None:
+        guidance = _known_guidance(shot.guidance, student)
     if shot.shortcuts is not None and shot.shortcuts.acts:
         raise ConfigError(
             f"shortcuts leave out parts of steps, and a student has {student.steps}, each of which counts; "
             "leave shortcuts or speed: distilled out."
         )
-    made = shot.with_(**_sampler(student), guidance=Schedule(1.0), shortcuts=None)
+    made = shot.with_(**_sampler(student), guidance=Schedule(guidance), shortcuts=None)
+    own = "without guidance"
+    if guidance != 1:
+        if tuple(shot.guidance_interval) == ALL_LEVELS:
+            made = made.with_(guidance_interval=student.guidance_interval)
+        low, high = made.guidance_interval
+        own = f"with guidance {guidance:g} at noise levels {low:g} to {high:g}"
     unused = ""
-    if not shot.negative.empty and shot.nag is None:
+    if not shot.negative.empty and shot.nag is None and guidance == 1:
         unused = " The negative prompt does not act: without guidance, that takes nag."
-    return made, f"distilled: {student.steps} steps without guidance, by the model's student.{unused}"
+    return made, f"distilled: {student.steps} steps {own}, by the model's student.{unused}"
+
+
+def _known_guidance(asked: Schedule, student: Student) -> float:
+    """What was written, where it is the student's own or none."""
+    if asked.constant not in (1, student.guidance):
+        own = "1 alone" if student.guidance == 1 else f"{student.guidance:g}, or 1 for none"
+        raise ConfigError(
+            f"speed: distilled has its guidance learned, and works at guidance {own}; leave guidance out."
+        )
+    return float(asked.constant)
 
 
 def lora_of(card: ModelCard) -> Lora:
