@@ -87,9 +87,17 @@ def beside(report: dict[str, Any], student: dict[str, Any]) -> list[str]:
     return [
         "## The student",
         f"The same prompts and seeds with `--speed distilled`: {sampling['steps']} steps of "
-        f"{sampling['solver']} without guidance.",
+        f"{sampling['solver']} {own_guidance(sampling)}.",
         "\n".join(["| factor | model | distilled |", "|---|---|---|", *rows]),
     ]
+
+
+def own_guidance(sampling: dict[str, Any]) -> str:
+    """What guidance clips were sampled with."""
+    if sampling["guidance"] == 1:
+        return "without guidance"
+    low, high = sampling["interval"]
+    return f"with guidance {sampling['guidance']:g} at noise levels {low:g} to {high:g}"
 
 
 def modes(found: dict[str, float]) -> list[str]:
