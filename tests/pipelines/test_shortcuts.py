@@ -237,7 +237,5 @@ def test_the_embedded_models_transformer_has_stages():
             ends = kind.blocks(middle, 1, None)
             one = kind.blocks({1: middle[1]}, 1, None)
             for k in (0, 1):
-                torch.testing.assert_close(
-                    kind.finish(k, ends[k]), expected[k], atol=5e-5, rtol=0
-                )  # of about 1
+                torch.testing.assert_close(kind.finish(k, ends[k]), expected[k], atol=5e-5, rtol=0)
             torch.testing.assert_close(one[1], ends[1], atol=1e-5, rtol=0)

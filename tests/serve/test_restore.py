@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import ExifTags, Image, PngImagePlugin
 
@@ -228,6 +228,8 @@ JSON = st.recursive(
 
 
 @settings(max_examples=60, deadline=None)
+@example({"nodes": [], "links": True})
+@example({"nodes": [{"type": "KSampler", "inputs": 1}], "links": 5})
 @given(JSON)
 def test_any_graph_is_read_or_refused(values):
     for key in ("prompt", "workflow"):

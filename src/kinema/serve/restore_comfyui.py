@@ -101,7 +101,7 @@ def _drawn(values: Any) -> Graph:
     if not isinstance(values, Mapping) or not isinstance(values.get("nodes"), list):
         return {}
     wires: dict[Any, list[Any]] = {}
-    for wire in values.get("links") or ():
+    for wire in _listed(values.get("links")):
         if isinstance(wire, list) and len(wire) >= 5 and isinstance(wire[0], int):
             wires[wire[0]] = [str(wire[1]), wire[2]]
     found: dict[str, Node] = {}
@@ -109,6 +109,11 @@ def _drawn(values: Any) -> Graph:
         if isinstance(node, Mapping) and isinstance(node.get("type"), str):
             found[str(node.get("id"))] = {"class_type": node["type"], "inputs": _drawn_inputs(node, wires)}
     return found
+
+
+def _listed(value: Any) -> list[Any]:
+    """A list, or nothing: files of others hold anything."""
+    return value if isinstance(value, list) else []
 
 
 def _drawn_inputs(node: Node, wires: Mapping[Any, list[Any]]) -> dict[str, Any]:
@@ -119,7 +124,7 @@ def _drawn_inputs(node: Node, wires: Mapping[Any, list[Any]]) -> dict[str, Any]:
         found |= {name: value for name, value in zip(names, widgets, strict=False) if name}
     elif isinstance(widgets, Mapping):
         found |= widgets
-    for entry in node.get("inputs") or ():
+    for entry in _listed(node.get("inputs")):
         if isinstance(entry, Mapping) and isinstance(entry.get("link"), int) and entry["link"] in wires:
             found[str(entry.get("name"))] = wires[entry["link"]]
     return found
