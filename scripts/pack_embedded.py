@@ -17,7 +17,6 @@ from dataclasses import asdict
 from pathlib import Path
 
 import yaml
-from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -27,6 +26,7 @@ from kinema.models.codec import PatchCodec
 from kinema.models.dit import VideoDiTConfig
 from kinema.pipelines import sums
 from kinema.pipelines.card import STUDENT
+from kinema.training.blends import finished
 from kinema.training.data import SpriteBank
 from kinema.training.distill import DistillSettings
 from kinema.training.grammar import Grammar
@@ -91,9 +91,7 @@ def averages(args: argparse.Namespace) -> dict[str, Tensor]:
     """The averaged weights of a checkpoint or of shards."""
     if args.checkpoint.is_dir():
         return load_shards(args.checkpoint, args.stage)[0]
-    with safe_open(args.checkpoint, "pt") as file:
-        names = [key for key in file.keys() if key.startswith("average/")]  # noqa: SIM118
-        return {name.removeprefix("average/"): file.get_tensor(name) for name in names}
+    return finished(args.checkpoint)
 
 
 def write_json(path: Path, data: dict[str, object]) -> None:

@@ -136,3 +136,31 @@ def test_two_stages_and_packing_give_a_folder_that_opens(workshop, monkeypatch):
     again.unlink()
     train(workshop, monkeypatch, "image", "--start", out)  # a packed model can be trained on
     assert again.stat().st_size > 0
+
+
+def test_weights_are_compared_on_the_same_batches_and_blended(workshop, monkeypatch, capsys):
+    begun = train(workshop, monkeypatch, "image", "--sheets", "0")
+    ended = train(workshop, monkeypatch, "video", "--sheets", "0", "--start", begun)
+    half = workshop / "half.safetensors"
+    blending = script("blend_checkpoints")
+    monkeypatch.setattr(sys, "argv", ["", f"{begun}:1", f"{ended}:1", "--out", str(half)])
+    blending.main()
+
+    comparing = script("compare_checkpoints")
+    argv = [begun, ended, half, f"{begun}:0.5+{ended}:0.5", "--config", workshop / "own.yaml"]
+    argv += ["--data", workshop / "data", "--codec", workshop / "codec", "--rounds", "2"]
+    (workshop / "own.yaml").write_text(yaml.safe_dump(RECIPE | {"grammar": {"moving": 0.5}}))
+    monkeypatch.setattr(sys, "argv", ["", *map(str, argv)])
+    capsys.readouterr()
+    comparing.main()
+    told = [line.split() for line in capsys.readouterr().out.splitlines() if line.startswith("  all:")]
+    losses, changes = [float(line[1]) for line in told], [float(line[2]) for line in told]
+    assert changes[0] == 0
+    assert changes[1] != 0
+    assert losses[2:3] == losses[3:]
+    assert losses[2] != losses[1]
+    trained = comparing.read_blend(str(ended))
+    torch.testing.assert_close(
+        comparing.read_blend(str(half))["proj_out.weight"],
+        0.5 * trained["proj_out.weight"] + 0.5 * comparing.read_blend(str(begun))["proj_out.weight"],
+    )

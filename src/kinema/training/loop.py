@@ -20,6 +20,7 @@ from kinema.core.errors import ModelError
 from kinema.training.ranks import ALONE, Ranks
 
 MUON = "momentum_buffer"  # what Muon remembers of a matrix
+AVERAGE = "average/"  # before the names of averaged weights in a checkpoint
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -125,7 +126,7 @@ class Trainer:
         if not self.ranks.leads:
             return
         tensors = {f"model/{k}": v for k, v in self.model.state_dict().items()}
-        tensors |= {f"average/{k}": v for k, v in self.average.items()}
+        tensors |= {f"{AVERAGE}{k}": v for k, v in self.average.items()}
         tensors |= moments
         part = path.with_suffix(".part")
         save_file(
@@ -142,12 +143,12 @@ class Trainer:
         with safe_open(path, "pt") as file:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
             state = json.loads(file.metadata()["state"])
-        prefix = "model/" if moments else "average/"
+        prefix = "model/" if moments else AVERAGE
         weights = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
         self._check_fit(path, weights, whole=moments)
         self.model.load_state_dict(weights, strict=False)
         for name, p in self.model.named_parameters():
-            self.average[name].copy_(tensors.get(f"average/{name}", p.detach()))
+            self.average[name].copy_(tensors.get(f"{AVERAGE}{name}", p.detach()))
         if moments:
             self.step = state["step"]
             self._restore(tensors)

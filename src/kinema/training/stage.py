@@ -149,7 +149,7 @@ class Stage:
     def step(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """One update; the loss and the gradient's norm, still on the device."""
         try:
-            loss = self._loss(batch)
+            loss = self.loss(batch)
             return loss.detach(), self.trainer.update(loss)
         except torch.OutOfMemoryError:
             if self.share < 0.1:
@@ -160,7 +160,8 @@ class Stage:
         torch.cuda.empty_cache()
         return self.step(batch)
 
-    def _loss(self, batch: Batch) -> Tensor:
+    def loss(self, batch: Batch) -> Tensor:
+        """Of a batch, by the weights as they are."""
         rng = step_generator(self.seed, batch.step)
         with torch.no_grad():
             frames_BCFHW, captions = self.frames(batch)
