@@ -35,3 +35,17 @@ def test_while_torch_is_imported_the_process_ends_with_the_code_of_an_interrupt(
 
 def test_otherwise_it_is_an_exception():
     assert child(initializing=False) == (0, "raised\n", "")
+
+
+def test_while_the_command_line_is_imported_one_line_is_all(tmp_path):
+    (tmp_path / "typer.py").write_text("raise KeyboardInterrupt")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
+    done = subprocess.run(
+        [sys.executable, "-m", "kinema", "doctor"],
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=60,
+    )
+    found = (done.returncode, done.stdout, done.stderr)
+    assert found == (128 + signal.SIGINT, "", "interrupted; nothing was written.\n")

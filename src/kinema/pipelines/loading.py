@@ -15,7 +15,7 @@ from kinema.pipelines.cards import read_card
 from kinema.pipelines.foreign.decoder import load_foreign_vae
 from kinema.pipelines.foreign.model import ForeignModel, load_foreign_model
 from kinema.pipelines.images.model import ImageModel, load_image_model
-from kinema.pipelines.model import Model, VideoVAE, load_vae
+from kinema.pipelines.model import Decoder, Model, load_vae
 from kinema.pipelines.model import load as load_video_model
 from kinema.pipelines.unclip.card import is_unclip
 
@@ -83,14 +83,14 @@ def _whole(card: ModelCard, *, device: str, dtype: str, local_files_only: bool) 
     return load_video_model(card.id, device=device, dtype=dtype, local_files_only=local_files_only, card=card)
 
 
-def decoder_of(model: AnyModel) -> VideoVAE | None:
+def decoder_of(model: AnyModel) -> Decoder | None:
     """What decodes a loaded model's latents; None for an image model."""
     if isinstance(model, ForeignModel):
         return model.decoder
     return model.vae if isinstance(model, Model) else None
 
 
-def load_decoder(card: ModelCard, *, device: str = "auto") -> VideoVAE:
+def load_decoder(card: ModelCard, *, device: str = "auto") -> Decoder:
     """The same without the rest of a model, for latents that only have to be decoded; errors as in `load`."""
     if card.family == "foreign":
         return load_foreign_vae(card, device=device)

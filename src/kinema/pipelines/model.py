@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from kinema.models.vision import CheckpointImageEncoder
 
 
-class VideoVAE(Protocol):
-    """What `render` asks of a VAE; frames are in -1..1, latents as the transformer sees them."""
+class Decoder(Protocol):
+    """What shows latents as the transformer sees them; frames are in -1..1."""
 
     @property
     def stride(self) -> Stride:
@@ -42,16 +42,20 @@ class VideoVAE(Protocol):
         """How many earlier latent frames a decoded frame depends on, at most."""
         ...
 
-    def encode(self, frames_BCFHW: Tensor) -> Tensor:
-        """`[B, 3, F, H, W] -> [B, C, T, Y, X]`."""
-        ...
-
     def stream(self, latents_BCTYX: Tensor) -> Iterator[Tensor]:
         """Frames of one latent frame after the other."""
         ...
 
     def to(self, device: torch.device | str) -> Self:
         """Move the weights."""
+        ...
+
+
+class VideoVAE(Decoder, Protocol):
+    """What `render` asks of a VAE."""
+
+    def encode(self, frames_BCFHW: Tensor) -> Tensor:
+        """`[B, 3, F, H, W] -> [B, C, T, Y, X]`."""
         ...
 
 

@@ -42,7 +42,7 @@ from kinema.pipelines.cached import CachedNetwork
 from kinema.pipelines.conditioning import Conditions, condition
 from kinema.pipelines.inpaint import restored
 from kinema.pipelines.memory import FORGETFUL, Memory, Snapshot
-from kinema.pipelines.model import Model, VideoVAE
+from kinema.pipelines.model import Decoder, Model
 from kinema.pipelines.network import CarefulNetwork, Network, ready
 from kinema.pipelines.plan import Plan, Sampling
 from kinema.pipelines.worn import Frames, worn
@@ -152,7 +152,7 @@ def sample_plan(
     return sampled(x_BCTYX)
 
 
-def decode_plan(plan: Plan, vae: VideoVAE, sampled: Sampled, on_progress: OnProgress) -> Clip:
+def decode_plan(plan: Plan, vae: Decoder, sampled: Sampled, on_progress: OnProgress) -> Clip:
     """A clip whose frames are decoded as they are drawn."""
     # What a clip on disk already shows is kept as it is; a previous shot has shown its own frames.
     kept = Clip.open(plan.given.extend) if plan.given.extend not in (None, "previous") else None
@@ -326,7 +326,7 @@ def shown_latents(conditions: Conditions, x_BCTYX: Tensor) -> Tensor:
     return x_BCTYX if tail is None else torch.cat([tail.latents_BCTYX, x_BCTYX[:, :, tail.held :]], dim=2)
 
 
-def closed(sampled: Sampled, vae: VideoVAE) -> Sampled:
+def closed(sampled: Sampled, vae: Decoder) -> Sampled:
     """A loop's latents with as much of its end in front as the decoder remembers, and the frames to drop.
 
     The decoder begins a clip with a lone frame and an empty memory; after the loop's own end it has neither,
@@ -339,7 +339,7 @@ def closed(sampled: Sampled, vae: VideoVAE) -> Sampled:
     )
 
 
-def decoded(vae: VideoVAE, sampled: Sampled, on_progress: OnProgress) -> Iterator[np.ndarray]:
+def decoded(vae: Decoder, sampled: Sampled, on_progress: OnProgress) -> Iterator[np.ndarray]:
     """The decoded frames without those to skip, as many as are shown."""
     seen = closed(sampled, vae) if sampled.loop else sampled
     frames = (f for chunk in chunks(vae, seen.latents_BCTYX, on_progress) for f in to_uint8(chunk))
@@ -347,7 +347,7 @@ def decoded(vae: VideoVAE, sampled: Sampled, on_progress: OnProgress) -> Iterato
     yield from islice(frames, seen.skip, stop)
 
 
-def chunks(vae: VideoVAE, latents_BCTYX: Tensor, on_progress: OnProgress) -> Iterator[Tensor]:
+def chunks(vae: Decoder, latents_BCTYX: Tensor, on_progress: OnProgress) -> Iterator[Tensor]:
     """Frames `[B, 3, f, H, W]` in -1..1 of one latent frame after the other; memory does not grow.
 
     From the first that is not finite on, they are decoded again in float32.
@@ -366,7 +366,7 @@ def chunks(vae: VideoVAE, latents_BCTYX: Tensor, on_progress: OnProgress) -> Ite
 
 
 def _decoded_again(
-    vae: VideoVAE, latents_BCTYX: Tensor, first: int, on_progress: OnProgress, note: str
+    vae: Decoder, latents_BCTYX: Tensor, first: int, on_progress: OnProgress, note: str
 ) -> Iterator[Tensor]:
     """The frames from latent frame `first` on, with care."""
     total = latents_BCTYX.shape[2]
@@ -382,7 +382,7 @@ def _decoded_again(
                 yield frames_BCfHW
 
 
-def _decoded(vae: VideoVAE, latents_BCTYX: Tensor) -> Iterator[Tensor]:
+def _decoded(vae: Decoder, latents_BCTYX: Tensor) -> Iterator[Tensor]:
     stream = vae.stream(latents_BCTYX)
     for _ in range(latents_BCTYX.shape[2]):
         with torch.inference_mode():

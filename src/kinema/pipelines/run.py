@@ -26,7 +26,7 @@ from kinema.pipelines.durable.state import Keep, state_folder
 from kinema.pipelines.job import Job, make_job
 from kinema.pipelines.loading import AnyModel, load
 from kinema.pipelines.memory import FORGETFUL
-from kinema.pipelines.model import Model, VideoVAE, load_vae
+from kinema.pipelines.model import Decoder, Model, load_vae
 from kinema.pipelines.modes import render_plan
 from kinema.pipelines.plan import Plan
 from kinema.pipelines.post import finished
@@ -366,7 +366,7 @@ class Shots:
         memory = FORGETFUL if place is None else place
         return render_plan(plan, model, previous=self.previous, on_progress=on_progress, memory=memory)
 
-    def _vae(self, plan: Plan, on_progress: OnProgress) -> VideoVAE:
+    def _vae(self, plan: Plan, on_progress: OnProgress) -> Decoder:
         """The decoder of a plan, without the rest of its model where that is not in memory."""
         if plan.model in self.models:
             model = self.models[plan.model]

@@ -22,7 +22,7 @@ from PIL import Image
 from torch import Tensor
 
 from kinema.core.contracts import Progress
-from kinema.pipelines.model import VideoVAE
+from kinema.pipelines.model import Decoder
 from kinema.pipelines.render import to_uint8
 
 EVERY = 0.5
@@ -42,7 +42,7 @@ class Previewer:
         clock: seconds that only grow.
     """
 
-    def __init__(self, vae: VideoVAE | None, fps: float, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, vae: Decoder | None, fps: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._vae, self._fps, self._clock = vae, fps, clock
         self._last = clock()
         self._costs: dict[str, float] = {}
@@ -92,7 +92,7 @@ class Previewer:
         return self._costs.get(how, 0.0) <= SHARE * since
 
 
-def decoded(vae: VideoVAE, latents_CTYX: Tensor) -> list[np.ndarray]:
+def decoded(vae: Decoder, latents_CTYX: Tensor) -> list[np.ndarray]:
     """Frames uint8 `[H, W, 3]` of the whole estimate."""
     with torch.inference_mode():
         return [f for part in vae.stream(latents_CTYX[None]) for f in to_uint8(part)]
@@ -104,7 +104,7 @@ def middle(latents_CTYX: Tensor) -> Tensor:
     return latents_CTYX[:, 0, top : top + CROP, left : left + CROP]
 
 
-def first_frame(vae: VideoVAE, crop_CYX: Tensor) -> Tensor:
+def first_frame(vae: Decoder, crop_CYX: Tensor) -> Tensor:
     """It decoded, `[3, H, W]` in -1..1."""
     with torch.inference_mode():
         return next(iter(vae.stream(crop_CYX[None, :, None])))[0, :, 0].float()

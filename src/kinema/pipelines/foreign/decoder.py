@@ -28,7 +28,7 @@ AT_ONCE = 8  # frames of a VAE for pictures
 
 @dataclass(eq=False)
 class ForeignVAE:
-    """See `VideoVAE`; what is not asked for previews is not there.
+    """See `kinema.pipelines.model.Decoder`.
 
     Attributes:
         vae: of diffusers.
@@ -42,10 +42,6 @@ class ForeignVAE:
     def memory(self) -> int:
         """How many earlier latent frames a decoded frame depends on: all, as far as is known here."""
         return 1 << 20
-
-    def encode(self, frames_BCFHW: Tensor) -> Tensor:
-        """The pipeline encodes for itself."""
-        raise NotImplementedError("pictures and clips are encoded by the pipeline")
 
     def stream(self, latents_BCTYX: Tensor) -> Iterator[Tensor]:
         """Frames `[B, 3, f, H, W]` in -1..1 of one latent frame after the other; all are decoded at once."""
