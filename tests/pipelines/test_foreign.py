@@ -19,9 +19,10 @@ from kinema.core.errors import ConfigError, GeometryError, ModelError
 from kinema.core.runtime import generator
 from kinema.io.image import fit_image
 from kinema.pipelines.cards import read_card
+from kinema.pipelines.diffusers_solvers import VP_SOLVERS
 from kinema.pipelines.durable.store import read_snapshot, write_snapshot
 from kinema.pipelines.foreign.asked import option_defaults, takes
-from kinema.pipelines.foreign.families import FAMILIES, USUAL, VP_SOLVERS
+from kinema.pipelines.foreign.families import FAMILIES, USUAL
 from kinema.pipelines.foreign.render import render_plan
 from kinema.pipelines.foreign.signature import COMPUTED, call_arguments
 from kinema.pipelines.memory import Snapshot

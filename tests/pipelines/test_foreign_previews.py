@@ -14,8 +14,8 @@ from PIL import Image
 import kinema
 from kinema.core.contracts import Progress
 from kinema.pipelines.cards import read_card
+from kinema.pipelines.diffusers_solvers import VP_SOLVERS
 from kinema.pipelines.durable.preview import preview
-from kinema.pipelines.foreign.families import VP_SOLVERS
 from kinema.pipelines.foreign.render import render_plan
 from kinema.pipelines.loading import decoder_of, load_decoder
 from kinema.pipelines.planning import make_plan

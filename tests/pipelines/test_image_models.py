@@ -15,7 +15,7 @@ import kinema
 from kinema.core.errors import ConfigError, ModelError
 from kinema.core.runtime import generator
 from kinema.pipelines.cards import read_card
-from kinema.pipelines.images.cards import VP_SOLVERS
+from kinema.pipelines.diffusers_solvers import VP_SOLVERS
 from kinema.pipelines.images.engine import Drawing, Seeds
 from kinema.pipelines.images.engine_diffusers import DiffusersImages, enough_steps
 from kinema.pipelines.images.model import ImageModel, given_noise

@@ -16,8 +16,8 @@ from kinema.animation.camera import CameraPath
 from kinema.core.contracts import OnProgress
 from kinema.io.clip import Clip
 from kinema.pipelines.camera.plot import draw_camera
+from kinema.pipelines.diffusers_solvers import OWN_SOLVER
 from kinema.pipelines.figure import PALETTE, Figure, shortened
-from kinema.pipelines.images.cards import OWN_SOLVER
 from kinema.pipelines.job import Job, shot_frames
 from kinema.pipelines.plan import Plan
 from kinema.pipelines.plots import GAP, LEFT, RIGHT, WIDTH, draw_tracks, heading

@@ -163,9 +163,8 @@ class Leases(Store):
             Lost: the token is not the job's.
         """
         with self._write() as db:
-            row = self._holding(db, id, token)
-            if row["doomed"]:
-                self._forget(db, row)
+            row = self._wanted(db, id, token)
+            if row is None:
                 return None
             if again and not _tried(row) and row["state"] == "running":
                 return self._requeue(db, row, error=packed(error.to_json()))
@@ -181,9 +180,8 @@ class Leases(Store):
             Lost: the token is not the job's.
         """
         with self._write() as db:
-            row = self._holding(db, id, token)
-            if row["doomed"]:
-                self._forget(db, row)
+            row = self._wanted(db, id, token)
+            if row is None:
                 return None
             if row["state"] == "cancelling":
                 return self._end(db, row, "cancelled", None)
@@ -199,9 +197,8 @@ class Leases(Store):
             Lost: the token is not the job's.
         """
         with self._write() as db:
-            row = self._holding(db, id, token)
-            if row["doomed"]:
-                self._forget(db, row)
+            row = self._wanted(db, id, token)
+            if row is None:
                 return None
             if row["state"] == "cancelling":
                 return self._end(db, row, "cancelled", None)
@@ -284,6 +281,14 @@ class Leases(Store):
         if row is None:
             raise Lost(f"the lease of {id[:40]!r} has ended.")
         return row
+
+    def _wanted(self, db: sqlite3.Connection, id: str, token: str) -> sqlite3.Row | None:
+        """The row of a held job; None when it was deleted meanwhile, and now it is forgotten."""
+        row = self._holding(db, id, token)
+        if not row["doomed"]:
+            return row
+        self._forget(db, row)
+        return None
 
     def _told_again(self, db: sqlite3.Connection, id: str, token: str) -> Job:
         """The job that this token has finished before; `Lost` when it has not."""

@@ -11,7 +11,8 @@ from typing import Any
 from kinema.core.contracts import Stride
 from kinema.core.errors import ModelError
 from kinema.pipelines.card import Defaults, Mode, ModelCard, read_json
-from kinema.pipelines.foreign.families import CLASSES, OWN_SOLVER, Call, Config, Family
+from kinema.pipelines.diffusers_solvers import OWN_SOLVER, Config
+from kinema.pipelines.foreign.families import CLASSES, Call, Family
 
 MOTION_ADAPTER = "MotionAdapter"
 ANIMATEDIFF = "AnimateDiffPipeline"

@@ -9,15 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 from kinema.pipelines.card import Mode
-
-OWN_SOLVER = "checkpoint"
-"""The scheduler that the checkpoint brings, with its own settings."""
+from kinema.pipelines.diffusers_solvers import OWN_SOLVER, VP_SOLVERS, Config
 
 Role = Literal["prompt", "negative", "image", "clip", "strength", "frames", "fps", "guidance", "rescale"]
-Config = Mapping[str, Any]
 
 USUAL: Mapping[Role, str] = {
     "prompt": "prompt",
@@ -31,17 +28,6 @@ USUAL: Mapping[Role, str] = {
 }
 """How diffusers' video pipelines name what a shot says, unless a call says otherwise."""
 
-VP_SOLVERS: Mapping[str, tuple[str, Config]] = {
-    "euler": ("EulerDiscreteScheduler", {}),
-    "euler-ancestral": ("EulerAncestralDiscreteScheduler", {}),
-    "heun": ("HeunDiscreteScheduler", {}),
-    "dpm++2m": ("DPMSolverMultistepScheduler", {"algorithm_type": "dpmsolver++"}),
-    "dpm++2m-sde": ("DPMSolverMultistepScheduler", {"algorithm_type": "sde-dpmsolver++"}),
-    "unipc": ("UniPCMultistepScheduler", {}),
-    "ddim": ("DDIMScheduler", {}),
-    "ddpm": ("DDPMScheduler", {}),
-    "lcm": ("LCMScheduler", {}),
-}
 COG_SOLVERS: Mapping[str, tuple[str, Config]] = {
     "ddim": ("CogVideoXDDIMScheduler", {}),
     "dpm": ("CogVideoXDPMScheduler", {}),

@@ -13,9 +13,10 @@ from kinema.core.runtime import resolve_device, resolve_dtype
 from kinema.models.pretrained import loading_quietly, require_safetensors
 from kinema.pipelines.card import ModelCard, read_json
 from kinema.pipelines.cards import local_folder
+from kinema.pipelines.diffusers_solvers import OWN_SOLVER
 from kinema.pipelines.foreign.card import ADAPTER_KEY, family_of
 from kinema.pipelines.foreign.decoder import ForeignVAE
-from kinema.pipelines.foreign.families import OWN_SOLVER, Call, Family
+from kinema.pipelines.foreign.families import Call, Family
 
 WEIGHTED = ("transformer", "unet", "vae", "text_encoder", "text_encoder_2", "image_encoder", "motion_adapter")
 # What motion modules were trained with (the AnimateDiff repository's inference configuration).

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 from kinema.core.contracts import Stride
 from kinema.core.errors import ConfigError, ModelError, unknown_name
 from kinema.pipelines.card import Defaults, Mode, ModelCard, read_json
+from kinema.pipelines.diffusers_solvers import OWN_SOLVER, VP_SOLVERS
 
 if TYPE_CHECKING:
     from kinema.story.shot import Shot
 
-OWN_SOLVER = "checkpoint"
 FPS, FRAMES = "12", 48
 KANDINSKY = "KandinskyV22Pipeline"
 
@@ -57,9 +57,6 @@ class ImageKind:
         return (OWN_SOLVER, "euler") if self.flow else (OWN_SOLVER, *VP_SOLVERS)
 
 
-VP_SOLVERS = (
-    "euler", "euler-ancestral", "heun", "dpm++2m", "dpm++2m-sde", "unipc", "ddim", "ddpm", "lcm",
-)  # fmt: skip
 POOLED = ("prompt_embeds", "_", "pooled_prompt_embeds", "_")
 
 KINDS = {

@@ -15,7 +15,8 @@ from kinema.core.runtime import resolve_device, resolve_dtype
 from kinema.models.pretrained import loading_quietly, require_safetensors
 from kinema.pipelines.card import ModelCard
 from kinema.pipelines.cards import local_folder, part_folder
-from kinema.pipelines.images.cards import KANDINSKY, OWN_SOLVER, ImageKind, kind_of_card
+from kinema.pipelines.diffusers_solvers import OWN_SOLVER, VP_SOLVERS
+from kinema.pipelines.images.cards import KANDINSKY, ImageKind, kind_of_card
 
 Task = Literal["text", "image", "inpaint"]
 AUTO: dict[Task, str] = {
@@ -24,19 +25,6 @@ AUTO: dict[Task, str] = {
     "inpaint": "AutoPipelineForInpainting",
 }
 """What finds a model's pipeline for a task in diffusers."""
-
-# Their names in diffusers, with what makes them the solver of that name.
-SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
-    "euler": ("EulerDiscreteScheduler", {}),
-    "euler-ancestral": ("EulerAncestralDiscreteScheduler", {}),
-    "heun": ("HeunDiscreteScheduler", {}),
-    "dpm++2m": ("DPMSolverMultistepScheduler", {"algorithm_type": "dpmsolver++"}),
-    "dpm++2m-sde": ("DPMSolverMultistepScheduler", {"algorithm_type": "sde-dpmsolver++"}),
-    "unipc": ("UniPCMultistepScheduler", {}),
-    "ddim": ("DDIMScheduler", {}),
-    "ddpm": ("DDPMScheduler", {}),
-    "lcm": ("LCMScheduler", {}),
-}
 
 
 @dataclass(eq=False)
@@ -89,7 +77,7 @@ class ImageModel:
         own = self._own
         if solver == OWN_SOLVER or self.kind.flow:
             return type(own).from_config(own.config)
-        name, options = SCHEDULERS[solver]
+        name, options = VP_SOLVERS[solver]
         return getattr(diffusers, name).from_config(own.config, **options)
 
     def _made(self, task: Task, control: str | None) -> Any:
