@@ -8,7 +8,6 @@ from pathlib import Path
 
 import torch
 import yaml
-from safetensors import safe_open
 from torch import Tensor
 
 from kinema.core.errors import GeometryError, ModelError
@@ -23,10 +22,9 @@ from kinema.models.codec import PatchCodec
 from kinema.models.dit import Context, VideoDiT, VideoDiTConfig
 from kinema.models.text import EmbeddedTextEncoder
 from kinema.pipelines.model import load
+from kinema.training.blends import finished
 from kinema.training.captions_cache import CaptionCache
 from kinema.training.dit import TextSource, conditioning
-
-AVERAGE = "average/"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -176,9 +174,7 @@ def averaged(checkpoint: Path, config: Path) -> VideoDiT:
     """The transformer of a checkpoint with its averaged weights, ready to sample."""
     section = yaml.safe_load(config.read_text(encoding="utf-8"))["model"]
     model = VideoDiT(VideoDiTConfig.from_mapping(section))
-    with safe_open(checkpoint, "pt") as file:
-        names = [name for name in file.keys() if name.startswith(AVERAGE)]  # noqa: SIM118
-        weights = {name.removeprefix(AVERAGE): file.get_tensor(name) for name in names}
+    weights = finished(checkpoint)
     needed = {name for name, _ in model.named_parameters()}
     if needed != weights.keys():
         stray = sorted(needed ^ weights.keys())
