@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from kinema.evaluation.contact_sheet import contact_sheet
-from kinema.evaluation.examine import of_student
+from kinema.evaluation.examine import Wishes, sampling_of
 from kinema.evaluation.identity import IdentityJudge, file_hash
 from kinema.evaluation.prompts import Prompt, prompt_set
 from kinema.evaluation.silhouette import Gallery
@@ -60,7 +60,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=24)
     parser.add_argument("--guidance", type=float, default=3.0)
     parser.add_argument("--shift", type=float, default=1.0)
-    parser.add_argument("--distilled", action="store_true", help="the student in the model's folder instead")
+    parser.add_argument(
+        "--speed", choices=("exact", "few", "distilled"), default="exact", help="as a model's folder has it"
+    )
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--seed", type=int, default=0, help="names the prompts")
     return parser.parse_args()
@@ -89,8 +91,8 @@ def report(
 
 
 def settings(args: argparse.Namespace) -> Sampling:
-    if args.distilled and (student := read_card(str(args.model)).student):
-        return replace(of_student(student), batch=args.batch)
+    if args.speed != "exact":
+        return replace(sampling_of(Wishes(speed=args.speed), read_card(str(args.model))), batch=args.batch)
     return Sampling(steps=args.steps, guidance=args.guidance, shift=args.shift, batch=args.batch)
 
 
@@ -110,7 +112,7 @@ def main() -> None:
     bank, grammar = SpriteBank.open(args.data), Grammar.load(args.grammar)
     judges = Judges(IdentityJudge.load(args.judge), Gallery(bank))
     subject = open_subject(args.model, config=args.config, codec=args.codec, text=args.text)
-    if args.distilled:
+    if args.speed == "distilled":
         fold(subject.model, args.model / STUDENT)
     prompts = prompt_set(
         bank.identities, grammar, seen=args.seen, unseen=args.unseen, still=args.stills, seed=args.seed

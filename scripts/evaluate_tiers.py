@@ -31,7 +31,7 @@ from kinema.pipelines.cards import local_folder, read_card
 from kinema.pipelines.model import Model
 from kinema.training.data import SpriteBank
 
-TIERS = ("exact", "near", "fast", "distilled")
+TIERS = ("exact", "near", "fast")
 FACTORS = ("identity", "background", "direction")
 
 
@@ -58,17 +58,19 @@ def rendered(model: Model, asked: list[Question], speed: str) -> Tensor:
 
 def main() -> None:
     args = arguments()
-    folder = local_folder(read_card(args.model, local_files_only=True), local_files_only=True)
+    card = read_card(args.model, local_files_only=True)
+    folder = local_folder(card, local_files_only=True)
     facts, bank = TrainingFacts.read(folder), SpriteBank.open(args.data)
     panel = Panel(IdentityJudge.load(JUDGE), Gallery(bank))
     identities = known_identities(facts, bank, panel)
     model = cast("Model", kinema.load(args.model))
+    tiers = [*TIERS, *["few"] * bool(card.few), *["distilled"] * bool(card.student)]
     table: dict[str, dict[str, dict[str, object]]] = {}
     for factor in FACTORS:
         asked = list(questions(factor, identities, facts.grammar, seen=args.clips, unseen=0, seed=2))
         counts: dict[str, str] = {}
         exact: dict[str, Tensor] = {}
-        for tier in TIERS:
+        for tier in tiers:
             for row, found in marks(factor, Clips(rendered(model, asked, tier)), asked, panel).items():
                 counts.setdefault(row, min(found, key=lambda name: float(found[name].mean())))
                 right = found[counts[row]].double()

@@ -33,7 +33,7 @@ def arguments() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--report", type=Path, required=True, help=".json of kinema evaluate --out")
-    parser.add_argument("--student", type=Path, help=".json of kinema evaluate --distilled --out")
+    parser.add_argument("--quick", type=Path, help="the same with --speed few or --speed distilled")
     parser.add_argument("--model", type=Path, required=True, help="the folder that was judged")
     parser.add_argument("--run", default="", help="how it was trained, in a sentence")
     parser.add_argument("--out", type=Path, required=True, help="a .md file")
@@ -45,7 +45,7 @@ def card(
     facts: TrainingFacts,
     run: str,
     picture: str | None,
-    student: dict[str, Any] | None = None,
+    quick: dict[str, Any] | None = None,
 ) -> str:
     """The card in Markdown."""
     clip, sampling = report["clip"], report["sampling"]
@@ -61,7 +61,7 @@ def card(
         f"{sampling['steps']} steps of {sampling['solver']}, guidance {sampling['guidance']:g}; percent with "
         "95 % bootstrap intervals; [how this is measured](evaluating.md).",
         report_table(Report(table=report["table"])),
-        *(beside(report, student) if student else ()),
+        *(beside(report, quick) if quick else ()),
         "## Other modes",
         "\n".join(["| measured | value |", "|---|---|", *modes(report["modes"])]),
         "## Where it fails",
@@ -74,21 +74,22 @@ def card(
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def beside(report: dict[str, Any], student: dict[str, Any]) -> list[str]:
-    """What the student shows of the same prompts, beside its model."""
-    if not student["distilled"] or student["settings"] != report["settings"]:
-        raise SystemExit("--student wants a report of kinema evaluate --distilled with the same questions.")
-    sampling, own = student["sampling"], student["table"]
+def beside(report: dict[str, Any], quick: dict[str, Any]) -> list[str]:
+    """What a quick way shows of the same prompts, beside its model."""
+    speed = quick["speed"]
+    if speed == "exact" or quick["settings"] != report["settings"]:
+        raise SystemExit("--quick wants a report of kinema evaluate --speed few with the same questions.")
+    sampling, own = quick["sampling"], quick["table"]
     rows = [
         f"| {row} | {shown(cells['model'])} | {shown(own[row]['model'])} |"
         for row in ROWS
         if (cells := report["table"].get(row))
     ]
     return [
-        "## The student",
-        f"The same prompts and seeds with `--speed distilled`: {sampling['steps']} steps of "
+        "## In few steps" if speed == "few" else "## The student",
+        f"The same prompts and seeds with `--speed {speed}`: {sampling['steps']} steps of "
         f"{sampling['solver']} {own_guidance(sampling)}.",
-        "\n".join(["| factor | model | distilled |", "|---|---|---|", *rows]),
+        "\n".join([f"| factor | model | {speed} |", "|---|---|---|", *rows]),
     ]
 
 
@@ -119,8 +120,8 @@ def main() -> None:
     if source.exists():
         picture = f"{args.out.stem}-failures.png"
         shutil.copy(source, args.out.parent / picture)
-    student = json.loads(args.student.read_text(encoding="utf-8")) if args.student else None
-    text = card(report, TrainingFacts.read(args.model), args.run, picture, student)
+    quick = json.loads(args.quick.read_text(encoding="utf-8")) if args.quick else None
+    text = card(report, TrainingFacts.read(args.model), args.run, picture, quick)
     args.out.write_text(text, encoding="utf-8")
     (args.model / "README.md").write_text(beside_weights(text), encoding="utf-8")
     print(f"{args.out}: {len(text)} characters")

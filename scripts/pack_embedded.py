@@ -75,6 +75,8 @@ def pack(args: argparse.Namespace) -> None:
         "tokenizer": ["tokenizers", "Tokenizer"],
     }
     index = {"_class_name": "KinemaPipeline", **parts, "defaults": config["defaults"]}
+    if "few" in config:
+        index["few"] = config["few"]
     if args.fast:
         distil = DistillSettings(**config["stages"]["fast"]["distil"])
         index["student"] = {name: getattr(distil, name) for name in ("steps", "solver", "grid", "shift")}

@@ -320,7 +320,7 @@ def test_the_card_is_written_from_the_report(exam, large_bank, tmp_path, monkeyp
     assert (tmp_path / "c/card-failures.png").exists()
     found = json.loads((tmp_path / "report.json").read_text())
     found["table"]["direction"]["model"] |= {"mean": 0.25, "low": 0.1, "high": 0.5}
-    (tmp_path / "student.json").write_text(json.dumps({**found, "distilled": True}))
-    monkeypatch.setattr(sys, "argv", [*sys.argv, "--student", str(tmp_path / "student.json")])
+    (tmp_path / "student.json").write_text(json.dumps({**found, "speed": "distilled"}))
+    monkeypatch.setattr(sys, "argv", [*sys.argv, "--quick", str(tmp_path / "student.json")])
     module.main()
     assert "| direction | 0 (0 to 0) | 25 (10 to 50) |" in (tmp_path / "c/card.md").read_text()

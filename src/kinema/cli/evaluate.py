@@ -38,9 +38,9 @@ def evaluate(
     held_out: Annotated[int, typer.Option("--held-out", min=0, help="And combinations never shown.")] = 8,
     steps: Annotated[int | None, typer.Option("--steps", help="Instead of the model's own.")] = None,
     guidance: Annotated[float | None, typer.Option("--guidance", help="Instead of the model's own.")] = None,
-    distilled: Annotated[
-        bool, typer.Option("--distilled", help="Judge the model's few-step student instead.")
-    ] = False,
+    speed: Annotated[
+        str, typer.Option("--speed", metavar="TIER", help="exact, few, or distilled.", show_default=True)
+    ] = "exact",
     format: Annotated[
         str, typer.Option("--format", metavar="NAME", help="text, or json.", show_default=True)
     ] = "text",
@@ -59,7 +59,7 @@ def evaluate(
 
     if format not in ("text", "json"):
         raise ConfigError(f"--format {format} is not one of text, json.")
-    wishes = Wishes(seen=clips, unseen=held_out, steps=steps, guidance=guidance, distilled=distilled)
+    wishes = Wishes(seen=clips, unseen=held_out, steps=steps, guidance=guidance, speed=speed)
     report, facts = examine(model, data, wishes, say=lambda line: typer.echo(line, err=True))
     if out is not None:
         save_report(report, facts, out)

@@ -105,7 +105,7 @@ def _card(model: str) -> None:
     from kinema.cli.show import legal, row, sizes
     from kinema.diffusion.flow import GRIDS
     from kinema.diffusion.solvers import SOLVERS
-    from kinema.pipelines.card import MODES
+    from kinema.pipelines.card import MODES, Student
     from kinema.pipelines.cards import read_card
     from kinema.pipelines.foreign.asked import option_defaults
     from kinema.pipelines.foreign.card import calls_of, family_of
@@ -119,11 +119,13 @@ def _card(model: str) -> None:
     typer.echo(row("default", f"{d.width}x{d.height}, {d.frames} frames at {d.fps} fps"))
     grid = "" if borrowed else f", grid {d.grid}, shift {d.shift:g}"
     typer.echo(row("", f"{d.steps} steps of {d.solver}{grid}, guidance {d.guidance:g}"))
-    if (s := card.student) is not None:
-        low, high = s.guidance_interval
-        own = "no guidance" if s.guidance == 1 else f"guidance {s.guidance:g} at noise {low:g} to {high:g}"
-        sampler = f"{s.steps} steps of {s.solver}, grid {s.grid}, shift {s.shift:g}, {own}"
-        typer.echo(row("distilled", f"{sampler} (--speed distilled)"))
+    for speed, s in (("few", card.few), ("distilled", card.student)):
+        if s is not None:
+            scale = s.guidance if isinstance(s, Student) else d.guidance
+            low, high = s.guidance_interval
+            own = "no guidance" if scale == 1 else f"guidance {scale:g} at noise {low:g} to {high:g}"
+            sampler = f"{s.steps} steps of {s.solver}, grid {s.grid}, shift {s.shift:g}, {own}"
+            typer.echo(row(speed, f"{sampler} (--speed {speed})"))
     for mode, words in MODES.items():
         typer.echo(row("can" if mode in card.modes else "cannot", words))
     names = kind_of_card(card).solvers if card.family == "image" else SOLVERS

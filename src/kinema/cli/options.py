@@ -188,7 +188,7 @@ class ShotOptions:
         _sampling(
             "--speed",
             metavar="TIER",
-            help="exact (default); near or fast: sooner, by what was measured; distilled: in few steps.",
+            help="exact (default); near, fast: the same, sooner; few: in few steps; distilled: by a student.",
         ),
     ] = None
     match: Annotated[

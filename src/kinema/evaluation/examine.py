@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from kinema.core.errors import ConfigError
 from kinema.evaluation.contact_sheet import contact_sheet
 from kinema.evaluation.exam import Exam, ExamSettings, Report, report_table
 from kinema.evaluation.factors import Panel
@@ -19,13 +20,14 @@ from kinema.evaluation.silhouette import Gallery
 from kinema.evaluation.subject import Sampling, open_subject
 from kinema.evaluation.training_facts import TrainingFacts
 from kinema.models.weights import file_hashes
-from kinema.pipelines.card import STUDENT, ModelCard, Student
+from kinema.pipelines.card import STUDENT, ModelCard
 from kinema.pipelines.cards import local_folder, read_card
-from kinema.pipelines.speed.students import taught
+from kinema.pipelines.speed.tiers import tiered
 from kinema.story.shot import Shot
 from kinema.training.data import SpriteBank
 from kinema.training.low_rank import fold
 
+SPEEDS = ("exact", "few", "distilled")
 JUDGE = Path(__file__).parent / "judges/identity-64.safetensors"
 
 
@@ -37,7 +39,7 @@ class Wishes:
         seen, unseen: questions of each factor about trained and held-out combinations.
         modes: clips of the modes beside text to video.
         steps, guidance: instead of the model's own.
-        distilled: judge the model's few-step student, with the sampler it was taught for.
+        speed: judge the model in few steps, or its student, each with the sampler it has for that.
     """
 
     seen: int = 16
@@ -45,7 +47,14 @@ class Wishes:
     modes: int = 8
     steps: int | None = None
     guidance: float | None = None
-    distilled: bool = False
+    speed: str = "exact"
+
+    def __post_init__(self) -> None:
+        if self.speed not in SPEEDS:
+            raise ConfigError(
+                f"speed {self.speed} cannot be judged, since near and fast are measured against exact; "
+                f"choose one of {', '.join(SPEEDS)}."
+            )
 
 
 def examine(
@@ -73,11 +82,9 @@ def examine(
     folder = local_folder(card, local_files_only=True)
     training = TrainingFacts.read(folder)
     subject = open_subject(folder, config=folder, codec=None, text=folder)
-    if wishes.distilled:
-        # A student's sampler is checked as any shot's is.
-        taught(Shot.make(steps=wishes.steps, guidance=wishes.guidance), card)
+    defaults, sampling = card.defaults, sampling_of(wishes, card)
+    if wishes.speed == "distilled":
         fold(subject.model, folder / STUDENT)
-    defaults, sampling = card.defaults, _sampling(card, wishes)
     bank = None if data is None else SpriteBank.open(data)
     panel = Panel(IdentityJudge.load(judge), None if bank is None else Gallery(bank))
     settings = ExamSettings(seen=wishes.seen, unseen=wishes.unseen, modes=wishes.modes)
@@ -96,7 +103,7 @@ def examine(
     facts = {
         "model": model,
         "files": file_hashes(folder),
-        "distilled": wishes.distilled,
+        "speed": wishes.speed,
         "data_sha256": training.data_sha256,
         "judge_sha256": panel.net.facts.get("sha256"),
         "identities": len(exam.identities),
@@ -107,28 +114,23 @@ def examine(
     return exam.run(), facts
 
 
-def of_student(student: Student) -> Sampling:
-    """How a student is sampled, whose additions are folded into its model."""
-    return Sampling(
-        steps=student.steps,
-        guidance=student.guidance,
-        held_guidance=1.0,
-        shift=student.shift,
-        solver=student.solver,
-        interval=student.guidance_interval,
-    )
+def sampling_of(wishes: Wishes, card: ModelCard) -> Sampling:
+    """How clips are sampled: as a shot that wishes the same and says no more would be.
 
-
-def _sampling(card: ModelCard, wishes: Wishes) -> Sampling:
-    defaults, student = card.defaults, card.student
-    if wishes.distilled and student is not None:
-        return replace(of_student(student), batch=4)
+    Raises:
+        ConfigError: the model has no such speed, or not with these steps or this guidance.
+    """
+    d = card.defaults
+    shot = tiered(Shot.make(speed=wishes.speed, steps=wishes.steps, guidance=wishes.guidance), card).shot
+    guidance = None if shot.guidance is None else shot.guidance.constant
+    held = 1.0 if wishes.speed == "distilled" else guidance or d.guidance_held or d.guidance
     return Sampling(
-        steps=wishes.steps or defaults.steps,
-        guidance=defaults.guidance if wishes.guidance is None else wishes.guidance,
-        held_guidance=wishes.guidance or defaults.guidance_held or defaults.guidance,
-        shift=defaults.shift,
-        solver=defaults.solver,
+        steps=shot.steps or d.steps,
+        guidance=d.guidance if guidance is None else float(guidance),
+        held_guidance=float(held),
+        shift=d.shift if shot.shift is None else shot.shift,
+        solver=shot.solver or d.solver,
+        interval=(shot.guidance_interval[0], shot.guidance_interval[1]),
         batch=4,
     )
 

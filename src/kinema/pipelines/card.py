@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from kinema.core.contracts import Stride
 from kinema.core.errors import ModelError
@@ -69,29 +69,43 @@ class Defaults:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Student:
-    """Low-rank additions to a model that do in a few steps, with little or no guidance, what it does in many.
-
-    They lie in the model's folder, as `STUDENT`.
+class FewSteps:
+    """A sampler of few steps in which a model obeys as it does in many: what `speed: few` is.
 
     Attributes:
-        steps, solver, grid, shift: the sampler that the student was taught for.
-        guidance, guidance_interval: what is added to the guidance that it learned, and at which noise levels;
-            nothing where frames are held.
+        steps, solver, grid, shift: as in `Defaults`.
+        guidance_interval: the noise levels at which there is guidance.
     """
 
     steps: int
     solver: str
     grid: str
     shift: float
-    guidance: float = 1.0
     guidance_interval: tuple[float, float] = (0.0, 1.0)
 
-    @staticmethod
-    def from_mapping(values: Mapping[str, Any]) -> Student:
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any]) -> Self:
         """From a model's index; `ValueError`, `TypeError` or `AttributeError` for what is none."""
         low, high = values.get("guidance_interval", (0.0, 1.0))
-        return Student(**{**values, "guidance_interval": (low, high)})
+        return cls(**{**values, "guidance_interval": (low, high)})
+
+    @property
+    def sampler(self) -> dict[str, Any]:
+        """What a shot says in the same words."""
+        return {"steps": self.steps, "solver": self.solver, "grid": self.grid, "shift": self.shift}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Student(FewSteps):
+    """Low-rank additions to a model that do in a few steps, with little or no guidance, what it does in many.
+
+    They lie in the model's folder, as `STUDENT`, and were taught for this sampler.
+
+    Attributes:
+        guidance: what is added to the guidance that it learned; nothing where frames are held.
+    """
+
+    guidance: float = 1.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -115,6 +129,7 @@ class ModelCard:
         boundary: noise level in 0..1 at which a second transformer takes over; None for a single one.
         rounding: how a picture's shape becomes a size; a name in `geometry.ROUNDINGS`.
         student: what `speed: distilled` puts on the model; None where the folder has none.
+        few: what `speed: few` is; None where it was not measured.
     """
 
     id: str
@@ -133,6 +148,7 @@ class ModelCard:
     files: tuple[tuple[Path, ...], ...] = ()
     rounding: str = "diffusers"
     student: Student | None = None
+    few: FewSteps | None = None
 
     @property
     def borrowed(self) -> bool:

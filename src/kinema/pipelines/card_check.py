@@ -83,17 +83,19 @@ def check_card(card: ModelCard) -> ModelCard:
             raise ModelError(
                 f"{card.folder}: {name}={str(value)[:40]!r} is no size; get the checkpoint again."
             )
-    if (s := card.student) is not None and not (
-        type(s.steps) is int
-        and 1 <= s.steps <= 1000
-        and 0 < float(s.shift) <= 1000
-        and 1 <= float(s.guidance) <= 100
-        and 0 <= s.guidance_interval[0] <= s.guidance_interval[1] <= 1
-    ):
-        raise ModelError(
-            f"{card.folder}: its student's steps={s.steps!r}, shift={s.shift!r}, guidance={s.guidance!r} or "
-            f"guidance_interval={s.guidance_interval!r} is none; get it again."
-        )
+    own = 1.0 if card.student is None else card.student.guidance
+    for whose, s, guidance in (("student's", card.student, own), ("sampler of few steps:", card.few, 1.0)):
+        if s is not None and not (
+            type(s.steps) is int
+            and 1 <= s.steps <= 1000
+            and 0 < float(s.shift) <= 1000
+            and 1 <= float(guidance) <= 100
+            and 0 <= s.guidance_interval[0] <= s.guidance_interval[1] <= 1
+        ):
+            raise ModelError(
+                f"{card.folder}: its {whose} steps={s.steps!r}, shift={s.shift!r}, guidance={guidance!r} or "
+                f"guidance_interval={s.guidance_interval!r} is none; get it again."
+            )
     if len(patch) != 3 or not 0.1 <= Fraction(d.fps) <= 1000 or not 0 < float(d.shift) <= 1000:
         raise ModelError(
             f"{card.folder}: patch_size={patch}, fps={d.fps} or shift={d.shift} is none; get it again."

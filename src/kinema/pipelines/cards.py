@@ -17,6 +17,7 @@ from kinema.pipelines.card import (
     EMBEDDED_FOLDER,
     MODES,
     Defaults,
+    FewSteps,
     ModelCard,
     Student,
     read_json,
@@ -207,4 +208,5 @@ def _embedded(name: str, folder: Path) -> ModelCard:
         any_aspect=False,
         transformer=transformer,
         student=Student.from_mapping(index["student"]) if "student" in index else None,
+        few=FewSteps.from_mapping(index["few"]) if "few" in index else None,
     )

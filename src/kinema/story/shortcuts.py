@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field, model_validator
 from kinema.core.errors import ConfigError
 from kinema.story.settings import Settings
 
-Speed = Literal["exact", "near", "fast", "distilled"]
+Speed = Literal["exact", "near", "fast", "few", "distilled"]
 MAX_STEPS = 1000
 WARMUP, FINAL = 2, 1  # steps at both ends that no cache skips
 

@@ -280,7 +280,7 @@ class Shot(Settings):
     speed: Speed = Field(
         "exact",
         title="Speed",
-        description="exact; near: at least 35 dB from it; fast: farther; distilled: few steps, by a student",
+        description="exact; near: at least 35 dB from it; fast: farther; few: few steps; distilled: student",
     )
     shortcuts: Shortcuts | None = Field(
         None, title="Shortcuts", description="what is not computed in every step; speed fills this in"

@@ -6,8 +6,6 @@ guided one ends (https://arxiv.org/abs/2210.03142); how well it does is measured
 
 from __future__ import annotations
 
-from typing import Any
-
 from kinema.core.errors import ConfigError
 from kinema.pipelines.card import STUDENT, ModelCard, Student
 from kinema.story.lora import Lora
@@ -29,7 +27,7 @@ def taught(shot: Shot, card: ModelCard) -> tuple[Shot, str]:
             f"speed: distilled needs a model that comes with a student, and {card.id!r} has none; leave "
             "speed out, or give a LoRA for few steps with --lora, and --steps and --guidance 1 with it."
         )
-    for name, value in _sampler(student).items():
+    for name, value in student.sampler.items():
         asked = getattr(shot, name)
         if asked is not None and asked != value:
             raise ConfigError(
@@ -43,7 +41,7 @@ def taught(shot: Shot, card: ModelCard) -> tuple[Shot, str]:
             f"shortcuts leave out parts of steps, and a student has {student.steps}, each of which counts; "
             "leave shortcuts or speed: distilled out."
         )
-    made = shot.with_(**_sampler(student), guidance=Schedule(guidance), shortcuts=None)
+    made = shot.with_(**student.sampler, guidance=Schedule(guidance), shortcuts=None)
     own = "without guidance"
     if guidance != 1:
         if tuple(shot.guidance_interval) == ALL_LEVELS:
@@ -69,7 +67,3 @@ def _known_guidance(asked: Schedule, student: Student) -> float:
 def lora_of(card: ModelCard) -> Lora:
     """The student's additions; merged, since nothing of it changes during a clip."""
     return Lora.make(path=str(card.folder / STUDENT), merge=True)
-
-
-def _sampler(student: Student) -> dict[str, Any]:
-    return {"steps": student.steps, "solver": student.solver, "grid": student.grid, "shift": student.shift}

@@ -12,6 +12,7 @@ from typing import Any
 from kinema.core.errors import ConfigError
 from kinema.pipelines.card import Defaults, ModelCard
 from kinema.pipelines.speed.calibration import Calibration, Conditions, Measured, calibrations
+from kinema.pipelines.speed.few import in_few_steps
 from kinema.pipelines.speed.students import taught
 from kinema.story.shortcuts import Shortcuts
 from kinema.story.shot import Shot
@@ -70,12 +71,12 @@ def tiered(shot: Shot, card: ModelCard) -> Tiered:
         card: of its model, with the defaults that this shot has.
 
     Raises:
-        ConfigError: the model was not measured with these settings, or has no student.
+        ConfigError: the model was not measured with these settings or in few steps, or has no student.
     """
-    if shot.speed == "distilled":
+    if shot.speed in ("few", "distilled"):
         if shot.mode == "frame_by_frame":
             return _off(shot, DRAWN)
-        made, note = taught(shot, card)
+        made, note = (in_few_steps if shot.speed == "few" else taught)(shot, card)
         return Tiered(made, None, (note,))
     if shot.shortcuts is not None:
         return _by_hand(shot, card)
