@@ -140,7 +140,8 @@ def save_embedded(folder: Path) -> Path:
     (folder / "transformer" / "config.json").write_text(json.dumps(asdict(config)))
     index = json.loads((folder / "model_index.json").read_text())
     index["defaults"] |= {"width": 64, "height": 64, "frames": 9, "steps": 3}
-    index.pop("student", None)
+    for quick in ("few", "student"):
+        index.pop(quick, None)
     (folder / "model_index.json").write_text(json.dumps(index))
     return folder
 
