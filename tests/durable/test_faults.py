@@ -149,20 +149,23 @@ def test_a_drawn_seed_is_the_states(command, here, tmp_path):
     assert names(here) == {OUT, next(iter(names(here) - {OUT}))}
 
 
+def after_a_step(*signals: int) -> None:
+    """For `prepare`: the process sends itself these, once, when the first step's state is offered."""
+    from kinema.pipelines.durable.plan import Place
+
+    offer, left = Place.offer, list(signals)
+
+    def offered(self, name, make):
+        offer(self, name, make)
+        while left:
+            os.kill(os.getpid(), left.pop(0))
+
+    Place.offer = offered
+
+
 def test_the_first_ctrl_c_keeps_the_state_and_says_how_to_go_on(command, whole, here, tmp_path):
-    def interrupt_in_step_two() -> None:
-        from kinema.pipelines.durable.plan import Place
-
-        offer = Place.offer
-
-        def offered(self, name, make):
-            offer(self, name, make)
-            os.kill(os.getpid(), signal.SIGINT)
-
-        Place.offer = offered
-
     rare = [*command, "--checkpoint-every", "1h"]
-    cut = faults.run(rare, tmp_path, prepare=interrupt_in_step_two)
+    cut = faults.run(rare, tmp_path, prepare=lambda: after_a_step(signal.SIGINT))
     assert cut.code == 130
     assert cut.err.splitlines()[-1] == f"interrupted; go on with: kinema resume {OUT}"
     assert names(here) == {f".{OUT}.kinema"}
@@ -174,55 +177,40 @@ def test_the_first_ctrl_c_keeps_the_state_and_says_how_to_go_on(command, whole, 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_other_signals_to_stop_do_the_same_with_their_own_code(command, here, tmp_path, number, code):
-    def stop_in_step_one() -> None:
-        from kinema.pipelines.durable.plan import Place
-
-        offer = Place.offer
-
-        def offered(self, name, make):
-            offer(self, name, make)
-            os.kill(os.getpid(), number)
-            os.kill(os.getpid(), signal.SIGWINCH)
-
-        Place.offer = offered
-
-    cut = faults.run(command, tmp_path, prepare=stop_in_step_one)
+    cut = faults.run(command, tmp_path, prepare=lambda: after_a_step(number, signal.SIGWINCH))
     assert cut.code == code
     assert "kinema resume" in cut.err
     assert names(here) == {f".{OUT}.kinema"}
 
 
 def test_a_second_ctrl_c_does_not_wait_for_the_step(command, here, tmp_path):
+    waited = tmp_path / "waited"
+
     def twice_while_the_prompt_is_read() -> None:
         def impatient(*_, **__):
             os.kill(os.getpid(), signal.SIGINT)
             os.kill(os.getpid(), signal.SIGINT)
-            time.sleep(30)
+            waited.touch()
 
         import kinema.pipelines.render as render
 
         render.condition = impatient
 
-    began = time.monotonic()
     cut = faults.run(command, tmp_path, prepare=twice_while_the_prompt_is_read)
     assert cut.code == 130
-    assert time.monotonic() - began < 25
+    assert not waited.exists()
     assert cut.err.splitlines()[-1] == "interrupted; nothing was written."
     assert names(here) == set()
 
 
 def test_a_second_writer_is_told_who_is_first(command, whole, here, tmp_path):
     (tmp_path / "second").mkdir()
-    first = faults.start(command, tmp_path, prepare=lambda: None)
-    for _ in range(1000):
-        if (here / f".{OUT}.kinema.lock").exists():
-            break
-        time.sleep(0.01)
-    os.kill(first.pid, signal.SIGSTOP)
+    first = faults.start(command, tmp_path, prepare=lambda: after_a_step(signal.SIGSTOP))
+    assert os.WIFSTOPPED(os.waitpid(first.pid, os.WUNTRACED)[1])
     second = faults.run(command, tmp_path / "second")
     os.kill(first.pid, signal.SIGCONT)
     assert second.code == 2
-    assert f"process {first.pid}" in second.err
+    assert f"process {first.pid}; wait for it, stop it, or choose another name." in second.err
     assert len(second.err.splitlines()) == 1
     assert first.wait().code == 0
     assert (here / OUT).read_bytes() == whole

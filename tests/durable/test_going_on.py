@@ -15,7 +15,7 @@ import torch
 import faults
 import kinema
 import kinema.cli
-from kinema.core.errors import ConfigError, MediaError, NumericError
+from kinema.core.errors import BusyError, ConfigError, MediaError, NumericError
 from kinema.io.journal import FrameJournal
 from kinema.pipelines.durable.state import Facts, state_folder
 
@@ -96,6 +96,32 @@ def test_a_clip_in_memory_goes_on_from_a_state_folder(model, here):
     assert np.array_equal(clip.array(), whole)
     assert ("denoise", 1) not in seen
     assert names(here) == set()
+
+
+def test_a_state_goes_on_elsewhere_when_its_outputs_folder_is_gone(model, here):
+    (here / "old").mkdir()
+    out = here / "old" / OUT
+    with pytest.raises(Enough):
+        kinema.render(shot(model), model=model, out=out, state_dir="kept", on_progress=stop_at("decode", 2))
+    (here / "old").rmdir()
+    seen: Counter = Counter()
+    kinema.render(shot(model), model=model, out=OUT, state_dir="kept", on_progress=count(seen))
+    assert ("denoise", 1) not in seen
+    assert names(here) == {OUT}
+
+
+def test_what_another_render_is_writing_is_refused_before_anything_is_said(model, here):
+    said: list[str] = []
+
+    def again(event: kinema.Progress) -> None:
+        if event.phase == "decode":
+            with pytest.raises(BusyError, match=f"process {os.getpid()};"):
+                kinema.render(shot(model), model=model, out=OUT, on_note=said.append)
+            raise Enough
+
+    with pytest.raises(Enough):
+        kinema.render(shot(model), model=model, out=OUT, on_progress=again)
+    assert said == []
 
 
 def test_without_a_state_nothing_is_left(model, here):

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from kinema.core.contracts import Progress
-from kinema.core.errors import MediaError, ResourceError
+from kinema.core.errors import BusyError, MediaError, ResourceError
 from kinema.core.failpoints import SERVER_POINTS
 from kinema.io.locks import Lock
 from kinema.io.record import read_record
@@ -294,10 +294,13 @@ def test_what_the_user_got_wrong_fails_at_once(folders, queue, shot):
     ("error", "code"),
     [
         (ResourceError("not enough memory; ask for less."), "out_of_memory"),
+        (BusyError("b.mp4 is being written by process 7; wait for it."), "busy"),
         (ZeroDivisionError("x"), "internal"),
     ],
 )
-def test_our_own_bugs_and_a_full_memory_are_tried_once_more(folders, queue, shot, monkeypatch, error, code):
+def test_our_own_bugs_a_full_memory_and_a_file_in_use_are_tried_once_more(
+    folders, queue, shot, monkeypatch, error, code
+):
     id = queue.submit(shot).id
 
     def broken(*args, **kwargs):

@@ -15,7 +15,7 @@ from kinema.cli.interrupt import Interrupted, Interrupts
 from kinema.cli.options import OutputOptions, ShotOptions, Variables, read_vars, with_options
 from kinema.cli.progress import Reporter
 from kinema.cli.source_options import SourceOptions
-from kinema.core.errors import ConfigError, KinemaError, MediaError, NumericError, unknown_name
+from kinema.core.errors import BusyError, ConfigError, KinemaError, MediaError, NumericError, unknown_name
 from kinema.core.imports import importing
 
 if TYPE_CHECKING:
@@ -381,7 +381,7 @@ def finish(
             raise Interrupted(f"interrupted; {_way_on(state, path)}", interrupts.code) from None
         except KinemaError as error:
             kept = not state.off and (state.place(path) / "job.json").exists()
-            if kept and not isinstance(error, NumericError | ConfigError):
+            if kept and not isinstance(error, NumericError | ConfigError | BusyError):
                 raise type(error)(f"{error} Go on with: kinema resume {_resumable(state, path)}") from error
             raise
     cost = {} if pace is None else {"checkpoints": pace.count, "checkpoint_seconds": round(pace.spent, 4)}

@@ -26,6 +26,10 @@ class MediaError(KinemaError, OSError):
     """An image or a video cannot be read or written."""
 
 
+class BusyError(MediaError):
+    """Another process is writing the same file."""
+
+
 class ModelError(KinemaError, RuntimeError):
     """A checkpoint is missing, damaged, of the wrong kind, or cannot do what was asked."""
 

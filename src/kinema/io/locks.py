@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from types import TracebackType
 
-from kinema.core.errors import MediaError
+from kinema.core.errors import BusyError, MediaError
 from kinema.core.failpoints import reach
 
 STATE_END, LOCK_END = ".kinema", ".kinema.lock"
@@ -70,7 +70,7 @@ class Lock:
         self.release()
 
     def acquire(self) -> None:
-        """Claim; `MediaError` that names the process which has it, or says why it cannot be."""
+        """Claim; `BusyError` that names the process which has it, `MediaError` that says why it cannot be."""
         while self._handle is None:
             try:
                 handle = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
@@ -79,7 +79,7 @@ class Lock:
             if not _claimed_soon(handle):
                 owner = os.pread(handle, 32, 0).decode("ascii", "replace").strip()
                 os.close(handle)
-                raise MediaError(
+                raise BusyError(
                     f"{self.what} is being written by process {owner or 'unknown'}; wait for it, stop it, "
                     "or choose another name."
                 )

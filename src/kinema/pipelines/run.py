@@ -248,7 +248,8 @@ def write(
         What keeping the state has cost; None when none was kept.
 
     Raises:
-        MediaError: another process is writing this file, or the target cannot be.
+        BusyError: another process is writing this file.
+        MediaError: the target cannot be.
         ResourceError: there is not enough memory, whatever is left out of it.
     """
     note = save.get("on_note") or _log.warning

@@ -7,6 +7,7 @@ import os
 import re
 
 from kinema.core.errors import (
+    BusyError,
     ConfigError,
     GeometryError,
     KinemaError,
@@ -26,7 +27,6 @@ _CODES: tuple[tuple[type[KinemaError], str], ...] = (
     (MediaError, "bad_media"),
 )
 _FULL = tuple(os.strerror(code).lower() for code in (errno.ENOSPC, errno.EDQUOT))
-_BUSY = "is being written by process"
 _AGAIN = ("internal", "out_of_memory", "busy")
 _PARAM = re.compile(r"([a-z_]+(?:\[\d+\])?(?:\.[a-z_]+(?:\[\d+\])?)*)(?:=|: )")
 
@@ -42,7 +42,7 @@ def described(error: Exception) -> JobError:
     if not isinstance(error, KinemaError):
         said = f"this is a bug in kinema ({type(error).__name__}); the server's log tells more."
         return JobError(code="internal", message=said)
-    if _BUSY in text:
+    if isinstance(error, BusyError):
         return JobError(code="busy", message="another worker still writes this job; try again.")
     code = next((code for kind, code in _CODES if isinstance(error, kind)), "internal")
     found = _PARAM.match(text)

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from kinema.core.contracts import OnProgress, Progress
-from kinema.core.errors import KinemaError, MediaError
+from kinema.core.errors import BusyError, KinemaError
 from kinema.core.failpoints import reach
 from kinema.io.atomic import write_whole
 from kinema.io.journal import FrameJournal
@@ -202,7 +202,7 @@ class Worker:
             try:
                 lock.acquire()
                 break
-            except MediaError:
+            except BusyError:
                 if time.monotonic() > until or beats.signal == "lost":
                     raise
                 if self._stopping:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
-from kinema.core.errors import ConfigError, MediaError
+from kinema.core.errors import BusyError, ConfigError, MediaError
 from kinema.io.locks import LOCK_END, Lock
 from kinema.pipelines.durable.key import made_with, plan_keys
 from kinema.pipelines.durable.pace import Every
@@ -70,6 +70,7 @@ def earlier(request: Request, folder: Path, note: Note) -> Facts | None:
     Raises:
         ConfigError: a file is there.
         MediaError: nothing can be written there.
+        BusyError: another process is rendering this request.
     """
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"state_dir={str(folder)!r} is a file; write a folder that may be new.")
@@ -81,10 +82,25 @@ def earlier(request: Request, folder: Path, note: Note) -> Facts | None:
     except ConfigError as error:
         note(f"{error} It is left out.")
         return None
-    if facts is None or facts.asked == asked(request):
+    if facts is None:
+        return None
+    if facts.asked == asked(request):
+        _at_rest(facts)
         return facts
     note(f"the state in {str(folder)!r} is of another request; this one begins anew.")
     return None
+
+
+def _at_rest(facts: Facts) -> None:
+    """Refuse what another process is still writing."""
+    if facts.out is not None:
+        try:
+            with lock_of(Path(facts.out)):
+                pass
+        except BusyError:
+            raise
+        except MediaError:  # its folder is gone or shut: whoever wrote there does so no longer
+            pass
 
 
 def earlier_unnamed(request: Request, folder: Path, stem: str) -> Facts | None:
@@ -119,7 +135,7 @@ def opened(
     """Claim an output (None: a clip in memory) and its state for this process; None where none is kept.
 
     Raises:
-        MediaError: another process has it.
+        BusyError: another process has it.
     """
     with nullcontext() if out is None else lock_of(out):
         if state.off:
