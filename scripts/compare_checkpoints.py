@@ -77,8 +77,8 @@ def main() -> None:
         for kind in sorted(set(kinds)):
             chosen = kind_N == kind
             change = (own_N - found_WN[0])[chosen]
-            error = change.std() / len(change) ** 0.5
-            print(f"  part {kind}: {own_N[chosen].mean():.4f}  {change.mean():+.4f} ({error:.4f})")
+            error = f"{change.std() / len(change) ** 0.5:.4f}" if len(change) > 1 else "one batch"
+            print(f"  part {kind}: {own_N[chosen].mean():.4f}  {change.mean():+.4f} ({error})")
         print(f"  all: {own_N.mean():.4f}  {(own_N - found_WN[0]).mean():+.4f}", flush=True)
 
 

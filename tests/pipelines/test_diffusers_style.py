@@ -12,6 +12,7 @@ from PIL import Image
 
 import kinema
 from kinema.core.errors import ConfigError, ModelError
+from kinema.core.runtime import frame_noise
 
 CALL = {"prompt": "a rooster", "num_frames": 5, "num_inference_steps": 3, "guidance_scale": 2.0}
 
@@ -181,9 +182,12 @@ def lora_file(path, size):
     from safetensors.torch import save_file
 
     g = torch.Generator().manual_seed(0)
-    name = "transformer.blocks.0.attn1.to_q"
-    down, up = torch.randn(2, size, generator=g), torch.randn(size, 2, generator=g)
-    save_file({f"{name}.lora_A.weight": down, f"{name}.lora_B.weight": up}, path)
+    tensors = {}
+    for name in ("attn1.to_q", "attn2.to_k", "attn2.to_v"):  # the last two are asked while texts are read
+        down, up = torch.randn(2, size, generator=g), torch.randn(size, 2, generator=g)
+        key = f"transformer.blocks.0.{name}"
+        tensors |= {f"{key}.lora_A.weight": down, f"{key}.lora_B.weight": up}
+    save_file(tensors, path)
     return path
 
 
@@ -219,6 +223,26 @@ def test_loras_by_name_and_scale(small, tmp_path):
         pipe.load_lora_weights(lora_file(tmp_path / "wrong.safetensors", width + 2))
     pipe.delete_adapters("a")
     np.testing.assert_array_equal(frames(), plain)
+
+
+def test_a_lora_acts_on_texts_as_in_render(small, tmp_path):
+    pipe = kinema.KinemaPipeline.from_pretrained(small)
+    pipe.set_progress_bar_config(disable=True)
+    path = lora_file(tmp_path / "a.safetensors", pipe.model.dit.config.width)
+    pipe.load_lora_weights(path)
+    shot = kinema.Shot(
+        model=pipe.model.card.id,
+        prompt="a rooster",
+        frames=5,
+        steps=3,
+        guidance=2.0,
+        seed=1,
+        loras=[str(path)],
+    )
+    noise = frame_noise(1, (pipe.model.card.latent_channels, 8, 8), 2)
+    found = pipe(**CALL, latents=noise, generator=seeded(1)).frames[0]
+    rendered = kinema.render(shot, model=pipe.model).array()
+    assert np.abs(255 * found - rendered).max() <= 0.51
 
 
 def test_offloading_changes_no_frame(small, tmp_path):

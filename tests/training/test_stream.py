@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from kinema.core.errors import ConfigError
-from kinema.training.dit import ObjectiveSettings
+from kinema.training.dit import ObjectiveSettings, draw_levels, step_generator
 from kinema.training.grammar import Grammar
 from kinema.training.render import compose
 from kinema.training.stream import Drawer, PartSettings, Resident, batches
@@ -89,3 +89,15 @@ def test_part_of_a_batch_is_its_beginning(bank):
     values = Drawer(bank, FULL, [STILLS], seed=1).draw(0).values
     whole = compose(values, bank.gather, size=16)
     assert torch.equal(compose(values.part(0, 2), bank.gather, size=16), whole[:2])
+
+
+def test_noise_levels_do_not_depend_on_how_frames_are_held(bank):
+    odds = ObjectiveSettings(odds={"none": 0.8, "first": 0.1, "ends": 0.1})
+    drawer = Drawer(bank, Grammar(), [PartSettings(frames=9, fps=12, batch=1, objective=odds)], seed=1)
+    held = [step for step in range(600) if drawer.draw(step).held != "none"]
+    assert len(held) > 80
+    levels_NB = torch.stack(
+        [draw_levels("none", 6, 1, odds, step_generator(1, step)).sigma_BT[:, 0] for step in held]
+    )
+    assert (levels_NB.mean(dim=0) - 0.5).abs().max() < 0.09  # 4 standard errors
+    assert (levels_NB.std(dim=0) - 0.21).abs().max() < 0.06

@@ -28,6 +28,7 @@ from kinema.pipelines.inpaint import Wrapper, painting, unchanged
 from kinema.pipelines.model import Model
 from kinema.pipelines.plan import Plan
 from kinema.pipelines.texts import Branch, branch_of, encoded, shares
+from kinema.pipelines.worn import worn
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -101,7 +102,8 @@ def condition(
         caps_BT = torch.cat([torch.zeros(1, tail.held), caps_BT], dim=1)
     levels = table(sigmas(plan.sampling.steps, plan.sampling.shift, plan.sampling.grid), caps_BT)
     masked = model.card.mechanism == "channels"
-    positive, negative = _branches(plan, model, 0 if tail is None else tail.held, max_length, previous)
+    with worn(model.dit, plan.loras):  # texts' keys and values are the transformer's too
+        positive, negative = _branches(plan, model, 0 if tail is None else tail.held, max_length, previous)
     return Conditions(
         positive=positive,
         negative=negative,

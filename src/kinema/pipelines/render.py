@@ -121,8 +121,7 @@ def sample_plan(
 ) -> Sampled:
     """Condition and denoise; see `render_plan`."""
     on_progress(Progress("text", 0, 1))
-    with worn(model.dit, plan.loras):  # texts' keys and values are the transformer's too
-        conditions = condition(plan, model, previous=previous)
+    conditions = condition(plan, model, previous=previous)
     on_progress(Progress("text", 1, 1))
     skip = 0 if conditions.tail is None else conditions.tail.frames
     g, steps, notes = plan.geometry, solver(plan.sampling.solver), list[str]()

@@ -22,6 +22,9 @@ class Encoder(Protocol):
 class CaptionCache:
     """A text source for training: looks captions up, encodes the new ones.
 
+    Each is encoded alone: how an encoder rounds depends on what else is in the batch, and a run that goes on
+    begins with an empty cache.
+
     Args:
         encoder: frozen text encoder.
         capacity: distinct captions to keep; the cache starts over when it is full.
@@ -38,7 +41,8 @@ class CaptionCache:
         if len(self.kept) + len(new) > self.capacity:
             self.kept.clear()
             new = distinct  # those of this batch that were kept are gone too
-        self._learn(new)
+        for caption in new:
+            self.kept[caption] = self._encoded(caption)
         found = [self.kept[c] for c in captions]
         longest = max(len(states) for states, _ in found)
         states = torch.stack([F.pad(s.float(), (0, 0, 0, longest - len(s))) for s, _ in found])
@@ -46,14 +50,9 @@ class CaptionCache:
         pooled = torch.stack([p.float() for _, p in found])
         return TextStates(states_KLD=states, mask_KL=mask, pooled_KD=pooled)
 
-    def _learn(self, captions: list[str]) -> None:
-        if not captions:
-            return
+    def _encoded(self, caption: str) -> tuple[Tensor, Tensor]:
+        """Token states `[L, D]` and the pooled state `[D]`."""
         with torch.no_grad():
-            states = self.encoder.encode(captions)
+            states = self.encoder.encode([caption])
         assert states.pooled_KD is not None
-        lengths = states.mask_KL.sum(dim=1).tolist()
-        for caption, state, pooled, length in zip(
-            captions, states.states_KLD, states.pooled_KD, lengths, strict=True
-        ):
-            self.kept[caption] = (state[:length].half(), pooled.half())
+        return states.states_KLD[0, : int(states.mask_KL.sum())].half(), states.pooled_KD[0].half()

@@ -20,9 +20,10 @@ import torch
 from torch import Tensor
 
 from kinema.core.errors import ConfigError, unknown_name
+from kinema.core.runtime import generator
 from kinema.training.captions import caption
 from kinema.training.data import SpriteBank
-from kinema.training.dit import Held, ObjectiveSettings, draw_held, step_generator
+from kinema.training.dit import Held, ObjectiveSettings, draw_held
 from kinema.training.drawing import draw_scenes
 from kinema.training.grammar import Grammar
 from kinema.training.numbers import Numbers, numbers
@@ -121,7 +122,7 @@ class Drawer:
         """Batch number `step`."""
         number = step % len(self.parts)
         part, grammar = self.parts[number], self.grammars[number]
-        held = draw_held(part.objective, step_generator(self.seed, step))
+        held = draw_held(part.objective, generator(self.seed, f"held/{step}"))  # not the stream of the levels
         frames = part.frames
         if held == "continue":  # every latent frame stands for a whole group, the first one too
             frames = GROUP * (1 + (frames - 1) // GROUP)
