@@ -63,9 +63,15 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--speed", choices=("exact", "few", "distilled"), default="exact", help="as a model's folder has it"
     )
+    parser.add_argument(
+        "--level", type=float, default=1.0, help="below 1: begin with real clips, noised up to this level"
+    )
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--seed", type=int, default=0, help="names the prompts")
-    return parser.parse_args()
+    args = parser.parse_args()
+    if not 0 < args.level <= 1:
+        parser.error(f"--level {args.level} is no noise level; write a number above 0, at most 1.")
+    return args
 
 
 def report(
@@ -92,8 +98,11 @@ def report(
 
 def settings(args: argparse.Namespace) -> Sampling:
     if args.speed != "exact":
-        return replace(sampling_of(Wishes(speed=args.speed), read_card(str(args.model))), batch=args.batch)
-    return Sampling(steps=args.steps, guidance=args.guidance, shift=args.shift, batch=args.batch)
+        found = sampling_of(Wishes(speed=args.speed), read_card(str(args.model)))
+        return replace(found, batch=args.batch, level=args.level)
+    return Sampling(
+        steps=args.steps, guidance=args.guidance, shift=args.shift, batch=args.batch, level=args.level
+    )
 
 
 def write(

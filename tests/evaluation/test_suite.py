@@ -88,6 +88,21 @@ def test_a_held_first_frame_comes_back_as_the_codec_gives_it(subject, prompts, b
     assert not torch.allclose(made[:, :, 1:], expected.expand(-1, -1, 4, -1, -1), atol=1e-2)
 
 
+def test_clips_that_begin_from_real_ones_are_those_at_level_0_and_noise_at_1(subject, prompts, bank):
+    real = render(bank, [prompt.scene for prompt in prompts], frames=5, fps=8, size=bank.size)
+    coded = subject.codec.decode(subject.codec.encode(real))
+    errors = [
+        (subject.clips(prompts, (5, 32, 32), replace(QUICK, level=level), begin_BCFHW=real) - coded)
+        .abs()
+        .mean()
+        for level in (1e-4, 0.3, 0.9)
+    ]
+    assert errors[0] < 1e-3
+    assert errors == sorted(errors)
+    noise = subject.clips(prompts, (5, 32, 32), QUICK, begin_BCFHW=real)
+    torch.testing.assert_close(noise, subject.clips(prompts, (5, 32, 32), QUICK), atol=1e-5, rtol=0)
+
+
 def test_lengths_that_do_not_fit_are_refused(subject, prompts):
     with pytest.raises(GeometryError, match="frames=6"):
         subject.clips(prompts, (6, 32, 32), QUICK)
@@ -99,7 +114,7 @@ class Oracle:
     def __init__(self, subject, bank):
         self.codec, self.bank = subject.codec, bank
 
-    def clips(self, prompts, shape_FHW, sampling, first_BCFHW=None):
+    def clips(self, prompts, shape_FHW, sampling, first_BCFHW=None, begin_BCFHW=None):
         real = render(self.bank, [p.scene for p in prompts], frames=shape_FHW[0], fps=8, size=self.bank.size)
         return self.codec.decode(self.codec.encode(real))
 
@@ -108,11 +123,14 @@ def test_an_oracle_meets_the_ceiling_and_the_floor_lies_below(subject, prompts, 
     judges = Judges(judge, Gallery(bank))
     result = evaluate(Oracle(subject, bank), prompts, bank, judges, QUICK, frames=9, fps=8, held=2)
     table = result.table
-    grounds = [name for name in ("model, flat", "model, gradient") if name in table]
-    assert [name for name in table if name not in grounds] == [
+    halves = [("model, flat", "model, gradient"), ("model, standing", "model, crossing")]
+    assert [name for name in table if name not in sum(halves, ())] == [
         "real", "codec", "model", "model, seen", "model, held out", "floor", "first frame held",
     ]  # fmt: skip
-    assert sum(table[name]["background"]["clips"] for name in grounds) == 8
+    for half in halves:
+        assert sum(table[name]["background"]["clips"] for name in half if name in table) == 8
+    assert table["model, crossing"]["direction"]["clips"] == table["model"]["direction"]["clips"]
+    assert "direction" not in table["model, standing"]
     assert table["model"] == table["codec"]
     assert table["model"]["background"]["mean"] == table["model"]["direction"]["mean"] == 1
     assert table["floor"]["background"]["mean"] < 0.6

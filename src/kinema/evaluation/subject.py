@@ -12,7 +12,7 @@ from torch import Tensor
 
 from kinema.core.errors import GeometryError, ModelError
 from kinema.core.runtime import frame_noise
-from kinema.diffusion.flow import TIMESTEPS, sigmas, table
+from kinema.diffusion.flow import TIMESTEPS, noisy, sigmas, table
 from kinema.diffusion.guidance import inside
 from kinema.diffusion.sampler import sample
 from kinema.diffusion.solvers import solver
@@ -40,6 +40,8 @@ class Sampling:
         batch: clips at a time.
         solver: a name of `diffusion.solvers`.
         bf16: run the transformer in bfloat16, as it was trained; float32 otherwise.
+        level: where clips begin: 1 is noise; below, real clips are noised that far, which tells at what
+            levels a model goes wrong.
     """
 
     steps: int = 24
@@ -50,6 +52,7 @@ class Sampling:
     bf16: bool = True
     solver: str = "euler"
     interval: tuple[float, float] = (0.0, 1.0)
+    level: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +78,7 @@ class Subject:
         first_BCFHW: Tensor | None = None,
         held: Mapping[int, Tensor] | None = None,
         towards: Sequence[str] | None = None,
+        begin_BCFHW: Tensor | None = None,
     ) -> Tensor:
         """One clip per prompt, `[B, 3, F, H, W]` in -1..1.
 
@@ -85,14 +89,17 @@ class Subject:
             first_BCFHW: frames `[B, 3, 1, H, W]` in -1..1 that are held as frame 0.
             held: latent frames `[B, C, 1, Y, X]` by number that are held.
             towards: prompts that take over evenly from the first latent frame to the last.
+            begin_BCFHW: what is noised up to `sampling.level`, where that is below 1.
         """
         held = dict(held or {}) | ({} if first_BCFHW is None else {0: self.codec.encode(first_BCFHW)})
+        begin_BCTYX = None if begin_BCFHW is None else self.codec.encode(begin_BCFHW)
         parts = []
         for start in range(0, len(prompts), sampling.batch):
             chosen = slice(start, start + sampling.batch)
             known = {number: latent[chosen] for number, latent in held.items()}
             after = None if towards is None else towards[chosen]
-            latents_BCTYX = self._latents(prompts[chosen], shape_FHW, sampling, known, after)
+            start_BCTYX = None if begin_BCTYX is None else begin_BCTYX[chosen]
+            latents_BCTYX = self._latents(prompts[chosen], shape_FHW, sampling, known, after, start_BCTYX)
             parts.append(self.codec.decode(latents_BCTYX))
         return torch.cat(parts)
 
@@ -103,6 +110,7 @@ class Subject:
         sampling: Sampling,
         held: Mapping[int, Tensor],
         towards: Sequence[str] | None,
+        begin_BCTYX: Tensor | None,
     ) -> Tensor:
         frames, height, width = shape_FHW
         stride = self.codec.stride
@@ -111,13 +119,16 @@ class Subject:
         shape_CYX = (self.codec.latent_channels, height // stride.space, width // stride.space)
         latent_frames = 1 + (frames - 1) // stride.time
         x_BCTYX = torch.cat([frame_noise(prompt.seed, shape_CYX, latent_frames) for prompt in prompts])
-        caps_BT = torch.ones(len(prompts), latent_frames)
+        caps_BT = torch.full((len(prompts), latent_frames), sampling.level)
+        if begin_BCTYX is not None:
+            x_BCTYX = noisy(begin_BCTYX, x_BCTYX, caps_BT)
         for number, latent_BC1YX in held.items():
             x_BCTYX[:, :, number : number + 1], caps_BT[:, number] = latent_BC1YX, 0
         guidance = sampling.held_guidance if held else sampling.guidance
         asked = self._asked([prompt.text for prompt in prompts], towards, latent_frames)
         velocity = self._velocity(asked, len(prompts), guidance, sampling)
-        levels_SBT = table(sigmas(sampling.steps, sampling.shift, "wan-euler"), caps_BT)
+        grid_S = sampling.level * sigmas(sampling.steps, sampling.shift, "wan-euler")
+        levels_SBT = table(grid_S, caps_BT)
         return sample(velocity, x_BCTYX, levels_SBT, solver(sampling.solver))
 
     def _asked(self, captions: Sequence[str], towards: Sequence[str] | None, frames: int) -> Context:

@@ -37,8 +37,8 @@ class Result:
     """What an evaluation found.
 
     Attributes:
-        table: subject, then factor, then mean and interval; "seen" and "held out", "flat" and "gradient" are
-            parts of "model".
+        table: subject, then factor, then mean and interval; "seen" and "held out", "flat" and "gradient",
+            "standing" and "crossing" are parts of "model".
         bands: what counted as a natural amount of motion and of flicker.
         extra: numbers of other kinds, such as decibels.
         columns: clips `[B, 3, F, H, W]` by name, for a contact sheet.
@@ -80,7 +80,8 @@ def evaluate(
     with torch.no_grad():
         coded = subject.codec.decode(subject.codec.encode(real))
     say(f"sampling {len(prompts)} clips")
-    made = subject.clips(prompts, (frames, bank.size, bank.size), sampling)
+    begin = real if sampling.level < 1 else None
+    made = subject.clips(prompts, (frames, bank.size, bank.size), sampling, begin_BCFHW=begin)
     say("judging")
     columns = {"real": real, "codec": coded, "model": made}
     marks = {name: mark(clips, scenes, judges.net, judges.gallery) for name, clips in columns.items()}
@@ -120,12 +121,14 @@ def _cell(found: Mapping[str, float] | None) -> str:
 
 
 def _parts(prompts: Sequence[Prompt], marks: Marks, band: Mapping[str, Band]) -> Table:
-    """The model's summary on trained and on held-out combinations, and on either kind of background."""
+    """The model's summary on trained and on held-out combinations, on either background, by what moves."""
     rows = {
         "model, seen": [i for i, prompt in enumerate(prompts) if not prompt.unseen],
         "model, held out": [i for i, prompt in enumerate(prompts) if prompt.unseen],
         "model, flat": [i for i, p in enumerate(prompts) if p.scene.background.layout == "flat"],
         "model, gradient": [i for i, p in enumerate(prompts) if p.scene.background.layout != "flat"],
+        "model, standing": [i for i, p in enumerate(prompts) if p.scene.motion == "none"],
+        "model, crossing": [i for i, p in enumerate(prompts) if p.scene.motion != "none"],
     }
     return {name: summary(marks.select(chosen), band) for name, chosen in rows.items() if chosen}
 
