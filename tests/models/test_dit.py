@@ -9,6 +9,7 @@ from torch import Tensor
 import tiny_transformers
 from kinema.core.errors import ModelError
 from kinema.models.dit import Conditioning, VideoDiT, VideoDiTConfig
+from kinema.pipelines.model import precision
 from tiny_transformers import IMAGE
 
 TINY = tiny_transformers.TINY | {"num_layers": 2}
@@ -52,6 +53,24 @@ def test_equals_diffusers(variant):
         context = ours.prepare(Conditioning(states_BKLD=text[:, None], image_BND=images))
         got = ours(x, torch.tensor([[500.0] * 3, [20.0] * 3]), context)
     assert (got - expected).abs().max() <= 1e-5
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("variant", ["wan2.1-i2v", "wan2.1-flf2v"])
+def test_image_tokens_in_half_precision_equal_diffusers(variant, dtype):
+    """Both keep the norms in fp32; CUDA's layer norm, unlike the CPU's, takes no two types at once."""
+    theirs, ours = (model.condition_embedder.image_embedder for model in pair(VARIANTS[variant]))
+    for model in (theirs, ours):
+        for name, parameter in model.named_parameters():
+            parameter.data = parameter.data.to(precision(f"image_embedder.{name}", dtype))
+    met = []
+    for norm in (ours.norm1, ours.norm2):
+        norm.register_forward_pre_hook(lambda layer, x: met.append((x[0].dtype, layer.weight.dtype)))
+    images = torch.randn(2, 14, 32).to(dtype)
+    with torch.no_grad():
+        expected = theirs(images.view(4, 7, 32) if variant == "wan2.1-flf2v" else images)
+        assert torch.equal(ours(images), expected)
+    assert met == [(torch.float32, torch.float32)] * 2
 
 
 def test_per_frame_time_equals_diffusers_per_token_time():

@@ -43,8 +43,9 @@ from kinema.models.layers import (
 )
 from kinema.models.nag import away
 
-# Tables and the time embedding stay in fp32 beside half-precision matrices: small changes add up there.
-FP32_PARTS = ("time_embedder", "scale_shift_table", "norm2")
+# Tables, layer norms and the time embedding stay in fp32 beside half-precision matrices: small changes add up
+# there, and CUDA's layer norm refuses an input of another type than its weights.
+FP32_PARTS = ("time_embedder", "scale_shift_table", "norm2", "image_embedder.norm1")
 
 __all__ = ["FP32_PARTS", "Conditioning", "Context", "VideoDiT", "VideoDiTConfig", "rotate"]
 
@@ -290,8 +291,8 @@ class ImageEmbedder(nn.Module):
         """`[B, N, width_in] -> [B, N, width]`, N over all images of the sample."""
         if self.pos_embed is not None:
             image_BND = image_BND + self.pos_embed
-        out: Tensor = self.norm2(self.ff(self.norm1(image_BND)))
-        return out
+        out: Tensor = self.norm2(self.ff(self.norm1(image_BND.float()).type_as(image_BND)).float())
+        return out.type_as(image_BND)
 
 
 class ConditionEmbedder(nn.Module):
