@@ -120,6 +120,12 @@ def test_interrupt_stops_and_shows_what_there_is(pipe):
     assert not torch.equal(latents, whole)
 
 
+@pytest.mark.parametrize("scale", [0, 0.5])
+def test_a_scale_below_1_turns_guidance_off_as_1_does(pipe, scale):
+    off, low = (pipe(**CALL | {"guidance_scale": s}, generator=seeded()).frames for s in (1, scale))
+    np.testing.assert_array_equal(low, off)
+
+
 def test_properties_follow_the_call(pipe):
     pipe(**CALL | {"guidance_scale": 1.0})
     assert (pipe.guidance_scale, pipe.do_classifier_free_guidance) == (1.0, False)

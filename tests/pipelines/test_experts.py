@@ -50,7 +50,9 @@ def theirs(wan):
 
 
 @pytest.mark.parametrize(
-    "scales", [(4.0, 2.0), (4.0, None), (1.0, 3.0), (3.0, 1.0)], ids=["both", "one", "low only", "high only"]
+    "scales",
+    [(4.0, 2.0), (4.0, None), (1.0, 3.0), (3.0, 1.0), (0.0, 3.0), (0.5, None)],
+    ids=["both", "one", "low only", "high only", "none and low", "below 1"],
 )
 def test_each_expert_works_on_its_side_of_the_boundary(ours, theirs, scales):
     given = {"guidance_scale": scales[0], "guidance_scale_2": scales[1]}

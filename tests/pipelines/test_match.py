@@ -209,9 +209,14 @@ def test_what_the_shot_says_wins(wan, match):
     assert (made_again.sampling, made_again.prompts) == (plan.sampling, plan.prompts)
 
 
-def test_diffusers_turns_both_guidances_off_with_the_first(wan):
-    plan = plan_of(read_card(str(wan("two-experts"))), match="diffusers", guidance=1)
-    assert plan.sampling.guidance_low[0] == 1
+@pytest.mark.parametrize(
+    "said", [{"guidance": 1}, {"guidance": 0}, {"guidance": 0.5, "guidance_low": 3}], ids=str
+)
+def test_diffusers_turns_both_guidances_off_with_the_first(wan, said):
+    plan = plan_of(read_card(str(wan("two-experts"))), match="diffusers", **said)
+    assert (plan.sampling.guidance[0], plan.sampling.guidance_low[0]) == (1, 1)
+    single = plan_of(read_card(str(wan("t2v"))), match="diffusers", guidance=said["guidance"])
+    assert (single.sampling.guidance[0], single.sampling.guidance_low) == (1, None)
 
 
 def test_another_solver_has_that_programs_grid(wan):

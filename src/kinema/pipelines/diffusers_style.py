@@ -205,7 +205,7 @@ class KinemaPipeline(PipelineExtras):
             negative_prompt: one for all, or one for each.
             height, width: pixels; without them a picture keeps its shape.
             num_frames: a length the model cannot do is rounded up and trimmed.
-            num_inference_steps, guidance_scale: of the sampler; a scale of 1 turns guidance off.
+            num_inference_steps, guidance_scale: of the sampler; a scale up to 1 turns guidance off.
             guidance_scale_2: of the second transformer, in models that have two; by default the first's.
             num_videos_per_prompt: how many of each.
             generator: draws the noise; one for all, or one for each video.
@@ -233,7 +233,7 @@ class KinemaPipeline(PipelineExtras):
             "width": width,
             "frames": num_frames,
             "steps": num_inference_steps,
-            "guidance": guidance_scale,
+            "guidance": _not_below_1(guidance_scale),
             "guidance_low": self._low_scale(guidance_scale, guidance_scale_2),
             "length_fit": num_frames is not None,
             "fit": "stretch",
@@ -261,7 +261,7 @@ class KinemaPipeline(PipelineExtras):
         """The second transformer's: the first's unless given; 1 where the first is 1, as in diffusers."""
         if self.model.card.boundary is None or (low is not None and (scale is None or scale > 1)):
             return low
-        return scale
+        return _not_below_1(scale)
 
     def _plan(self, texts: tuple[str, str], seed: int | None, fields: Mapping[str, Any]) -> Plan:
         prompt, negative = texts
@@ -321,6 +321,11 @@ class KinemaPipeline(PipelineExtras):
                 state = turn.state
                 if self._interrupt:
                     return state.x_BCTYX
+
+
+def _not_below_1(scale: float | None) -> float | None:
+    """diffusers asks the prompt alone at any scale up to 1; ours would lean to the negative one below it."""
+    return None if scale is None else max(1.0, scale)
 
 
 class _Watch(NamedTuple):

@@ -76,12 +76,20 @@ def matched(shot: Shot, card: ModelCard) -> Matched:
     defaults = _DEFAULTS[shot.match](card)
     if shot.solver is not None:
         defaults = replace(defaults, grid=GRIDS[shot.match].get(shot.solver, OTHER_GRID[shot.match]))
-    if card.boundary is not None and shot.guidance is not None and shot.guidance_low is None:
-        off = shot.match == "diffusers" and shot.guidance.constant is not None and shot.guidance.constant <= 1
-        changes["guidance_low"] = 1 if off else shot.guidance
+    changes |= _scales(shot, card)
     rounding = shot.match if shot.match != "wan" or card.mechanism != "levels" else "wan-ratio"
     card = replace(card, defaults=defaults, rounding=rounding)
     return Matched(shot.with_(**changes) if changes else shot, card, notes + said)
+
+
+def _scales(shot: Shot, card: ModelCard) -> dict[str, Any]:
+    """One scale given is both transformers'; in diffusers none acts where the first is no more than 1."""
+    constant = None if shot.guidance is None else shot.guidance.constant
+    if shot.match == "diffusers" and constant is not None and constant <= 1:
+        return {"guidance": 1} | ({} if card.boundary is None else {"guidance_low": 1})
+    if card.boundary is None or shot.guidance is None or shot.guidance_low is not None:
+        return {}
+    return {"guidance_low": shot.guidance}
 
 
 def _wan(card: ModelCard) -> Defaults:
