@@ -205,6 +205,14 @@ def test_video_to_video_is_the_pipelines_own(loaded, media, kind, name):
     assert len(ours) == 9
 
 
+@pytest.mark.parametrize("strength", [0.0, 1e-9, 0.0005])
+def test_a_clip_that_hardly_may_change_is_one_step_not_an_error(loaded, media, strength):
+    model, path = loaded("animatediff"), str(media / "clip.mp4")
+    least = frames_of("animatediff", model, source={"path": path, "strength": 0.001})
+    hardly = frames_of("animatediff", model, source={"path": path, "strength": strength})
+    assert np.array_equal(hardly, least)
+
+
 def test_vace_follows_a_clip_where_its_mask_is_open(loaded, media, tmp_path):
     model = loaded("vace")
     half = np.zeros((16, 16), np.uint8)

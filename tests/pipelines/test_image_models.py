@@ -208,6 +208,18 @@ def test_a_small_strength_is_one_step_not_none():
         steps = enough_steps(20, strength)
         assert int(steps * strength) >= 1
         assert steps == 20 or int((steps - 2) * strength) < 1
+    assert enough_steps(20, 0.0005) == enough_steps(20, 1e-17) == enough_steps(20, 0.0) == 1000
+
+
+@pytest.mark.parametrize("strength", ["0.3*abs(sin(pi*f/2))", "1e-17", 0.0005])
+def test_what_is_no_step_of_the_model_leaves_the_frame(loaded, strength):
+    """sin(pi) is 1e-16; a drawing of which that is one step has more steps than memory has bytes."""
+    plan = plan_of(loaded("sd"), 4, redraw={"strength": strength, "colour": "off"})
+    frames = draw_plan(plan, loaded("sd"), on_progress=print).array()
+    formula = isinstance(strength, str) and "sin" in strength
+    assert [stroke.strength for stroke in plan.redraw.strokes][2] == 0
+    assert np.array_equal(frames[2], frames[1])
+    assert np.array_equal(frames[1], frames[0]) != formula
 
 
 # What is refused before weights are read

@@ -16,6 +16,8 @@ from kinema.pipelines.geometry import Geometry
 from kinema.story.redraw import BARS
 from kinema.story.shot import PREVIOUS, Shot
 
+LEAST_CHANGE = 1 / 1000  # a training step of every model: a smaller share of the noise levels is no step
+
 
 @dataclass(frozen=True, slots=True)
 class HeldImage:

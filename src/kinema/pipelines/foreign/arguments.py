@@ -14,6 +14,7 @@ from kinema.pipelines.foreign.asked import takes
 from kinema.pipelines.foreign.families import Call, Role
 from kinema.pipelines.foreign.masked import last_frames, masked, shown_before
 from kinema.pipelines.foreign.model import ForeignModel
+from kinema.pipelines.given import LEAST_CHANGE
 from kinema.pipelines.images.engine_diffusers import enough_steps
 from kinema.pipelines.known import picture, source_frames
 from kinema.pipelines.plan import Plan, Prompts
@@ -43,7 +44,7 @@ def arguments(plan: Plan, model: ForeignModel, call: Call, previous: Clip | None
     given = {name: value for name, value in named.items() if name is not None}
     if model.family.ramp is not None:
         given["min_guidance_scale"] = s.guidance[0]
-    steps = s.steps if plan.given.source is None else enough_steps(s.steps, plan.given.strength)
+    steps = s.steps if plan.given.source is None else enough_steps(s.steps, _strength(plan))
     return {
         **given,
         **_conditions(plan, call, previous),
@@ -79,7 +80,12 @@ def _clip(plan: Plan) -> dict[Role, Any]:
     if plan.given.source is None:
         return {}
     frames = [Image.fromarray(frame) for frame in source_frames(plan)]
-    return {"clip": frames, "strength": plan.given.strength}
+    return {"clip": frames, "strength": _strength(plan)}
+
+
+def _strength(plan: Plan) -> float:
+    """Of the clip that is made over; these pipelines stop with an error where no step is left to do."""
+    return max(plan.given.strength, LEAST_CHANGE)
 
 
 def _conditions(plan: Plan, call: Call, previous: Clip | None) -> dict[str, Any]:

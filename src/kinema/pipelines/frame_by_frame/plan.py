@@ -21,7 +21,7 @@ from kinema.io.image import read_image
 from kinema.io.video_read import open_video
 from kinema.pipelines.card import Mode, ModelCard
 from kinema.pipelines.geometry import Geometry
-from kinema.pipelines.given import Given, HeldImage
+from kinema.pipelines.given import LEAST_CHANGE, Given, HeldImage
 from kinema.story.redraw import BARS, RANGES, Redraw, check_range
 from kinema.story.seeds import Dialect, seeds
 from kinema.story.shot import Shot
@@ -212,10 +212,13 @@ def _values(redraw: Redraw, name: str, frames: int, fps: Fraction, seed: int) ->
 
 
 def _strength(frame: int, strength: float, given: Given) -> float:
-    """A clip's first frame has nothing before it: it is drawn from noise, or from its own keyframe."""
-    if frame or given.extend is not None:
-        return strength
-    return next((1 - h.strength for h in given.held if h.frame == 0), 1.0)
+    """A clip's first frame has nothing before it: it is drawn from noise, or from its own keyframe.
+
+    What a formula comes to where it means 0 (`sin(pi)` is 1e-16) is 0.
+    """
+    if not frame and given.extend is None:
+        strength = next((1 - h.strength for h in given.held if h.frame == 0), 1.0)
+    return strength if strength >= LEAST_CHANGE else 0.0
 
 
 def _exact(frame: int, held: Sequence[HeldImage]) -> int | None:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from kinema.core.errors import ModelError, NumericError
 from kinema.core.runtime import generator
+from kinema.pipelines.given import LEAST_CHANGE
 from kinema.pipelines.images.engine import Drawing
 from kinema.pipelines.images.model import ImageModel, Task, given_noise
 from kinema.pipelines.images.texts import ImageTexts
@@ -153,9 +154,11 @@ def checked_picture(picture_BCHW: Tensor, frame: int) -> Tensor:
 def enough_steps(steps: int, strength: float) -> int:
     """Steps of a whole drawing, so that the share of them that is done is at least one.
 
-    The pipelines do `int(steps * strength)` of them, and stop with an error for none.
+    The pipelines do `int(steps * strength)` of them, and stop with an error for none. No more than the model
+    was trained with: below `LEAST_CHANGE` that is none.
     """
     if int(steps * strength) >= 1:
         return steps
+    strength = max(strength, LEAST_CHANGE)
     needed = math.ceil(1 / strength)
     return needed if int(needed * strength) >= 1 else needed + 1
