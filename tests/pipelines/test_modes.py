@@ -128,6 +128,35 @@ def test_extension_of_a_clip_shorter_than_its_context(model, tmp_path):
     assert len(clip) == 7
 
 
+@pytest.mark.parametrize("kind", ["fuse", "continue"])
+def test_one_picture_is_carried_on_in_windows(model, tmp_path, kind):
+    """What is held is as long as the clip; the windows of a plan that says more look beyond the latents."""
+    path = picture(tmp_path / "a.png", 1)
+    shot = Shot(model=model.card.id, frames=20, extend=path, windows={"length": 9, "kind": kind}, steps=2)
+    plan = make_plan(shot, model.card)
+    assert (plan.geometry.context, plan.windows.total) == (1, 6)
+    assert make_plan(shot.with_(extend={"path": path, "context": 1}), model.card).windows == plan.windows
+    clip = kinema.render(shot, model=model)
+    assert (len(clip.array()), clip.latents.shape[2]) == (21, 6)
+
+
+def test_a_shot_holds_no_more_than_the_one_before_it_leaves(model):
+    def board(context: int | None, *lengths: int) -> Storyboard:
+        first, *others = ({"prompt": "a", "frames": frames} for frames in lengths)
+        extend = {"path": "previous", "context": context}
+        shots = [first, *({**other, "extend": "previous"} for other in others[:-1])]
+        shots.append({**others[-1], "extend": extend, "windows": {"length": 9}})
+        return Storyboard.from_mapping({"model": model.card.id, "seed": 5, "steps": 2, "shots": shots})
+
+    assert make_job(board(None, 1, 20)).plans[1].geometry.context == 1
+    assert kinema.render(board(None, 1, 20), model=model).array().shape[0] == 21
+    with pytest.raises(GeometryError, match=r"shots\[1\]: context=3 is more than the 2 latent frames"):
+        make_job(board(3, 5, 20))
+    assert kinema.render(board(5, 9, 8, 20), model=model).array().shape[0] == 37
+    with pytest.raises(GeometryError, match=r"shots\[2\]: context=6 is more than .* write at most 5"):
+        make_job(board(6, 9, 8, 20))
+
+
 @pytest.mark.parametrize(
     ("fields", "reason"),
     [

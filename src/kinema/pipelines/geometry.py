@@ -19,7 +19,7 @@ from kinema.io.image import read_image
 from kinema.io.reader import VideoReader, nearest_frames
 from kinema.io.video_read import open_video
 from kinema.pipelines.card import ModelCard
-from kinema.story.shot import Shot
+from kinema.story.shot import Extend, Shot
 
 MOST_LATENTS = 8_000_000
 CONTEXT = 2
@@ -112,9 +112,7 @@ def plan_geometry(shot: Shot, card: ModelCard, after: Geometry | None = None) ->
     if shot.source is not None and clip is not None:
         notes += _stands_still(clip, fps, keep)
     extend = shot.extend
-    context = 0 if extend is None else (extend.context or (1 if card.family == "foreign" else CONTEXT))
-    if extend is not None and extend.context is not None and clip is not None:
-        _check_context(extend.context, card.stride.latent_frames(clip.frames) - 1)
+    context = 0 if extend is None else _context(extend, card, clip, after)
     geometry = Geometry(
         width=width,
         height=height,
@@ -143,13 +141,28 @@ def plan_geometry(shot: Shot, card: ModelCard, after: Geometry | None = None) ->
     return geometry
 
 
-def _check_context(context: int, most: int) -> None:
-    """A clip's first latent frame stands for one frame, the others for a group; only groups can be held."""
-    if context > most:
-        raise GeometryError(
-            f"context={context} is more than the clip's {most} whole latent frames; write at most "
-            f"{max(most, 1)}."
-        )
+def _context(extend: Extend, card: ModelCard, clip: VideoReader | None, after: Geometry | None) -> int:
+    """Latent frames of the earlier clip that are held: what was asked for, or as many as is usual."""
+    if clip is not None:
+        # its first latent frame stands for one frame, the others for a group; only groups are asked for
+        have = card.stride.latent_frames(clip.frames)
+        most, what = max(have - 1, 1), f"the clip's {have - 1} whole latent frames"
+    else:
+        assert after is not None, "a storyboard's first shot extends no other"
+        have = most = _left_by(after, card)
+        what = f"the {have} latent frames that the shot before leaves"
+    if extend.context is None:
+        return 1 if card.family == "foreign" else min(CONTEXT, have)
+    if extend.context > most:
+        raise GeometryError(f"context={extend.context} is more than {what}; write at most {most}.")
+    return extend.context
+
+
+def _left_by(after: Geometry, card: ModelCard) -> int:
+    """Latent frames of the shot before: its own after those it went on from, or those of its pictures."""
+    if card.family == "foreign" or 1 in (after.time, card.stride.time):  # these leave only pictures
+        return card.stride.latent_frames(after.shown + after.keep)
+    return min(2 * after.context, after.first) + after.latent_frames
 
 
 def _frames_before(card: ModelCard, clip: VideoReader | None, after: Geometry | None) -> int:
