@@ -15,21 +15,27 @@ from kinema.core.errors import ModelError
 from kinema.models.dit import Conditioning, VideoDiT, VideoDiTConfig
 from kinema.models.lora import Worn, fit, shapes_of, wearing
 from kinema.models.lora_file import read_lora
+from kinema.models.lora_write import relaid as converted
 from kinema.models.wan_names import from_original, to_original
 
 TARGETS = ["to_q", "to_k", "to_v", "to_out.0", "ffn.net.0.proj", "ffn.net.2"]
 
 
-@pytest.fixture(scope="module")
-def theirs():
+def adapted(**settings: object):
     """A diffusers transformer with a PEFT adapter of rank 4 and alpha 6, all of it random."""
     import diffusers
     from peft import LoraConfig
 
     torch.manual_seed(0)
     model = diffusers.WanTransformer3DModel(**TRANSFORMER).eval()
-    model.add_adapter(LoraConfig(r=4, lora_alpha=6, target_modules=TARGETS, init_lora_weights=False))
+    given = {"r": 4, "lora_alpha": 6, "target_modules": TARGETS, "init_lora_weights": False, **settings}
+    model.add_adapter(LoraConfig(**given))
     return model
+
+
+@pytest.fixture(scope="module")
+def theirs():
+    return adapted()
 
 
 @pytest.fixture(scope="module")
@@ -46,12 +52,15 @@ def ours(theirs) -> VideoDiT:
 
 @pytest.fixture(scope="module")
 def saved(theirs, tmp_path_factory) -> Path:
+    return save_adapter(theirs, tmp_path_factory.mktemp("lora"))
+
+
+def save_adapter(theirs, folder: Path) -> Path:
     """The adapter as diffusers saves it, its alpha in the header."""
     from diffusers import WanPipeline
     from diffusers.training_utils import _collate_lora_metadata
     from peft import get_peft_model_state_dict
 
-    folder = tmp_path_factory.mktemp("lora")
     WanPipeline.save_lora_weights(
         folder,
         transformer_lora_layers=get_peft_model_state_dict(theirs),
@@ -120,6 +129,36 @@ def test_every_layout_acts_as_in_peft(theirs, ours, saved, tmp_path, layout, mer
     assert (expected - plain).abs().max() > 0.05
     with wearing(ours, [Worn(lora, (1.0,))], merge=merge):
         assert (run(ours) - expected).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("merge", [False, True], ids=["beside", "merged"])
+@pytest.mark.parametrize("settings", [
+    {"use_rslora": True}, {"lora_bias": True}, {"use_rslora": True, "lora_bias": True},
+    {"use_rslora": True, "alpha_pattern": {"to_q": 12}},
+], ids=str)  # fmt: skip
+def test_scales_are_what_peft_makes_of_its_settings(ours, tmp_path, settings, merge):
+    """By the root of the rank with `use_rslora`; the bias of `lora_B` is scaled as its product is."""
+    theirs = adapted(**settings)
+    file = read_lora(save_adapter(theirs, tmp_path))
+    expected = run_theirs(theirs)
+    assert (expected - run(ours)).abs().max() > 0.05
+    files = [file]
+    for layout in ("original", "diffusers"):
+        save_file(converted(file, layout), tmp_path / f"{layout}.safetensors")
+        files.append(read_lora(tmp_path / f"{layout}.safetensors"))
+    for one in files:
+        with wearing(ours, [Worn(fit(one, shapes_of(ours)), (1.0,))], merge=merge):
+            assert (run(ours) - expected).abs().max() < 1e-5
+
+
+def test_a_plain_difference_of_a_bias_is_added_as_it_is(ours, tmp_path):
+    tensors = low_rank((48, 48), "transformer.blocks.0.attn1.to_q")
+    tensors["transformer.blocks.0.attn1.to_q.alpha"] = torch.tensor(1.0)
+    for name, scaled in (("diff_b", 1.0), ("lora_B.bias", 0.5)):
+        given = {**tensors, f"transformer.blocks.0.attn1.to_q.{name}": torch.ones(48)}
+        save_file(given, tmp_path / "b.safetensors")
+        change = fit(read_lora(tmp_path / "b.safetensors"), shapes_of(ours)).changes["blocks.0.attn1.to_q"]
+        assert torch.equal(change.diff_b, torch.full((48,), scaled))
 
 
 @pytest.mark.parametrize("merge", [False, True], ids=["beside", "merged"])

@@ -12,6 +12,7 @@ dropped in silence.
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -65,7 +66,7 @@ class Change:
         down, up: `[r, in, ...]` and `[out, r, ...]`; both or neither.
         alpha: the file's own scale is `alpha / r`; None for 1.
         diff: added to the weight (or to a table that is a parameter by itself).
-        diff_b: added to the bias.
+        diff_b: added to the bias; a bias of `up`, which is scaled as it is, has been.
         keys: the file's names for these, to be counted.
     """
 
@@ -241,32 +242,48 @@ def _with_alphas(
     changes: dict[tuple[Owner | None, str], Change], metadata: Mapping[str, str]
 ) -> dict[tuple[Owner | None, str], Change]:
     """Alphas that diffusers writes into the header, `lora_adapter_metadata`, where the tensors have none."""
-    try:
-        written = json.loads(metadata.get("lora_adapter_metadata", "{}"))
-    except ValueError:
-        written = {}
-    if not isinstance(written, dict):
-        return changes
-    found = {}
+    written, found = _header(metadata), {}
     for (expert, stem), change in changes.items():
         alpha = change.alpha
         for part in _COMPONENTS.get(expert, ("transformer", "unet")):
-            alpha = _alpha(written, part, stem) if alpha is None else alpha
-        found[expert, stem] = replace(change, alpha=alpha)
+            alpha = _alpha(written, part, stem, change.rank) if alpha is None else alpha
+        found[expert, stem] = _with_bias_scaled(replace(change, alpha=alpha))
     return found
+
+
+def _header(metadata: Mapping[str, str]) -> Mapping[str, Any]:
+    try:
+        written = json.loads(metadata.get("lora_adapter_metadata", "{}"))
+    except ValueError:
+        return {}
+    return written if isinstance(written, dict) else {}
+
+
+def _with_bias_scaled(change: Change) -> Change:
+    """PEFT scales what `lora_B` gives, its bias too; a `diff_b` is added as it is."""
+    if change.diff_b is None or not any(key.endswith(".bias") for key in change.keys):
+        return change
+    return replace(change, diff_b=(change.strength * change.diff_b.float()).type_as(change.diff_b))
 
 
 _COMPONENTS: Mapping[Owner | None, tuple[str, ...]] = {"low": ("transformer_2",), "text": ("text_encoder",)}
 
 
-def _alpha(written: Mapping[str, Any], part: str, stem: str) -> float | None:
-    """PEFT's `lora_alpha`, or the entry of `alpha_pattern` that matches the end of the layer's name."""
-    patterns = written.get(f"{part}.alpha_pattern") or {}
-    for pattern, value in patterns.items() if isinstance(patterns, dict) else ():
-        if stem == pattern or stem.endswith(f".{pattern}"):
-            return float(value)
+def _alpha(written: Mapping[str, Any], part: str, stem: str, rank: int | None) -> float | None:
+    """PEFT's `lora_alpha`, or the entry of `alpha_pattern` that matches the end of the layer's name.
+
+    With `use_rslora` PEFT divides by the root of the rank, so that the alpha that is divided by the rank is
+    `alpha sqrt(r)`.
+    """
     value = written.get(f"{part}.lora_alpha")
-    return float(value) if isinstance(value, int | float) else None
+    patterns = written.get(f"{part}.alpha_pattern") or {}
+    for pattern, given in patterns.items() if isinstance(patterns, dict) else ():
+        if stem == pattern or stem.endswith(f".{pattern}"):
+            value = given
+            break
+    if not isinstance(value, int | float):
+        return None
+    return value * math.sqrt(rank or 1) if written.get(f"{part}.use_rslora") is True else float(value)
 
 
 def _layout(keys: Iterable[str]) -> Literal["diffusers", "original", "kohya"]:

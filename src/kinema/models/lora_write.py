@@ -2,7 +2,8 @@
 
     (alpha / r) up down       stays the same product in every layout
 
-diffusers' layout has no alphas, so they are folded into `up`, in fp32; it has no plain differences either.
+diffusers' layout has no alphas, so they are folded into `up`, in fp32; it has no plain differences either,
+but a bias of `up`, which without an alpha is added as it is.
 """
 
 from __future__ import annotations
