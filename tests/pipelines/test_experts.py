@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 import kinema
 from checkpoints import BOUNDARY
@@ -67,6 +68,42 @@ def test_both_experts_matter(ours, wan):
     once.model.dit.low.load_state_dict(ours.model.dit.low.state_dict())
     once.model.dit.high.proj_out.weight.data.mul_(0.5)
     assert np.abs(run(once, guidance_scale=3.0) - plain).max() > 100 * BOUND
+
+
+def test_a_lora_of_both_transformers_is_for_both(ours, wan, tmp_path):
+    """As diffusers saves the pair: keys of `transformer` and of `transformer_2` in one file."""
+    g = torch.Generator().manual_seed(1)
+    halves = {"lora_A": (3, 48), "lora_B": (48, 3)}
+    high, low = (
+        {f"{part}.blocks.0.attn1.to_q.{h}.weight": torch.randn(s, generator=g) for h, s in halves.items()}
+        for part in ("transformer", "transformer_2")
+    )
+    files = {"pair": high | low, "high": high, "low": low}
+    files["low, unnamed"] = {key.replace("_2.", "."): tensor for key, tensor in low.items()}
+    paths = {name: tmp_path / f"{name}.safetensors" for name in files}
+    for name, tensors in files.items():
+        save_file(tensors, paths[name])
+
+    def worn(*loaded: tuple[str, bool]) -> np.ndarray:
+        for name, second in loaded:
+            ours.load_lora_weights(paths[name], load_into_transformer_2=second)
+        try:
+            return run(ours)
+        finally:
+            ours.unload_lora_weights()
+
+    pair, plain = worn(("pair", False)), run(ours)
+    assert np.abs(pair - plain).max() > BOUND
+    assert np.array_equal(worn(("pair", True)), pair)
+    assert np.array_equal(worn(("high", False), ("low, unnamed", True)), pair)
+    assert np.array_equal(worn(("high", False), ("low", False)), pair)
+    assert not np.array_equal(worn(("high", False)), pair)
+    one = kinema.KinemaPipeline.from_pretrained(wan("t2v"))
+    with pytest.raises(
+        ConfigError, match=r"pair\.safetensors has keys of two transformers, and 2 of 4 would"
+    ):
+        one.load_lora_weights(paths["pair"])
+    assert one.get_list_adapters() == {"transformer": []}
 
 
 def test_pictures_by_two_experts_equal_wan_pipeline(wan):

@@ -86,13 +86,14 @@ class PipelineExtras:
             adapter_name: what to call it; `default_0`, `default_1`, ... without.
             weight_name: the file in the folder.
             load_into_transformer_2: in models of two transformers, for that of low noise; else of high noise.
+                A file whose keys say which is for those that they name.
 
         Raises:
             ModelError: a key names no layer of the model, or has another shape.
-            ConfigError: a name that is taken.
+            ConfigError: a name that is taken, or keys of two transformers for a model of one.
         """
         from kinema.models.lora_file import read_lora
-        from kinema.pipelines.loras import fitted
+        from kinema.pipelines.loras import fitted, says_which
 
         if isinstance(pretrained_model_name_or_path_or_dict, Mapping):
             raise ConfigError("a LoRA in memory is not read; save it with safetensors and give the file.")
@@ -101,10 +102,14 @@ class PipelineExtras:
         name = adapter_name or f"default_{len(self._adapters.paths)}"
         if name in self._adapters.paths:
             raise ConfigError(f"adapter {name!r} is loaded already; give it another adapter_name.")
-        expert = None
-        if self.model.card.boundary is not None:
-            expert = "low" if load_into_transformer_2 else "high"
-        fitted(read_lora(str(path)), self.model.card, expert or "both")
+        file, card, expert = read_lora(str(path)), self.model.card, None
+        if card.boundary is not None:
+            expert = "both" if says_which(file) else "low" if load_into_transformer_2 else "high"
+        if (used := fitted(file, card, expert or "both")) != file.count:
+            raise ConfigError(
+                f"{path} has keys of two transformers, and {file.count - used} of {file.count} would not be "
+                f"used by {card.id!r}; give it one transformer's."
+            )
         self._adapters.paths[name], self._adapters.scales[name] = (str(path), expert), 1.0
 
     def set_adapters(

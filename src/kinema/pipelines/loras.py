@@ -106,7 +106,7 @@ def fitted(file: LoraFile, card: ModelCard, expert: str = "both") -> int:
     with bare():
         shapes = shapes_of(VideoDiT(VideoDiTConfig.from_mapping(card.transformer)))
     used = [fit(file, shapes, expert=e).keys for e in _experts(expert, card)]
-    return sum(used) if _says_which(file) else used[0]
+    return sum(used) if says_which(file) else used[0]
 
 
 def _experts(expert: str, card: ModelCard) -> list[Expert | None]:
@@ -123,7 +123,7 @@ def _expert(lora: Lora, file: LoraFile, card: ModelCard) -> str:
                 f"loras: expert={lora.expert!r}, and {card.id!r} has one transformer; leave it out."
             )
         return "both"
-    if lora.expert is None and not _says_which(file):
+    if lora.expert is None and not says_which(file):
         raise ConfigError(
             f"loras: {lora.path} does not say for which of the two transformers of {card.id!r} it is; "
             "write expert: high, low or both."
@@ -131,7 +131,8 @@ def _expert(lora: Lora, file: LoraFile, card: ModelCard) -> str:
     return lora.expert or "both"
 
 
-def _says_which(file: LoraFile) -> bool:
+def says_which(file: LoraFile) -> bool:
+    """Whether its keys name one of two transformers."""
     return any(expert in ("high", "low") for expert, _ in file.changes)
 
 
