@@ -231,6 +231,18 @@ def test_loras_by_name_and_scale(small, tmp_path):
     np.testing.assert_array_equal(frames(), plain)
 
 
+def test_a_lora_without_a_name_takes_the_first_that_is_free(small, tmp_path):
+    pipe = kinema.KinemaPipeline.from_pretrained(small)
+    path = lora_file(tmp_path / "a.safetensors", pipe.model.dit.config.width)
+    pipe.load_lora_weights(path)
+    pipe.load_lora_weights(path)
+    pipe.delete_adapters("default_0")
+    pipe.load_lora_weights(path)
+    pipe.load_lora_weights(path, adapter_name="default_2")
+    pipe.load_lora_weights(path)
+    assert pipe.get_active_adapters() == ["default_1", "default_0", "default_2", "default_3"]
+
+
 def test_a_lora_acts_on_texts_as_in_render(small, tmp_path):
     pipe = kinema.KinemaPipeline.from_pretrained(small)
     pipe.set_progress_bar_config(disable=True)

@@ -14,6 +14,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,10 @@ class Adapters:
             if self.on
         ]
 
+    def free_name(self) -> str:
+        """For one that was given none."""
+        return next(name for i in count() if (name := f"default_{i}") not in self.paths)
+
     def require(self, name: str) -> None:
         """`ConfigError` for a name that was not loaded."""
         if name not in self.paths:
@@ -83,7 +88,7 @@ class PipelineExtras:
 
         Args:
             pretrained_model_name_or_path_or_dict: a `.safetensors` file, or its folder.
-            adapter_name: what to call it; `default_0`, `default_1`, ... without.
+            adapter_name: what to call it; without, the first of `default_0`, `default_1`, ... that is free.
             weight_name: the file in the folder.
             load_into_transformer_2: in models of two transformers, for that of low noise; else of high noise.
                 A file whose keys say which is for those that they name.
@@ -99,7 +104,7 @@ class PipelineExtras:
             raise ConfigError("a LoRA in memory is not read; save it with safetensors and give the file.")
         path = Path(pretrained_model_name_or_path_or_dict)
         path = path / (weight_name or "pytorch_lora_weights.safetensors") if path.is_dir() else path
-        name = adapter_name or f"default_{len(self._adapters.paths)}"
+        name = adapter_name or self._adapters.free_name()
         if name in self._adapters.paths:
             raise ConfigError(f"adapter {name!r} is loaded already; give it another adapter_name.")
         file, card, expert = read_lora(str(path)), self.model.card, None
