@@ -251,6 +251,16 @@ def test_vace_holds_pictures_anywhere_and_carries_clips_on(loaded, media):
     assert np.array_equal(longer[9:], expected[5:])
 
 
+def test_a_control_clip_begins_with_the_first_new_frame_of_a_clip_that_goes_on(loaded, media):
+    model, path = loaded("vace"), str(media / "clip.mp4")
+    given = {"extend": {"path": path, "context": 2}, "control": {"path": path, "mask": path}}
+    ours = frames_of("vace", model, **given, frames=4, size="32x32")
+    clip = [Image.fromarray(frame) for frame in kinema.Clip.open(path).array()]
+    mask = [*[Image.new("L", (32, 32), 0)] * 5, *(frame.convert("L") for frame in clip[:4])]
+    call = {"video": [*clip[-5:], *clip[:4]], "mask": mask, "height": 32, "width": 32}
+    assert np.array_equal(ours[9:], theirs("vace", model, "WanVACEPipeline", **call)[5:])
+
+
 @pytest.mark.parametrize("solver", [marked((solver,), solver) for solver in VP_SOLVERS])
 def test_solvers_are_diffusers_schedulers(loaded, solver):
     model = loaded("animatediff")

@@ -54,25 +54,24 @@ def masked(plan: Plan, family: Family, call: Call, previous: Clip | None) -> dic
     given, control = plan.given, plan.control
     if call.pictures != "masked" or not (given.held or given.extend or control):
         return {}
-    g, count = plan.geometry, plan.geometry.frames + shown_before(plan)
-    clip = [Image.new("RGB", (g.width, g.height), GRAY)] * count
-    mask = [Image.new("L", (g.width, g.height), 255)] * count
+    g, shown = plan.geometry, shown_before(plan)
+    clip = [Image.new("RGB", (g.width, g.height), GRAY)] * (shown + g.frames)
+    mask = [Image.new("L", (g.width, g.height), 255)] * (shown + g.frames)
     closed = Image.new("L", (g.width, g.height), 0)
-    if control is not None:
-        clip = _track(control.path, plan, "control", count)
+    if control is not None:  # it begins with the first new frame
+        clip[shown:] = _track(control.path, plan, "control")
         if control.mask is not None:
-            mask = [frame.convert("L") for frame in _track(control.mask, plan, "mask", count)]
+            mask[shown:] = [frame.convert("L") for frame in _track(control.mask, plan, "mask")]
     for held in given.held:
         clip[held.frame], mask[held.frame] = Image.fromarray(picture(held, plan, previous)), closed
     if given.extend is not None:
-        before = last_frames(plan, previous)
-        clip[: len(before)], mask[: len(before)] = before, [closed] * len(before)
+        clip[:shown], mask[:shown] = last_frames(plan, previous), [closed] * shown
     told = {"video": clip, "mask": mask}
     return told if control is None else {**told, family.control: control.strength[0]}
 
 
-def _track(path: str, plan: Plan, what: str, count: int) -> list[Image.Image]:
-    """Every frame of a picture or a clip, at the plan's size and rate."""
+def _track(path: str, plan: Plan, what: str) -> list[Image.Image]:
+    """A picture or a clip for every new frame, at the plan's size and rate."""
     track = PictureTrack(path, plan, what)
-    pixels = (track.at(frame)[0].mul(255).round().byte() for frame in range(count))
+    pixels = (track.at(frame)[0].mul(255).round().byte() for frame in range(plan.geometry.frames))
     return [Image.fromarray(rearrange(frame, "C H W -> H W C").numpy()) for frame in pixels]
