@@ -564,15 +564,60 @@ def test_nobody_else_may_read_the_queue(tmp_path, queue):
     assert all(path.stat().st_mode & 0o077 == 0 for path in tmp_path.iterdir())
 
 
+def only(queue) -> sqlite3.Connection:
+    """The one connection of a queue that one thread uses."""
+    (db,) = queue._idle
+    return db
+
+
+@pytest.fixture
+def opened(monkeypatch):
+    """The connections that were opened from now on."""
+    found, connect = [], sqlite3.connect
+
+    def counted(*args, **kwargs):
+        found.append(connect(*args, **kwargs))
+        return found[-1]
+
+    monkeypatch.setattr(sqlite3, "connect", counted)
+    return found
+
+
+def test_threads_that_come_and_go_leave_no_connections_behind(opened, queue):
+    for _ in range(40):  # as beats do, one for each job
+        thread = threading.Thread(target=queue.submit, args=({},))
+        thread.start()
+        thread.join()
+    assert queue.counts()["queued"] == 40
+    assert len(opened) == 1
+
+
+def test_two_that_look_at_once_have_a_connection_each_until_the_queue_is_closed(opened, queue):
+    with queue._read() as first, queue._read() as second:
+        assert first is not second
+        queue.close()
+        assert second.execute("SELECT revision FROM ledger").fetchone()[0] == 0
+    assert len(opened) == 2
+    for db in opened:
+        with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+            db.execute("SELECT 1")
+
+
+def test_a_connection_whose_transaction_could_not_be_ended_is_lent_to_nobody(queue):
+    with queue._lent() as db:
+        db.execute("BEGIN")
+    assert queue.submit({}).state == "queued"
+
+
 def test_an_acceptance_is_synced_and_a_beat_is_not(queue):
     modes = {}
     job = queue.submit({})
-    modes["submit"] = queue._db.execute("PRAGMA synchronous").fetchone()[0]
+    modes["submit"] = only(queue).execute("PRAGMA synchronous").fetchone()[0]
     _, token = queue.lease("w", 10)
     queue.beat(job.id, token, at(0.1))
-    modes["beat"] = queue._db.execute("PRAGMA synchronous").fetchone()[0]
+    modes["beat"] = only(queue).execute("PRAGMA synchronous").fetchone()[0]
     queue.finish(job.id, token, RESULT)
-    modes["finish"] = queue._db.execute("PRAGMA synchronous").fetchone()[0]
+    modes["finish"] = only(queue).execute("PRAGMA synchronous").fetchone()[0]
     assert modes == {"submit": 2, "beat": 1, "finish": 2}
 
 
@@ -580,7 +625,7 @@ def test_what_is_asked_often_is_found_by_an_index(queue):
     """No question scans or sorts the jobs, so that a long history costs nothing."""
     asked = []
     first, second = (queue.submit({}, key=str(n)) for n in range(2))
-    queue._db.set_trace_callback(asked.append)
+    only(queue).set_trace_callback(asked.append)
     queue.submit({}, key="0", owner="me", most=9)
     queue.move(second.id, before=first.id)
     queue.list(states=["queued"], owner="me", after=first.id, order="asc")
@@ -593,10 +638,10 @@ def test_what_is_asked_often_is_found_by_an_index(queue):
     queue.beat(job.id, token, at(0.5))
     queue.sweep()
     queue.finish(job.id, token, RESULT)
-    queue._db.set_trace_callback(None)
+    only(queue).set_trace_callback(None)
     asked = {text for text in asked if re.match("SELECT|UPDATE jobs|DELETE", text)}
     assert len(asked) > 20
     for question in asked:
-        plan = [row["detail"] for row in queue._db.execute(f"EXPLAIN QUERY PLAN {question}")]
+        plan = [row["detail"] for row in only(queue).execute(f"EXPLAIN QUERY PLAN {question}")]
         slow = [line for line in plan if "TEMP B-TREE" in line or re.match(r"SCAN (jobs|keys|gone)$", line)]
         assert not slow, (question, plan)

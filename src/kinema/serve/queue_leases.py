@@ -103,10 +103,8 @@ class Leases(Store):
 
     def holds(self, id: str, token: str) -> Job:
         """The job that this token is for; `Lost` when it is for none."""
-        row = self._held(self._db, id, token)
-        if row is None:
-            raise Lost(f"the lease of {id[:40]!r} has ended.")
-        return job_of(row)
+        with self._lent() as db:
+            return job_of(self._holding(db, id, token))
 
     def finish(
         self, id: str, token: str, result: Result, *, publish: Callable[[], None] | None = None

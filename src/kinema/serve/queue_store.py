@@ -1,4 +1,4 @@
-"""The queue's file: SQLite in WAL mode, one connection per thread, every change one immediate transaction.
+"""The queue's file: SQLite in WAL mode, a connection for each look, every change one immediate transaction.
 
 What is acknowledged is on the disk (`synchronous=FULL`); only a worker's beats, which say nothing that the
 next one does not, are left to the system to write.
@@ -45,51 +45,68 @@ class Store:
     ) -> None:
         self.path = Path(path)
         self._clock, self._pulse = clock, pulse
-        self._local = threading.local()
-        self._all: list[sqlite3.Connection] = []
+        self._idle: list[sqlite3.Connection] = []
+        self._closed = False
         self._writing = threading.Lock()  # a fair wait among threads; SQLite's own is a poll
         self._guard = threading.Lock()
         try:
             self._open()
-        except sqlite3.DatabaseError as error:
-            self.close()
-            raise _told(self.path, error) from None
         except BaseException:
             self.close()
             raise
 
     def close(self) -> None:
-        """Close the connections of all threads."""
+        """Close every connection: those in use as soon as they are put back."""
         with self._guard:
-            for connection in self._all:
-                connection.close()
-            self._all.clear()
-            self._local = threading.local()
+            self._closed = True
+            while self._idle:
+                self._idle.pop().close()
 
     # Connections
 
-    @property
-    def _db(self) -> sqlite3.Connection:
-        """This thread's connection."""
-        found: sqlite3.Connection | None = getattr(self._local, "db", None)
-        if found is None:
-            found = sqlite3.connect(
-                self.path, timeout=PATIENCE, isolation_level=None, check_same_thread=False
-            )
-            found.row_factory = sqlite3.Row
-            found.execute("PRAGMA foreign_keys = OFF")
+    @contextmanager
+    def _lent(self) -> Iterator[sqlite3.Connection]:
+        """A connection that nobody else has meanwhile; there are as many as were ever in use at once.
+
+        None belongs to a thread, since threads come and go with jobs and requests.
+        """
+        try:
             with self._guard:
-                self._all.append(found)
-            self._local.db = found
-        return found
+                db = self._idle.pop() if self._idle else None
+            db = db or self._connected()
+            try:
+                yield db
+            finally:
+                self._put_back(db)
+        except sqlite3.DatabaseError as error:
+            raise _told(self.path, error) from None
+
+    def _connected(self) -> sqlite3.Connection:
+        db = sqlite3.connect(self.path, timeout=PATIENCE, isolation_level=None, check_same_thread=False)
+        db.row_factory = sqlite3.Row
+        db.execute("PRAGMA foreign_keys = OFF")
+        return db
+
+    def _put_back(self, db: sqlite3.Connection) -> None:
+        with self._guard:
+            if self._closed or db.in_transaction:  # one that could not be ended would be the next one's
+                db.close()
+            else:
+                self._idle.append(db)
 
     def _open(self) -> None:
         try:
             os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         except OSError as error:
             raise MediaError(f"cannot open the queue {str(self.path)!r}: {error.strerror}.") from None
-        db = self._db
-        version = db.execute("PRAGMA user_version").fetchone()[0]
+        with self._lent() as db:
+            version = self._checked(db)
+        if version < len(MIGRATIONS):
+            self._migrate()
+
+    def _checked(self, db: sqlite3.Connection) -> int:
+        """The version of a file that is a queue, or empty."""
+        version = int(db.execute("PRAGMA user_version").fetchone()[0])
         application = db.execute("PRAGMA application_id").fetchone()[0]
         empty = db.execute("PRAGMA schema_version").fetchone()[0] == 0
         if not empty and application != APPLICATION:
@@ -103,8 +120,7 @@ class Store:
             raise ConfigError(f"the queue {str(self.path)!r} is on a disk without locks; use a local one.")
         if not empty and (found := db.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
             raise sqlite3.DatabaseError(str(found))
-        if version < len(MIGRATIONS):
-            self._migrate()
+        return version
 
     def _migrate(self) -> None:
         with self._write() as db:  # another process may have done it meanwhile
@@ -118,44 +134,39 @@ class Store:
     @contextmanager
     def _write(self, *, durable: bool = True) -> Iterator[sqlite3.Connection]:
         """One transaction that changes something; on the disk when it ends without an error."""
-        db = self._db
-        with self._writing:
+        with self._writing, self._lent() as db:
+            db.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+            db.execute("BEGIN IMMEDIATE")
             try:
-                db.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
-                db.execute("BEGIN IMMEDIATE")
-                try:
-                    yield db
-                    db.execute("COMMIT")
-                except BaseException:
-                    with contextlib.suppress(sqlite3.Error):
-                        db.execute("ROLLBACK")
-                    raise
-            except sqlite3.DatabaseError as error:
-                raise _told(self.path, error) from None
+                yield db
+                db.execute("COMMIT")
+            except BaseException:
+                with contextlib.suppress(sqlite3.Error):
+                    db.execute("ROLLBACK")
+                raise
 
     @contextmanager
     def _read(self) -> Iterator[sqlite3.Connection]:
         """Several looks at one moment."""
-        db = self._db
-        try:
+        with self._lent() as db:
             db.execute("BEGIN")
             try:
                 yield db
             finally:
                 db.execute("COMMIT")
-        except sqlite3.DatabaseError as error:
-            raise _told(self.path, error) from None
 
     # Rows
 
     def get(self, id: str) -> Job:
         """The job; `NotFound`."""
-        return job_of(self._row(self._db, id, COLUMNS))
+        with self._lent() as db:
+            return job_of(self._row(db, id, COLUMNS))
 
     def knows(self, id: str) -> bool:
         """Whether there is such a job."""
         try:
-            self._row(self._db, id, "id")
+            with self._lent() as db:
+                self._row(db, id, "id")
         except NotFound:
             return False
         return True
@@ -165,8 +176,6 @@ class Store:
             row: sqlite3.Row | None = db.execute(f"SELECT {columns} FROM jobs WHERE id = ?", (id,)).fetchone()
         except UnicodeEncodeError:
             row = None
-        except sqlite3.DatabaseError as error:
-            raise _told(self.path, error) from None
         if row is None:
             raise NotFound(f"there is no job {id[:40]!r}.")
         return row
