@@ -93,6 +93,16 @@ def test_every_kind_of_body_asks_for_the_same(server, form):
     }
 
 
+def test_a_length_goes_by_the_name_that_the_client_has_for_it(server):
+    for body in ({"json": {"prompt": "a", "duration": 1}}, {"data": {"prompt": "a", "duration": "1"}}):
+        video = server.post("/v1/videos", **body).json()
+        assert server.get(f"/api/jobs/{video['id']}").json()["request"]["seconds"] == 1.0
+    for name in ("duration", "seconds"):
+        wrong = server.post("/v1/videos", json={"prompt": "a", name: "four"})
+        assert (wrong.status_code, error_of(wrong)["param"]) == (400, name)
+        assert f"{name}='four' is no length" in error_of(wrong)["message"]
+
+
 def test_a_picture_comes_as_a_data_url_in_json_and_in_a_form(server):
     by_json = server.post("/v1/videos", json={"prompt": "a", "input_reference": {"image_url": data_url()}})
     by_form = server.post("/v1/videos", data={"prompt": "a", "input_reference[image_url]": data_url()})

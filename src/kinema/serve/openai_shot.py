@@ -71,7 +71,7 @@ def wanted(fields: Mapping[str, Any], taken: frozenset[str] = frozenset()) -> Wa
         if name in values and not isinstance(values[name], str | dict):
             raise ApiError(400, f"{name} is not text.", code="invalid_type", param=name)
     if "seconds" in values:
-        values["seconds"] = _seconds(fields["seconds"])
+        values["seconds"] = _seconds(named["seconds"], fields[named["seconds"]])
     if values.get("size") == "auto":
         del values["size"]
     return Wanted(values, named)
@@ -82,10 +82,12 @@ def _value(name: str, value: Any) -> Any:
     return scalar(value) if isinstance(value, str) and name not in TEXTS else value
 
 
-def _seconds(written: Any) -> float:
+def _seconds(name: str, written: Any) -> float:
+    """A length under the name that the client has for it."""
     text = written if isinstance(written, str) else str(written)
     if isinstance(written, bool) or not _SECONDS.fullmatch(text):
-        raise ApiError(400, f"seconds={text[:20]!r} is no length.", code="invalid_value", param="seconds")
+        message = f"{name}={text[:20]!r} is no length; write seconds, such as 4 or 2.5."
+        raise ApiError(400, message, code="invalid_value", param=name)
     return float(text)
 
 
