@@ -13,6 +13,7 @@ from live import client, error_of
 from PIL import Image
 
 from kinema.serve.errors import ApiError
+from kinema.serve.jobs import JobError
 from kinema.serve.openai_forms import nested
 
 
@@ -186,3 +187,46 @@ def test_a_clip_that_is_not_ready_says_when_to_ask_again(server):
 def test_a_wrong_picture_names_its_field(server, body, param):
     answer = server.post("/v1/images/generations", json=body)
     assert (answer.status_code, error_of(answer)["param"]) == (400, param)
+
+
+@pytest.fixture
+def pictures(tmp_path, monkeypatch):
+    """A server of its own whose pictures meet an end between two looks: `pictures(end)` gives the answer."""
+    with client(tmp_path) as own:
+        queue = own.app.state.studio.queue
+
+        def asked(end, *, left=False):
+            async def is_disconnected(self):
+                end(queue)
+                return left
+
+            monkeypatch.setattr("starlette.requests.Request.is_disconnected", is_disconnected)
+            return own.post("/v1/images/generations", json={"prompt": "a", "n": 3, "steps": 1})
+
+        yield asked, queue
+
+
+@pytest.mark.parametrize(
+    ("code", "status"),
+    [("bad_request", 400), ("bad_media", 400), ("bad_model", 400),
+     ("disk_full", 500), ("internal", 500), ("out_of_memory", 500), ("poison", 500)],
+)  # fmt: skip
+def test_a_picture_that_failed_says_whose_fault_it_is(pictures, code, status):
+    def end(queue):
+        while lent := queue.lease("w", 60):
+            queue.fail(lent[0].id, lent[1], JobError(code=code, message="no"))
+
+    answer = pictures[0](end)
+    assert (answer.status_code, error_of(answer)["code"]) == (status, code)
+    assert answer.headers.get("x-should-retry") == (None if status == 400 else "false")
+
+
+def test_a_client_that_leaves_takes_all_pictures_along_that_have_not_ended(pictures):
+    def end(queue):  # one ends after the last look at it
+        job, token = queue.lease("w", 60)
+        queue.fail(job.id, token, JobError(code="internal", message="no"))
+
+    asked, queue = pictures
+    answer = asked(end, left=True)
+    assert (answer.status_code, error_of(answer)["code"]) == (503, "timeout")
+    assert {name: count for name, count in queue.counts().items() if count} == {"failed": 1, "cancelled": 2}

@@ -7,6 +7,7 @@ import base64
 import io
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -17,7 +18,7 @@ from kinema.serve.bodies import read_json
 from kinema.serve.context import json_answer, owner_of, studio_of
 from kinema.serve.documents import ANYTHING, body, described
 from kinema.serve.errors import ApiError
-from kinema.serve.jobs import Job
+from kinema.serve.jobs import Job, JobError, QueueError
 from kinema.serve.native_jobs import digest_of, read_key, whole
 from kinema.serve.openai_route import OpenAIRoute
 from kinema.serve.openai_shot import Wanted, wanted
@@ -27,6 +28,7 @@ router = APIRouter(prefix="/v1/images", tags=["openai"], route_class=OpenAIRoute
 PATIENCE = 590.0  # clients give up after 600 s
 MOST_IMAGES = 10
 _FORMS = {"png": "PNG", "webp": "WEBP", "jpeg": "JPEG"}
+_THEIRS = ("bad_request", "bad_media", "bad_model")
 _OURS = frozenset({"n", "response_format", "output_format", "output_compression", "stream", "partial_images"})
 _IMAGE = {
     "type": "object",
@@ -114,14 +116,22 @@ async def _made(request: Request, studio: Studio, jobs: Sequence[Job]) -> list[J
     except BaseException:
         for job in found:
             if not job.ended:
-                await studio.thread(studio.queue.cancel, job.id, keep=False)
+                with suppress(QueueError):  # it has ended or was deleted since that look; the others wait
+                    await studio.thread(studio.queue.cancel, job.id, keep=False)
         raise
     for job in found:
         if job.error is not None:
-            raise ApiError(400, job.error.message, code=job.error.code, param=job.error.param)
+            raise _failed(job.error)
         if job.result is None:
             raise ApiError(400, "the job was cancelled.", code="cancelled")
     return found
+
+
+def _failed(error: JobError) -> ApiError:
+    """400 for what the client can change; else 500, and not to be tried again: the queue has done that."""
+    if error.code in _THEIRS:
+        return ApiError(400, error.message, code=error.code, param=error.param)
+    return ApiError(500, error.message, code=error.code, headers={"x-should-retry": "false"})
 
 
 def _too_late() -> ApiError:
