@@ -126,6 +126,7 @@ def test_a_wrong_request_names_its_field(server, request_, code, param):
         (b'{"request": {"prompt": "a", "seed": ' + str(2**70).encode() + b"}}", 422),
         (b'{"request": {"prompt": "a"}, "count": 17}', 422),
         (b'{"request": {"prompt": "a"}, "kind": "image"}', 422),
+        (b'{"request": {"prompt": "a", "frames": 1}, "kind": "video"}', 422),
         (b'{"request": {"prompt": "a"}, "title": 5}', 422),
         (b'{"request": {"prompt": "a"}, "path": "/tmp"}', 422),
     ],
@@ -152,6 +153,13 @@ def test_what_waits_can_be_edited_moved_and_named(server):
     assert (edited["request"]["prompt"], edited["position"]) == ("a fox", moved["position"])
     wrong = server.patch(f"/api/jobs/{second}", json={"request": {**SHOT, "steps": 0}})
     assert (wrong.status_code, error_of(wrong)["param"]) == (422, "steps")
+
+
+def test_an_edited_job_is_of_the_kind_that_it_makes_now(server):
+    name = submit(server)[0]["id"]
+    for frames, kind in ((17, "video"), (1, "image")):
+        edited = server.patch(f"/api/jobs/{name}", json={"request": {**SHOT, "frames": frames}}).json()
+        assert (edited["request"]["frames"], edited["kind"]) == (frames, kind)
 
 
 def test_cancelled_jobs_are_tried_again_cloned_and_deleted(server):

@@ -104,6 +104,14 @@ def test_a_length_goes_by_the_name_that_the_client_has_for_it(server):
         assert f"{name}='four' is no length" in error_of(wrong)["message"]
 
 
+def test_one_frame_is_no_clip(server):
+    before = count(server)
+    for name in ("frames", "num_frames"):
+        answer = server.post("/v1/videos", json={"prompt": "a", name: 1})
+        assert (answer.status_code, error_of(answer)["param"]) == (400, name)
+    assert count(server) == before
+
+
 def test_a_picture_comes_as_a_data_url_in_json_and_in_a_form(server):
     by_json = server.post("/v1/videos", json={"prompt": "a", "input_reference": {"image_url": data_url()}})
     by_form = server.post("/v1/videos", data={"prompt": "a", "input_reference[image_url]": data_url()})

@@ -80,8 +80,8 @@ async def change(request: Request, id: str) -> Response:
     job = studio.queue.get(name)
     if "request" in values:
         asked = await studio.read(values["request"])
-        await studio.plan_once(asked)
-        job = await studio.thread(studio.queue.edit, name, asked.seeded().values())
+        kind = _kind({}, (await studio.plan_once(asked))["is_image"])
+        job = await studio.thread(studio.queue.edit, name, asked.seeded().values(), kind=kind)
     if "before" in values:
         before = values["before"]
         place = None if before is None else job_id(before, param="before")
@@ -152,6 +152,9 @@ def _kind(values: Mapping[str, Any], is_image: bool) -> Kind:
         )
     if kind == "image" and not is_image:
         raise ApiError(422, "kind=image needs one frame: add frames: 1.", code="invalid_value", param="kind")
+    if kind == "video" and is_image:
+        message = "kind=video needs more than one frame: change frames, or leave kind out."
+        raise ApiError(422, message, code="invalid_value", param="kind")
     return cast(Kind, kind)
 
 

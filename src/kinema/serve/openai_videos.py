@@ -209,7 +209,9 @@ async def _submitted(request: Request, asked: Asked, digest: str, parent: Parent
     studio, key = studio_of(request), read_key(request)
     if key is None and (earlier := await _sent_before(request, asked, parent)):
         return earlier
-    await studio.plan_once(asked)
+    if (await studio.plan_once(asked))["is_image"]:
+        message = "a clip has more than one frame; POST /v1/images/generations makes pictures."
+        raise ApiError(400, message, code="invalid_value", param="frames")
     return await studio.thread(
         studio.queue.submit,
         asked.seeded().values(),

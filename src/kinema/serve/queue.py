@@ -250,11 +250,18 @@ class Queue(Leases):
 
     # Changing
 
-    def edit(self, id: str, request: Mapping[str, Any]) -> Job:
-        """Ask for something else in the same place of the queue; `Conflict` once a worker has it."""
+    def edit(self, id: str, request: Mapping[str, Any], *, kind: Kind | None = None) -> Job:
+        """Ask for something else in the same place of the queue; `Conflict` once a worker has it.
+
+        Args:
+            id: the job.
+            request: instead of its own.
+            kind: of what is asked for now; None for the same as before.
+        """
         with self._write() as db:
             row = self._in_state(db, id, "queued", do="be edited", hint="clone it")
-            return self._set(db, row, **_FRESH, request=packed(request))
+            changed = {"request": packed(request), "kind": row["kind"] if kind is None else kind}
+            return self._set(db, row, **_FRESH, **changed)
 
     def move(self, id: str, before: str | None = None) -> Job:
         """Put a waiting job before another one that waits, or at the end."""
