@@ -162,6 +162,25 @@ def test_an_edited_job_is_of_the_kind_that_it_makes_now(server):
         assert (edited["request"]["frames"], edited["kind"]) == (frames, kind)
 
 
+@pytest.mark.parametrize(
+    ("wrong", "status"),
+    [
+        ({"before": 5}, 422),
+        ({"before": "video_" + 26 * "0"}, 404),
+        ({"favourite": "yes"}, 422),
+        ({"title": 5}, 422),
+        ({"title": 201 * "x"}, 422),
+    ],
+)
+def test_a_change_that_is_wrong_in_a_part_changes_nothing(server, wrong, status):
+    job = submit(server)[0]
+    answer = server.patch(
+        f"/api/jobs/{job['id']}", json={"request": {**SHOT, "prompt": "a fox"}, "before": None, **wrong}
+    )
+    assert answer.status_code == status, answer.text
+    assert server.get(f"/api/jobs/{job['id']}").json() == job
+
+
 def test_cancelled_jobs_are_tried_again_cloned_and_deleted(server):
     name = submit(server, title="t")[0]["id"]
     assert server.post(f"/api/jobs/{name}/cancel", json={"keep": False}).json()["state"] == "cancelled"

@@ -77,20 +77,18 @@ async def change(request: Request, id: str) -> Response:
     """Change what is asked for or the place in the queue while it waits; title and mark at any time."""
     studio, name = studio_of(request), job_id(id)
     values = await read_json(request, frozenset({"request", "before", "favourite", "title"}))
-    job = studio.queue.get(name)
+    studio.queue.get(name)  # 404 comes before what is wrong with the rest
+    changes: dict[str, Any] = {"favourite": flag(values, "favourite", None)}
+    if "title" in values:
+        changes["title"] = text(values, "title")
+    if "before" in values:
+        before = values["before"]
+        changes |= {"moved": True, "before": None if before is None else job_id(before, param="before")}
     if "request" in values:
         asked = await studio.read(values["request"])
         kind = _kind({}, (await studio.plan_once(asked))["is_image"])
-        job = await studio.thread(studio.queue.edit, name, asked.seeded().values(), kind=kind)
-    if "before" in values:
-        before = values["before"]
-        place = None if before is None else job_id(before, param="before")
-        job = await studio.thread(studio.queue.move, name, place)
-    if "favourite" in values or "title" in values:
-        favourite = flag(values, "favourite", None)
-        title = text(values, "title") if "title" in values else None
-        job = await studio.thread(studio.queue.mark, name, favourite=favourite, title=title)
-    return json_answer(job.to_json())
+        changes |= {"request": asked.seeded().values(), "kind": kind}
+    return json_answer((await studio.thread(studio.queue.change, name, **changes)).to_json())
 
 
 @router.delete("/{id}", **described("Delete a job and its files", 200, {"type": "object"}))

@@ -250,32 +250,66 @@ class Queue(Leases):
 
     # Changing
 
-    def edit(self, id: str, request: Mapping[str, Any], *, kind: Kind | None = None) -> Job:
-        """Ask for something else in the same place of the queue; `Conflict` once a worker has it.
+    def change(
+        self,
+        id: str,
+        *,
+        request: Mapping[str, Any] | None = None,
+        kind: Kind | None = None,
+        moved: bool = False,
+        before: str | None = None,
+        favourite: bool | None = None,
+        title: str | None = None,
+    ) -> Job:
+        """Several changes of a job together or not at all.
 
         Args:
             id: the job.
-            request: instead of its own.
-            kind: of what is asked for now; None for the same as before.
+            request: see `edit`; None leaves it.
+            kind: of that request; None for the same as before.
+            moved: see `move`; False leaves it where it is.
+            before: the job that it is moved before; None for the end.
+            favourite: see `mark`; None leaves it.
+            title: the same.
         """
+        marks: dict[str, Any] = {}
+        if favourite is not None:
+            marks["favourite"] = int(favourite)
+        if title is not None:
+            marks["title"] = _text(title, "title")
         with self._write() as db:
-            row = self._in_state(db, id, "queued", do="be edited", hint="clone it")
-            changed = {"request": packed(request), "kind": row["kind"] if kind is None else kind}
-            return self._set(db, row, **_FRESH, **changed)
+            if request is not None:
+                self._edit(db, id, request, kind)
+            if moved:
+                self._move(db, id, before)
+            row = self._row(db, id)
+            return self._set(db, row, **marks) if marks else job_of(row)
+
+    def edit(self, id: str, request: Mapping[str, Any], *, kind: Kind | None = None) -> Job:
+        """Ask for something else in the same place of the queue; `Conflict` once a worker has it."""
+        return self.change(id, request=request, kind=kind)
 
     def move(self, id: str, before: str | None = None) -> Job:
         """Put a waiting job before another one that waits, or at the end."""
-        with self._write() as db:
-            row = self._in_state(db, id, "queued", do="be moved", hint="only those that wait can")
-            if before is None:
-                return self._set(db, row, position=self._place(db))
-            if before == id:
-                return job_of(row)
+        return self.change(id, moved=True, before=before)
+
+    def mark(self, id: str, *, favourite: bool | None = None, title: str | None = None) -> Job:
+        """Set what is for its owner's eyes; None leaves it."""
+        return self.change(id, favourite=favourite, title=title)
+
+    def _edit(self, db: sqlite3.Connection, id: str, request: Mapping[str, Any], kind: Kind | None) -> None:
+        row = self._in_state(db, id, "queued", do="be edited", hint="clone it")
+        self._set(db, row, **_FRESH, request=packed(request), kind=kind or row["kind"])
+
+    def _move(self, db: sqlite3.Connection, id: str, before: str | None) -> None:
+        row = self._in_state(db, id, "queued", do="be moved", hint="only those that wait can")
+        if before == id:
+            return
+        place = self._place(db) if before is None else self._between(db, before, id)
+        if before is not None and place is None:
+            self._spread(db)
             place = self._between(db, before, id)
-            if place is None:
-                self._spread(db)
-                place = self._between(db, before, id)
-            return self._set(db, row, position=place)
+        self._set(db, row, position=place)
 
     def _between(self, db: sqlite3.Connection, before: str, id: str) -> float | None:
         """A place just before a waiting job; None where floats have none."""
@@ -331,17 +365,6 @@ class Queue(Leases):
                 return True
             self._set(db, row, state="cancelling", keep=0, doomed=1)
             return False
-
-    def mark(self, id: str, *, favourite: bool | None = None, title: str | None = None) -> Job:
-        """Set what is for its owner's eyes; None leaves it."""
-        columns: dict[str, Any] = {}
-        if favourite is not None:
-            columns["favourite"] = int(favourite)
-        if title is not None:
-            columns["title"] = _text(title, "title")
-        with self._write() as db:
-            row = self._row(db, id)
-            return self._set(db, row, **columns) if columns else job_of(row)
 
     def _in_state(self, db: sqlite3.Connection, id: str, *states: State, do: str, hint: str) -> sqlite3.Row:
         row = self._row(db, id)
