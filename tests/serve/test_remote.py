@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import shutil
 import socket
 import threading
+import time
 from contextlib import contextmanager
 
 import numpy as np
@@ -235,6 +237,29 @@ def test_a_server_that_is_away_is_asked_again_for_a_while(tmp_path):
         far.media("0" * 64)
     assert pauses[:4] == [0.5, 1.0, 2.0, 4.0]
     assert 250 < sum(pauses) <= 300
+
+
+def test_what_is_old_here_is_removed_once_an_hour_while_there_is_nothing_to_do(tmp_path, monkeypatch):
+    monkeypatch.setattr(HttpClient, "ask", lambda *_: None)
+    now = [0.0]
+    far = desk(HttpClient("http://nowhere", None), tmp_path, clock=lambda: now[0])
+    states = tmp_path / "far" / "states"
+    MediaStore(tmp_path / "far" / "media").receive([b"a picture"], most=100)
+    used = MediaStore(tmp_path / "far" / "media").receive([b"another"], most=100)
+    for name in ("left", "at work"):
+        (states / name / "shot").mkdir(parents=True)
+        (states / name / "shot" / "state").touch()
+    long_ago = time.time() - 3 * 86400
+    for path in (tmp_path / "far").rglob("*"):
+        os.utime(path, (long_ago, long_ago))
+    os.utime(states / "at work" / "shot" / "state")
+    far.media(used)
+    assert far.lease("far", 60) is None
+    assert len(list(states.iterdir())) == 2  # the last look is not an hour ago
+    now[0] += 3600.0
+    assert far.lease("far", 60) is None
+    assert [path.name for path in states.iterdir()] == ["at work"]
+    assert [path.name for path in (tmp_path / "far" / "media").iterdir()] == [used]
 
 
 def test_a_worker_without_the_model_leaves_the_job_to_others(small, loaded, tmp_path):

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import shutil
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -26,7 +28,7 @@ MOST_MEDIA = 4_000_000_000
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 20.0
 PERSISTENCE = 300.0
 """Seconds for which a finished clip is offered to a server that does not answer."""
-OLD = 2 * 86400.0
+OLD, TIDY = 2 * 86400.0, 3600.0
 _SIGNALS: tuple[Signal, ...] = ("go", "cancel_keep", "cancel_drop", "lost")
 
 
@@ -35,7 +37,7 @@ class RemoteDesk:
 
     Args:
         client: of the server.
-        folder: made if it is not there; what is older than two days is removed from it.
+        folder: made if it is not there; what nobody has used for two days is removed from it.
         loras: paths of this machine, by name.
         sleep: waits so many seconds between two tries.
         clock: seconds that only grow.
@@ -59,9 +61,11 @@ class RemoteDesk:
         self._tidy()
 
     def lease(self, worker: str, seconds: float) -> tuple[Job, str] | None:
-        """See `Desk`; also a reason to look whether what is kept here is still needed."""
+        """See `Desk`; when there is nothing to do, once an hour, what is kept here is looked through."""
         found = self._client.ask("POST", "/api/workers/lease", {"worker": worker, "seconds": seconds})
         if found is None:
+            if self._clock() >= self._tidied + TIDY:
+                self._tidy()
             return None
         try:
             job, token = Job.from_json(found["job"]), str(found["token"])
@@ -125,7 +129,9 @@ class RemoteDesk:
         """See `Desk`."""
         if not self._media.has(sha256):
             self._persist(lambda: self._fetch(sha256), PERSISTENCE)
-        return self._media.path(sha256)
+        path = self._media.path(sha256)
+        os.utime(path)  # it is used again: not old any more
+        return path
 
     def _fetch(self, sha256: str) -> None:
         try:
@@ -155,8 +161,14 @@ class RemoteDesk:
 
     def _tidy(self) -> None:
         """Remove what other jobs have left here long ago."""
-        before = time.time() - OLD
+        self._tidied, before = self._clock(), time.time() - OLD
         for path in self._states.iterdir():
-            if path.stat().st_mtime < before:
-                shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+            with suppress(OSError):  # another worker of this folder has just removed it
+                if _written(path) < before:
+                    shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink()
         self._media.collect((), OLD)
+
+
+def _written(path: Path) -> float:
+    """When anything in it was written last; a folder's own time does not change with the files in it."""
+    return max(found.lstat().st_mtime for found in (path, *path.rglob("*")))
