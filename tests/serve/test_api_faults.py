@@ -88,16 +88,18 @@ def test_uploads_that_were_cut_off_are_removed_at_the_start(tmp_path):
     assert not list(folders.incoming.iterdir())
 
 
-def test_a_file_that_cannot_be_removed_stops_no_events(tmp_path):
-    told = []
+def test_a_file_that_cannot_be_removed_stops_no_events_and_keeps_no_others(tmp_path):
+    told, gone = [], []
 
     async def stubborn(name):
+        gone.append(name)
         raise PermissionError(errno.EPERM, "not permitted")
 
     async def follow(queue):
         watcher = Watcher(queue, 4, told.append, stubborn)
         await watcher.start()
-        queue.delete(queue.submit(SHOT).id)
+        for job in (deleted := queue.submit_all([SHOT] * 3)):
+            queue.delete(job.id)
         until = time.monotonic() + 60
         last = queue.submit(SHOT)
         while last.id not in {job.id for job in told} and time.monotonic() < until:
@@ -106,6 +108,7 @@ def test_a_file_that_cannot_be_removed_stops_no_events(tmp_path):
         while last.title not in {job.title for job in told} and time.monotonic() < until:
             await asyncio.sleep(0.05)
         await watcher.stop()
+        assert sorted(gone) == sorted(job.id for job in deleted)
 
     with Queue(tmp_path / "queue.sqlite3") as queue:
         asyncio.run(follow(queue))

@@ -139,7 +139,7 @@ class Watcher:
             except KinemaError as error:  # the disk; the next look may find it well again
                 log(logging.ERROR, "queue", message=str(error))
                 await asyncio.sleep(1.0)
-            except Exception:  # a bug, or a file that cannot be removed: others still want to be told
+            except Exception:  # a bug; listeners still want to be told
                 LOG.exception("bug", extra={"facts": {"where": "watcher"}})
                 await asyncio.sleep(1.0)
 
@@ -154,7 +154,10 @@ class Watcher:
             self._tell_preview(job)
         for _, name in found.gone:
             self._previews.pop(name, None)
-            await self._on_gone(name)
+            try:
+                await self._on_gone(name)
+            except Exception:  # a file that cannot be removed; those of others can
+                LOG.exception("not removed", extra={"facts": {"job": name}})
 
     def _tell_preview(self, job: Job) -> None:
         if job.ended:
