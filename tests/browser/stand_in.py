@@ -297,7 +297,8 @@ class Handler(BaseHTTPRequestHandler):
 def curve(values: dict[str, Any]) -> list[float]:
     try:
         track = Schedule.parse(values["text"])
-        return [float(v) for v in track.values(values["frames"], parse_fps(values["fps"]), 0)]
+        fps, seed = parse_fps(values["fps"]), values.get("seed", 0)
+        return [float(v) for v in track.values(values["frames"], fps, seed, bpm=values.get("bpm"))]
     except KinemaError as error:
         raise ApiProblem(422, str(error), "text") from None
 

@@ -194,6 +194,20 @@ def test_a_formula_is_plotted_as_the_server_reads_it(pages, server):
     plotted(page, "camera.zoom", eased)
 
 
+def test_a_formula_is_plotted_with_the_tempo_and_the_seed_of_the_shot(page, draft):
+    formula = "beat + sin(seed * t / 16)"
+    draft({"prompt": "a fox", "bpm": 60, "seed": 7, "guidance": formula})
+    plotted(page, "guidance", Schedule.parse(formula).values(17, 8, 7, bpm=60).tolist())
+    page.fill("#basic [data-param='seed']", "3")
+    plotted(page, "guidance", Schedule.parse(formula).values(17, 8, 3, bpm=60).tolist())
+
+
+def test_a_new_length_counts_the_beats_of_the_shot(page):
+    shot = {"bpm": 60, "prompt": {"0": "a fox", "1b": "a wolf"}}
+    told = page.evaluate("async (shot) => (await import('/track.js')).stretched(shot, 17, 33, 8)", shot)
+    assert list(told["prompt"]) == ["0", "16..-1"]
+
+
 def test_a_new_length_keeps_the_shape(page, server, draft):
     held(page, server, draft, 0, 8, -1)
     request = {**draft(), "prompt": {"0..8": "a fox", "9..-1": "a wolf"}}

@@ -3,7 +3,7 @@
 
 import { announce, button, debounced, h, svg } from "./dom.js";
 import { api } from "./api.js";
-import { draft } from "./draft.js";
+import { draft, toSubmit } from "./draft.js";
 import { fps, frames } from "./composer.js";
 import { field } from "./field.js";
 import { EASINGS } from "./lane-prompts.js";
@@ -112,9 +112,14 @@ function read(path) {
   return readNumbers(at(draft.request, path) ?? LANES[path].usual, frames(), fps(), draft.request.bpm ?? 120);
 }
 
-/** What the server is asked for a lane's curve. */
+/** What the server is asked for a lane's curve: all that a formula sees, but a seed that a number does not hold. */
 function question(path) {
-  return { text: numbersText(at(draft.request, path) ?? LANES[path].usual), frames: frames(), fps: fps(), dialect: draft.request.dialect };
+  const { bpm, dialect } = draft.request;
+  const seed = Number(toSubmit().seed);
+  return {
+    text: numbersText(at(draft.request, path) ?? LANES[path].usual), frames: frames(), fps: fps(), dialect, bpm,
+    ...(Number.isSafeInteger(seed) && seed >= 0 ? { seed } : {}),
+  };
 }
 
 async function askCurve(path, made) {

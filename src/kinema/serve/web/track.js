@@ -166,7 +166,7 @@ export function stretched(request, from, to, fps, paths = []) {
     const { kind, keys } = written === undefined || written === null ? {} : readNumbers(written, from, fps, request.bpm ?? 120);
     if (kind === "keys") out = withAt(out, path, writeKeys(distinct(keys.map((key) => ({ ...key, frame: moved(key.frame) })))));
   }
-  const track = typeof request.prompt === "object" ? readPrompt(request.prompt, from, fps) : null;
+  const track = typeof request.prompt === "object" ? readPrompt(request.prompt, from, fps, request.bpm ?? 120) : null;
   if (track) {
     const blocks = track.blocks.map((block) => ({ ...block, a: moved(block.a), b: moved(block.b) }));
     if (blocks.length <= to) out.prompt = writePrompt({ ...track, blocks: squeezed(blocks, to) }, to);
