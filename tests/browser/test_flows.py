@@ -217,6 +217,20 @@ def test_waiting_clips_are_reordered_edited_cloned_and_dropped(page, server):
     expect(titles).to_have_text(["two, better", "one", "two, better"])
 
 
+def test_what_was_written_comes_back_after_a_second_clip_was_taken_to_be_changed(page, server):
+    server.store.paused = True
+    for prompt in ("one", "two"):
+        server.store.submit({"prompt": prompt})
+    cards = page.locator("#queue .card")
+    expect(cards).to_have_count(2)
+    write(page, "what I was writing")
+    for place, prompt in enumerate(("one", "two")):
+        cards.nth(place).get_by_role("button", name="Edit").click()
+        expect(page.locator("#prompt")).to_have_value(prompt)
+    page.click("#editing-stop")
+    expect(page.locator("#prompt")).to_have_value("what I was writing")
+
+
 def test_a_failure_says_why_and_is_tried_again(page, server):
     server.store.fail_next = "out of memory: 9 GB asked, 8 GB there; try fewer frames."
     write(page, "a fox")
@@ -310,6 +324,19 @@ def test_what_is_deleted_stays_so_when_the_page_is_left_at_once(page, finished):
     expect(page.locator("#gallery .tile")).to_have_count(1)
 
 
+def test_what_could_not_be_deleted_is_shown_again(pages, server, finished):
+    finished("a", "b")
+    page = pages(server.url, allowed=("net::ERR",))
+    expect(page.locator("#gallery .tile")).to_have_count(2)
+    page.route("**/api/jobs/*", lambda route: route.abort())
+    page.locator("#gallery .tile-face").first.focus()
+    page.keyboard.press("Delete")
+    expect(page.locator("#gallery .tile")).to_have_count(1)
+    page.click(".toast button[aria-label='Dismiss']")
+    expect(page.locator(".toast.error")).to_contain_text("does not answer")
+    expect(page.locator("#gallery .tile")).to_have_count(2)
+
+
 def test_two_clips_are_compared_on_one_scrubber(page, finished):
     finished("a red fox", steps=4)
     finished("a red fox", steps=9)
@@ -351,6 +378,16 @@ def test_a_server_that_wants_its_token_is_given_it(pages, server):
     write(page, "a fox")
     page.click("#make")
     expect(page.locator("#gallery .tile")).to_have_count(1)
+
+
+def test_the_token_is_asked_for_until_it_is_given(pages, server):
+    server.store.token = "right"
+    page = pages(server.url, allowed=REFUSED, ready=False)
+    page.fill("#token-value", "rig")
+    for _ in range(3):
+        page.keyboard.press("Escape")
+        expect(page.locator("#token")).to_be_visible()
+    expect(page.locator("#token-value")).to_have_value("rig")
 
 
 def test_a_picture_without_settings_is_offered_as_a_keyframe(pages, server):

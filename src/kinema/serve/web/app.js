@@ -57,9 +57,9 @@ async function send(request) {
 /** Takes a job into the form: a queued one to be changed, any other as a new shot. */
 function edit(job) {
   const queued = job.state === "queued";
-  const { request, seed, lockSeed } = draft.state;
+  const { request, seed, lockSeed, before } = draft.state;
   adopt(job.request);
-  draft.keep({ editing: queued ? job.id : null, before: queued ? { request, seed, lockSeed } : null });
+  draft.keep({ editing: queued ? job.id : null, before: queued ? before ?? { request, seed, lockSeed } : null });
   view("make");
   $("prompt").focus();
 }
@@ -151,8 +151,12 @@ function buildConnection() {
 
 function buildToken() {
   const dialog = $("token");
+  let given = false;
   addEventListener("kinema:token", () => { if (!dialog.open) dialog.showModal(); });
+  dialog.addEventListener("cancel", (event) => event.preventDefault());
+  dialog.addEventListener("close", () => { if (!given) dialog.showModal(); }); // at a second Escape
   dialog.querySelector("form").addEventListener("submit", () => {
+    given = true;
     token.set($("token-value").value.trim(), $("token-keep").checked);
     location.reload();
   });

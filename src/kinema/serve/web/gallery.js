@@ -108,6 +108,6 @@ export function remove(id) {
   toast("Deleted.", {
     action: "Undo",
     run: () => { leaving.delete(id); show(); },
-    gone: () => attempt(async () => { await api.remove(id); jobs.drop(id); leaving.delete(id); }),
+    gone: () => attempt(() => api.remove(id).then(() => jobs.drop(id)).finally(() => { leaving.delete(id); show(); })),
   });
 }

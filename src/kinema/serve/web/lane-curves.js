@@ -112,7 +112,7 @@ function read(path) {
   return readNumbers(at(draft.request, path) ?? LANES[path].usual, frames(), fps(), draft.request.bpm ?? 120);
 }
 
-/** What the server is asked for a lane's curve: all that a formula sees, but a seed that a number does not hold. */
+/** What the server is asked for a lane's curve; a seed that a number does not hold is left out. */
 function question(path) {
   const { bpm, dialect } = draft.request;
   const seed = Number(toSubmit().seed);
