@@ -32,7 +32,7 @@ _SAFETY = (
     (b"cross-origin-resource-policy", b"same-origin"),
     (b"cross-origin-opener-policy", b"same-origin"),
 )
-_UPLOADS = ("/api/media", "/api/restore", "/v1/videos", "/v1/images/edits")
+_UPLOADS = ("/api/media", "/api/restore", "/v1/videos")
 _RAW = ("/api/media", "/api/restore")
 _WORKERS = "/api/workers/"
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})

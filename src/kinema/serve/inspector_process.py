@@ -19,8 +19,6 @@ from typing import Any
 from kinema.core.errors import KinemaError
 from kinema.core.imports import importing
 
-MOST_FRAME_SIDE = 2048
-
 
 def plan(request: Mapping[str, Any]) -> dict[str, Any]:
     """What every shot of a request would do and cost; paths stand where media are."""
