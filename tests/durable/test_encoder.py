@@ -6,6 +6,8 @@ import os
 import signal
 import subprocess
 import threading
+import time
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
@@ -20,6 +22,7 @@ from kinema.io.frame_sink import EncoderError
 from kinema.io.live import Live, live_path
 from kinema.io.video_read import open_video
 from kinema.io.video_write import write_video
+from kinema.io.watchdog import Watchdog
 
 REAL = imageio_ffmpeg.get_ffmpeg_exe()
 
@@ -59,9 +62,10 @@ def stand_in(tmp_path, monkeypatch):
 def test_a_bad_first_attempt_is_noted_and_the_second_gives_the_same_bytes(
     tmp_path, stand_in, monkeypatch, first, said, name
 ):
-    monkeypatch.setattr("kinema.io.frame_sink.PATIENCE", 0.5)
     Clip(pictures(16), 8).save(tmp_path / f"whole-{name}")
     calls = stand_in(f'if [ $N = 1 ]; then {first}; fi\nexec "$REAL" "$@"')
+    if said == "did nothing":
+        monkeypatch.setattr("kinema.io.frame_sink.Watchdog", impatient_once(calls))
     notes: list[str] = []
     Clip(pictures(16), 8).save(tmp_path / name, on_note=notes.append)
     assert (tmp_path / name).read_bytes() == (tmp_path / f"whole-{name}").read_bytes()
@@ -70,6 +74,27 @@ def test_a_bad_first_attempt_is_noted_and_the_second_gives_the_same_bytes(
     assert "tried again" in notes[0]
     assert len(calls.read_text().split()) == 2
     assert {p.name for p in tmp_path.iterdir()} == {"bin", name, f"whole-{name}"}
+
+
+def impatient_once(calls: Path) -> Callable[..., Watchdog]:
+    """A watchdog that is short of patience with the first call, once that is counted."""
+    short = [0.5]
+
+    def watchdog(process: subprocess.Popen[bytes], seconds: float) -> Watchdog:
+        if not short:
+            return Watchdog(process, seconds)
+        until(lambda: calls.exists() and calls.read_text() != "")
+        return Watchdog(process, short.pop())
+
+    return watchdog
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Wait; the limit is for a test that hangs."""
+    end = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)
 
 
 def test_attempts_are_bounded_and_a_stream_has_one(tmp_path, stand_in):
@@ -141,12 +166,8 @@ def test_a_live_draft_is_whole_up_to_the_last_frame_whatever_ends_the_writer(tmp
             if index == 20:
                 os.kill(os.getpid(), signal.SIGKILL)
     os.waitpid(pid, 0)
-    for _ in range(100):  # the orphan sees the end of its input, and ends too
-        size = draft.stat().st_size
-        if not subprocess.run(["pgrep", "-f", f"file:{draft}"], capture_output=True).stdout:
-            break
-        threading.Event().wait(0.05)
-    assert draft.stat().st_size >= size
+    orphan = ["pgrep", "-f", f"file:{draft}"]  # it sees the end of its input, and ends too
+    until(lambda: not subprocess.run(orphan, capture_output=True).stdout)
     assert open_video(draft).frames == 21
 
 
