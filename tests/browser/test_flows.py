@@ -56,7 +56,15 @@ def shown(page) -> list[int]:
 def test_switches_lie_apart_and_take_a_click(page, name):
     page.locator("#advanced summary", has_text="Length and rate").click()
     switch = page.locator(f'#advanced input[data-param="{name}"]')
-    switch.click(timeout=3000)  # fails where another field lies over it
+    switch.scroll_into_view_if_needed()
+    assert switch.evaluate(
+        """(switched) => {
+            const box = switched.getBoundingClientRect();
+            const middle = [box.left + box.width / 2, box.top + box.height / 2];
+            return document.elementFromPoint(...middle) === switched;
+        }"""
+    ), "another field lies over it"
+    switch.click()
     expect(switch).to_be_checked()
     other = page.locator(f'#advanced input[data-param="{"loop" if name == "length_fit" else "length_fit"}"]')
     expect(other).not_to_be_checked()
@@ -73,8 +81,15 @@ def test_the_clip_plays_while_one_looks_at_it(pages, server, finished):
 
 def test_nothing_moves_by_itself_where_less_motion_is_asked_for(page, finished):
     finished("a fox")
+    page.wait_for_selector("#gallery .tile")
+    page.evaluate(
+        """() => {
+            const tile = document.querySelector('#gallery .tile');
+            window.entered = new Promise((wake) => tile.addEventListener('pointerenter', wake, {once: true}));
+        }"""
+    )
     page.hover("#gallery .tile")
-    page.wait_for_timeout(200)
+    page.evaluate("async () => { await window.entered; }")
     assert page.evaluate("() => [...document.querySelectorAll('video')].every((video) => video.paused)")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import os
 import subprocess
@@ -117,14 +118,22 @@ def test_a_file_that_cannot_be_removed_stops_no_events_and_keeps_no_others(tmp_p
 
 def test_a_call_sent_again_while_the_first_is_looked_at_makes_one_job(tmp_path):
     with client(tmp_path) as server:
-        held, begun = server.app.state.studio, threading.Event()
+        held, begun, come = server.app.state.studio, threading.Event(), []
+        turns, until = held.one_at_a_time, time.monotonic() + 60
+
+        @contextlib.asynccontextmanager
+        async def counted(key):
+            come.append(key)
+            async with turns(key):
+                yield
 
         async def slowly(asked):
             begun.set()
-            await asyncio.sleep(0.3)
+            while len(come) < 2 and time.monotonic() < until:  # until the second one is there
+                await asyncio.sleep(0.01)
             return {"is_image": False}
 
-        held.plan_once = slowly
+        held.one_at_a_time, held.plan_once = counted, slowly
 
         def create(**headers):
             return server.post("/v1/videos", json={"prompt": "a"}, headers=headers).json()["id"]
@@ -134,6 +143,7 @@ def test_a_call_sent_again_while_the_first_is_looked_at_makes_one_job(tmp_path):
             begun.wait(10)
             again = threads.submit(create, **{"x-stainless-retry-count": "1"})
             assert first.result() == again.result()
+        assert len(come) == 2
         assert len(server.get("/api/jobs").json()["jobs"]) == 1
         assert create() != first.result()  # two calls that are no retries stay two
 

@@ -6,7 +6,6 @@ import io
 import os
 import signal
 import threading
-import time
 from pathlib import Path
 
 import numpy as np
@@ -342,6 +341,7 @@ def test_a_still_is_a_picture(folders, queue, shot):
 def test_frames_that_are_drawn_one_by_one_are_shown(folders, queue, shot, monkeypatch):
     shown = []
     monkeypatch.setattr("kinema.serve.previews.EVERY", 0.0)
+    monkeypatch.setattr("kinema.serve.previews.SHARE", 1e9)  # whatever one costs
     monkeypatch.setattr(Beats, "tell", lambda self, progress, picture=None: shown.append(picture))
     id = queue.submit({**shot, "mode": "frame_by_frame", "frames": 4}).id
     work(folders)
@@ -431,8 +431,9 @@ def test_the_lease_is_renewed_without_news_and_after_failures():
 
 def test_a_preview_is_told_once_and_not_lost_when_a_beat_is():
     desk = Counting(failing=1)
-    with Beats(desk, JOB, "t", lease=0.03, news=0.01) as beats:
-        beats.tell(JobProgress(step=1), b"webp")
+    beating = Beats(desk, JOB, "t", lease=0.03, news=0.01)
+    beating.tell(JobProgress(step=1), b"webp")  # before the first beat
+    with beating:
         assert desk.enough.wait(30)
     assert [preview for _, preview in desk.beats[:2]] == [b"webp", b"webp"]
     assert [preview for _, preview in desk.beats[2:]] == [None] * len(desk.beats[2:])
@@ -442,7 +443,7 @@ def test_a_second_worker_waits_for_the_step_of_one_that_lost_its_lease(folders, 
     """Two processes never write one state: the late one lets go at its next step."""
     id = queue.submit(shot).id
     queue.close()
-    ready, go = os.pipe(), os.pipe()
+    ready, go, met = os.pipe(), os.pipe(), os.pipe()
 
     def slow() -> None:
         with pytest.MonkeyPatch.context() as patch:
@@ -460,8 +461,21 @@ def test_a_second_worker_waits_for_the_step_of_one_that_lost_its_lease(folders, 
     os.read(ready[0], 1)
     with Queue(folders.queue) as queue:
         queue.forfeit("slow")
-    quick = forks.start(lambda: work(folders))
-    time.sleep(0.3)
+
+    def late() -> None:
+        rest = Worker._rest
+
+        def told(self, seconds: float) -> None:
+            os.write(met[1], b"x")
+            rest(self, seconds)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Worker, "_rest", told)
+            work(folders)
+
+    quick = forks.start(late)
+    os.close(met[1])
+    assert os.read(met[0], 1) == b"x", "it did not wait"
     os.write(go[1], b"x")
     codes = [os.waitstatus_to_exitcode(os.waitpid(p, 0)[1]) for p in (pid, quick)]
     assert codes == [0, 0]

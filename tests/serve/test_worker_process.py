@@ -31,7 +31,8 @@ def until(condition, seconds: float = 120.0) -> None:
 
 
 def test_a_killed_worker_comes_back_and_a_stopped_one_gives_its_job_back(folders, small):
-    shot = {"prompt": "a fox", "model": str(small), "seed": 3, "steps": 400, "frames": 5, "size": "64x64"}
+    most = 1000  # steps of a shot, so that it is denoised for as long as anyone looks
+    shot = {"prompt": "a fox", "model": str(small), "seed": 3, "steps": most, "frames": 5, "size": "64x64"}
     with Queue(folders.queue) as queue:
         id = queue.submit(shot).id
         worker = WorkerProcess(queue, WorkerSettings(data=folders.root, checkpoint_every="1"), "one")
