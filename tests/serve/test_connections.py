@@ -15,6 +15,7 @@ import uvicorn
 from live import limits
 
 from kinema.serve.app import create_app
+from kinema.serve.connections import Connection
 from kinema.serve.errors import ApiError
 from kinema.serve.intake import Body, Intake
 from kinema.serve.run import configured, listen
@@ -56,9 +57,42 @@ def running(data, **changes) -> Iterator[Server]:
 
 @pytest.fixture(scope="module")
 def hasty(tmp_path_factory) -> Iterator[Server]:
-    """It waits for nobody."""
-    with running(tmp_path_factory.mktemp("hasty"), header_seconds=0.8, body_seconds=0.3) as found:
+    """It waits for no body."""
+    with running(tmp_path_factory.mktemp("hasty"), header_seconds=600.0, body_seconds=0.3) as found:
         yield found
+
+
+class Deadlines:
+    """The time for headers, which is over when a test says so."""
+
+    def __init__(self) -> None:
+        self._over = threading.Event()
+        self._last: Connection | None = None
+
+    def begin(self, connection: Connection) -> None:
+        """In place of `Connection._set_deadline`."""
+        self._last = connection
+        connection._deadline = connection.loop.create_task(self._wait(connection))
+
+    async def _wait(self, connection: Connection) -> None:
+        while not self._over.is_set():
+            await asyncio.sleep(0.01)
+        connection._too_late()
+
+    def pass_by(self) -> None:
+        """Once the server has some bytes of the last connection's next request, or of what should be one."""
+        until = time.monotonic() + 60
+        while not (self._last and self._last._said_something and self._last._deadline):
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        self._over.set()
+
+
+@pytest.fixture
+def deadlines(monkeypatch) -> Deadlines:
+    found = Deadlines()
+    monkeypatch.setattr(Connection, "_set_deadline", lambda connection: found.begin(connection))
+    return found
 
 
 def until_closed(client: socket.socket, drip: bytes = b"") -> bytes:
@@ -102,21 +136,23 @@ def error_in(answer: bytes) -> tuple[int, str]:
     return int(head.split()[1]), json.loads(body)["error"]["code"]
 
 
-def test_headers_that_drip_in_are_not_waited_for(hasty):
+def test_headers_that_drip_in_are_not_waited_for(hasty, deadlines):
     with hasty.open() as client:
         client.sendall(GET[:20])
+        deadlines.pass_by()
         assert error_in(until_closed(client, drip=b"a")) == (408, "timeout")
 
 
-def test_a_connection_that_says_nothing_is_closed_without_a_word(hasty):
-    with hasty.open() as client:
+def test_a_connection_that_says_nothing_is_closed_without_a_word(tmp_path):
+    with running(tmp_path, header_seconds=0.2) as server, server.open() as client:
         assert until_closed(client) == b""
 
 
-def test_headers_after_an_answer_have_no_more_time(hasty):
+def test_headers_after_an_answer_have_no_more_time(hasty, deadlines):
     with hasty.open() as client:
         assert answered(client, GET)[0] == 200
         client.sendall(b"GET /healthz HTT")
+        deadlines.pass_by()
         assert error_in(until_closed(client, drip=b"a")) == (408, "timeout")
 
 
@@ -126,11 +162,12 @@ def test_a_body_that_drips_in_is_given_up(hasty):
         assert error_in(until_closed(client, drip=b" ")) == (408, "too_slow")
 
 
-def test_a_body_that_goes_on_after_its_answer_does_not_keep_the_connection(hasty):
+def test_a_body_that_goes_on_after_its_answer_does_not_keep_the_connection(hasty, deadlines):
     with hasty.open() as client:
-        client.sendall(POST % (b"/nothing", 1000))
-        answer = until_closed(client, drip=b" ")
-        assert answer.startswith(b"HTTP/1.1 404")
+        assert answered(client, POST % (b"/nothing", 1000))[0] == 404
+        client.sendall(b" ")
+        deadlines.pass_by()
+        assert until_closed(client, drip=b" ") == b""
 
 
 def test_what_is_no_http_is_told_as_any_error(hasty):
