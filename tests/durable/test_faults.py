@@ -124,8 +124,20 @@ def kills(count: int, command: list[str], whole: bytes, here: Path, said: Path, 
     return hits
 
 
+TIMES = {"step.half": 2, "step.renamed": 2, "frame.half": 5, "frame.written": 5, "encode.frame": 5}
+"""How often a render of the command passes a point."""
+
+
 def test_ten_kills_at_random_moments(command, whole, here, tmp_path):
-    assert kills(10, command, whole, here, tmp_path, seed=0) >= 1
+    rng = random.Random(0)
+    for point in rng.sample(sorted(TIMES), 3):  # those by the clock may all come too late, or too early
+        said = f"{point}:{rng.randint(1, TIMES[point])}"
+        assert faults.run(command, tmp_path, point=said).code == -signal.SIGKILL, said
+        assert faults.run(command, tmp_path).code == 0
+        assert (here / OUT).read_bytes() == whole
+        assert names(here) == {OUT}
+        (here / OUT).unlink()
+    kills(7, command, whole, here, tmp_path, seed=0)
 
 
 @pytest.mark.slow
