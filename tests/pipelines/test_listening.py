@@ -95,3 +95,20 @@ def test_a_song_goes_on_from_shot_to_shot(song):
     first, second = make_job(board).plans
     assert first.sampling.guidance == (2, 1)
     assert second.sampling.guidance == (1, 1.25, 1, 1.25, 1)  # frames 5..21; beats at 8 and 16 of the clip
+
+
+def test_every_shot_counts_its_beats_from_its_own_first(song):
+    shot = {"prompt": {0: "a fox", "1b": "a wolf"}, "frames": 17}
+    board = Storyboard.from_mapping({"audio": song, "fps": 8, "size": "64x64", "shots": [shot] * 2})
+    assert len(make_job(board).plans) == 2
+    second, _ = settled(begin=17 / 8, audio=song, prompt={0: "a", "1b": "b"})
+    assert second.prompt.frames_of_keys(17, 8) == (0, 15)  # its first beat is on its frame 7
+    later, _ = settled(audio=song, sound={"start": 2.25}, guidance="beat", prompt={0: "a", "1b": "b"})
+    assert later.prompt.frames_of_keys(17, 8) == (0, 14)
+    np.testing.assert_allclose(later.guidance.sample(17, 8)[[6, 14]], [0, 1], atol=0.01)
+
+
+def test_beats_go_on_after_the_last_of_the_sound(song):
+    shot, _ = settled(audio=song, sound={"start": 9.5}, guidance="beat", prompt={0: "a", "1b": "b"})
+    assert shot.prompt.frames_of_keys(17, 8) == (0, 12)
+    np.testing.assert_allclose(shot.guidance.sample(17, 8)[[4, 12]], [0, 1], atol=0.01)

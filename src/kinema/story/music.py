@@ -3,11 +3,13 @@
     beat(t) = t bpm / 60                        with a tempo
     beat(t) = i + (t - t_i) / (t_{i+1} - t_i)   with a sound whose beats are at t_0, t_1, ...
 
-for t in seconds. Without either, 120 beats a minute are assumed, and said.
+for t in seconds from the shot's first frame, and t_0 the first beat that is not before it. Without either,
+120 beats a minute are assumed, and said.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
@@ -21,6 +23,7 @@ from kinema.core.errors import ConfigError
 Array = NDArray[np.float64]
 
 DEFAULT_BPM = 120.0
+_SAME_BEAT = 1e-6  # of a beat: what the sum of the earlier shots' seconds is off by
 
 FEATURES: Mapping[str, tuple[int, str]] = {
     "audio.rms": (0, "loudness, 1 at its loudest"),
@@ -75,15 +78,10 @@ class Music:
         return DEFAULT_BPM if self.audio is None or self.assumed else self.audio.tempo
 
     def beat_at(self, seconds_F: Array) -> Array:
-        """How many beats have passed at each second; the first beat is 0, before it the count is negative."""
+        """How many beats have passed at each second; the shot's first is 0, what is before it negative."""
         if self.bpm is not None or self.audio is None or self.assumed:
             return seconds_F * self.tempo / 60.0
-        beats = self.audio.beats - self.start
-        number = np.arange(len(beats), dtype=np.float64)
-        inside = np.interp(seconds_F, beats, number)
-        per_second = self.tempo / 60.0
-        before, after = np.minimum(seconds_F - beats[0], 0.0), np.maximum(seconds_F - beats[-1], 0.0)
-        return inside + (before + after) * per_second
+        return self._heard(self.audio, seconds_F + self.start) - self._earlier(self.audio)
 
     def seconds_of(self, beat: Fraction) -> Fraction:
         """When this beat is, in seconds from the shot's first frame."""
@@ -91,10 +89,22 @@ class Music:
             return beat * 60 / Fraction(self.tempo).limit_denominator(1_000_000)
         beats = self.audio.beats - self.start
         count = len(beats) - 1
-        position = float(beat)
+        position = float(beat) + self._earlier(self.audio)
         beyond = max(position - count, 0.0) * 60.0 / self.tempo
         seconds = float(np.interp(position, np.arange(count + 1), beats)) + beyond
         return Fraction(max(seconds, 0.0)).limit_denominator(1_000_000)
+
+    def _heard(self, audio: Recording, seconds_F: Array) -> Array:
+        """Beats of the sound since its own first, which go on at its tempo after the last."""
+        inside = np.interp(seconds_F, audio.beats, np.arange(len(audio.beats), dtype=np.float64))
+        before = np.minimum(seconds_F - audio.beats[0], 0.0)
+        after = np.maximum(seconds_F - audio.beats[-1], 0.0)
+        return inside + (before + after) * self.tempo / 60.0
+
+    def _earlier(self, audio: Recording) -> int:
+        """How many beats of the sound are over when the shot begins."""
+        begun = float(self._heard(audio, np.array([self.start]))[0])
+        return max(math.ceil(begun - _SAME_BEAT), 0)
 
     def feature(self, name: str, arguments: tuple[float, ...], edges_F: Array) -> Array:
         """A feature of the sound over each frame; `ConfigError` without a sound."""
