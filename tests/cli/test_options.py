@@ -105,8 +105,8 @@ def test_a_control_is_said_in_three_options():
     assert control is not None
     assert (control.path, control.model) == ("edges.png", "./canny")
     assert control.strength.sample(9, 8)[4] == 0.5
-    with pytest.raises(ConfigError, match="--control-model belongs to --control FILE"):
-        ShotOptions(control_model="./canny").given()
+    with pytest.raises(ConfigError, match=r"control\.model needs control\.path, .* \(--control FILE\)\.$"):
+        Shot(**ShotOptions(control_model="./canny").given())
 
 
 def test_options_of_another_pipeline_are_read_as_in_a_shot_file():

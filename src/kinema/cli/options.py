@@ -263,8 +263,6 @@ class ShotOptions:
             "path": said.pop("control", None)
         }
         found = {field: value for field, value in found.items() if value is not None}
-        if found and "path" not in found:
-            raise ConfigError(f"--control-{next(iter(found))} belongs to --control FILE; write both.")
         return {"control": found} if found else {}
 
     def _loras(self, said: dict[str, Any]) -> list[dict[str, Any]]:

@@ -26,7 +26,8 @@ def read_request(
 
     Args:
         path: what to read.
-        changes: fields of the shot to replace (of every shot of a storyboard).
+        changes: fields of the shot to replace (of every shot of a storyboard); of `redraw`, `control` and
+            `options` only what a mapping names.
         variables: other values for variables of a file.
 
     Raises:
@@ -47,8 +48,27 @@ def read_request(
     if not changes:
         return request
     if isinstance(request, Storyboard):
-        return request.with_(shots=tuple(shot.with_(**changes) for shot in request.shots))
-    return request.with_(**changes)
+        return request.with_(shots=tuple(_changed(shot, changes) for shot in request.shots))
+    return _changed(request, changes)
+
+
+def _changed(shot: Shot, changes: Mapping[str, Any]) -> Shot:
+    """A copy with `changes`; as mappings, so that the shot reads their texts in its own dialect."""
+    parts = {
+        "redraw": {} if shot.redraw is None else shot.redraw.given(),
+        "control": {} if shot.control is None else shot.control.given(),
+        "options": dict(shot.options),
+    }
+    named = {name: new for name, new in changes.items() if name in parts and isinstance(new, Mapping)}
+    if "seed" in named.get("redraw", {}):
+        parts["redraw"] = _without_seeds(parts["redraw"], named["redraw"]["seed"])
+    return shot.with_(**{**changes, **{name: {**parts[name], **new} for name, new in named.items()}})
+
+
+def _without_seeds(redraw: Mapping[str, Any], rule: object) -> dict[str, Any]:
+    """Settings of before, less what the new rule for the seeds has no use for."""
+    uses = {"seeds": ("schedule", "travel"), "seed_every": ("iter",)}
+    return {name: value for name, value in redraw.items() if rule in uses.get(name, (rule,))}
 
 
 def _is_record(path: Path) -> bool:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
@@ -42,6 +43,16 @@ class Control(Settings):
     )
     start: Unit = Field(0.0, title="Start", description="share of the steps from which it acts")
     end: Unit = Field(1.0, title="End", description="share of the steps until which it acts")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_something(cls, values: Any) -> Any:
+        if isinstance(values, Mapping) and values and "path" not in values:
+            name = next(iter(values))
+            raise ConfigError(
+                f"control.{name} needs control.path, the picture or clip to follow (--control FILE)."
+            )
+        return values
 
     @model_validator(mode="after")
     def _agree(self) -> Control:
