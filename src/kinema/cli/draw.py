@@ -20,11 +20,12 @@ def draw_plot(job: Job, path: Path, report: Reporter, *, overwrite: bool) -> Non
 
 def draw_preview(job: Job, path: Path, report: Reporter, *, overwrite: bool) -> None:
     """Write the contact sheet as .png or .svg, or the stand-in's clip by another suffix."""
+    from kinema.io.picture_write import is_numbered
     from kinema.io.video_write import check_output
     from kinema.pipelines.figure import SUFFIXES, check_figure
     from kinema.pipelines.preview import preview, preview_clip
 
-    if path.suffix.lower() in SUFFIXES and "%" not in path.name:
+    if path.suffix.lower() in SUFFIXES and not is_numbered(path):
         check_figure(path, overwrite=overwrite)
         preview(job, on_progress=report).save(path, overwrite=overwrite)
     else:

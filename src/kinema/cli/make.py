@@ -413,6 +413,7 @@ def _check_target(path: Path, job: Job, output: OutputOptions, *, ours: bool) ->
     """Refuse a target that cannot be, before anything is loaded or fetched; what is ours may be replaced."""
     from kinema.io.atomic import sweep
     from kinema.io.formats import STILLS
+    from kinema.io.picture_write import is_numbered
     from kinema.io.video_write import check_output
 
     overwrite = output.overwrite or ours
@@ -420,10 +421,11 @@ def _check_target(path: Path, job: Job, output: OutputOptions, *, ours: bool) ->
         sweep(path.parent)
     if path.is_file() and not overwrite:
         raise MediaError(f"{path} exists; choose another name, or add --overwrite.")
-    if not job.is_image and path.suffix.lower() in STILLS and "%" not in path.name:
+    if not job.is_image and path.suffix.lower() in STILLS and not is_numbered(path):
+        stem = path.stem.partition("%")[0] or "clip"
         raise ConfigError(
             f"{path} is one picture and the clip has {job.frames} frames; add --frames 1, or write "
-            f"{path.stem}.mp4 or {path.stem}-%04d.png."
+            f"{stem}.mp4 or {stem}-%04d.png."
         )
     check_output(path, fps=job.fps, overwrite=overwrite, quality=cast("Quality", output.quality))
 

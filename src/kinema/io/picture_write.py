@@ -18,8 +18,8 @@ _NUMBERED = re.compile(r"%(0[1-9])?d")
 
 
 def is_numbered(path: Path) -> bool:
-    """Whether a name stands for a sequence, as `frames/%04d.png` does."""
-    return _NUMBERED.search(path.name) is not None
+    """Whether a name stands for a sequence, as `frames/%04d.png` does and `100%.png` does not."""
+    return path.suffix.lower() == ".png" and _NUMBERED.search(path.name) is not None
 
 
 class Still:

@@ -195,7 +195,7 @@ def _writer_for(
         raise unknown_name("quality", quality, QUALITIES)
     if suffix in STILLS and codec is not None:
         raise ConfigError(f"codec={codec!r} does not go with {suffix}; leave it out.")
-    if suffix == ".png" and is_numbered(path):
+    if is_numbered(path):
         check_sequence(path, overwrite=overwrite)
         return PictureSequence(path, record)
     if suffix in STILLS:

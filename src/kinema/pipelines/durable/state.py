@@ -28,7 +28,7 @@ from kinema.core.errors import ConfigError, MediaError, NumericError
 from kinema.core.failpoints import reach
 from kinema.io.atomic import sync
 from kinema.io.locks import LOCK_END, STATE_END, Lock
-from kinema.io.picture_write import numbered
+from kinema.io.picture_write import is_numbered, numbered
 from kinema.io.record import sidecar_path
 from kinema.pipelines.durable.pace import Every, Pace
 from kinema.pipelines.durable.plan import Place
@@ -101,7 +101,7 @@ class Facts:
 
     def owns(self, out: Path, *, sidecar: bool = False) -> bool:
         """Whether all that stands where this output shall be was published by this render."""
-        if "%" in out.name:
+        if is_numbered(out):
             present = numbered(out) if out.parent.is_dir() else []
         else:
             present = [out]
@@ -123,7 +123,7 @@ class Facts:
 
 def state_folder(out: Path) -> Path:
     """Where the state of an output is kept: hidden, beside it."""
-    if "%" in out.name:  # a sequence; its folder may not be there yet
+    if is_numbered(out):  # a sequence; its folder may not be there yet
         around = out.parent.parent / _hidden(f"{out.parent.name}-{out.name}")
         if around.exists() or not out.parent.is_dir():
             return around
