@@ -38,6 +38,8 @@ def test_kinds_and_lengths(written, kind, frames):
         ({"dissolve": 8, "fade": 3}, "dissolve and fade exclude each other"),
         ({"dissolve": 0}, "0 is no length"),
         ({"fade": "50%"}, "'50%' is no length"),
+        ("dissolve 2b", "'2b' is no length; write frames (8) or seconds (0.5s)"),
+        ({"wipe": "2b"}, "'2b' is no length"),
         ({"fade": 3, "color": "blu"}, "color='blu' is unknown"),
         ({"dissolve": 3, "color": "red"}, "color is of a fade"),
         ({"dissolve": 3, "direction": "left"}, "direction is of a wipe"),

@@ -34,7 +34,7 @@ _LENGTH_SCHEMA: dict[str, Any] = {
 
 
 def _checked_length(length: FramePosition) -> FramePosition:
-    if length.unit == "%" or length.value <= 0:
+    if length.unit not in ("frame", "s") or length.value <= 0:
         raise ConfigError(f"{length.source!r} is no length; write frames (8) or seconds (0.5s), above 0.")
     return length
 
