@@ -144,6 +144,9 @@ def test_deforums_dialect_counts_seeds_and_steps_as_deforum_does(card):
     tween = strokes(seed="schedule", seeds="0:(10), 5:(13)", steps="0:(10), 5:(13)")
     assert [s.seeds[0] for s in tween] == [10, 10, 11, 11, 12, 13]
     assert [s.steps for s in tween] == [10, 10, 11, 11, 12, 13]
+    travelled = strokes(seed="travel", seeds="0:(s), max_f-1:(9), 30:(11)")
+    assert [s.seeds for s in travelled[1:4]] == [(5, 9, i / 4) for i in (1, 2, 3)]
+    assert [travelled[i].seeds[0] for i in (0, 4, 5)] == [5, 9, 9]
 
 
 def test_drawn_frames_have_the_seeds_of_their_behaviour(card):

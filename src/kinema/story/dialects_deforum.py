@@ -138,9 +138,7 @@ class DeforumText:
             ConfigError: a key or formula that has no value, or no key inside the clip.
         """
         found = self._by_frame(frames, seed)
-        inside = sorted(frame for frame in found if 0 <= frame < frames)
-        if not inside:
-            raise Place(self.text).error(f"no key is inside the clip of {frames} frames; write one at 0")
+        inside = self.places(frames, seed)
         scope = clip_variables(frames, fps, seed, bpm)
         value_F = np.full(frames, np.nan)
         for start, end in pairwise([*inside, frames]):
@@ -172,6 +170,13 @@ class DeforumText:
                 known.astype(np.float64), value_F[known], missing.astype(np.float64), degree
             )
         return value_F
+
+    def places(self, frames: int, seed: int) -> list[int]:
+        """The frames of the keys inside the clip, rising; `ConfigError` when there are none."""
+        inside = sorted(frame for frame in self._by_frame(frames, seed) if 0 <= frame < frames)
+        if not inside:
+            raise Place(self.text).error(f"no key is inside the clip of {frames} frames; write one at 0")
+        return inside
 
     def _by_frame(self, frames: int, seed: int) -> dict[int, _Key]:
         """The key of each frame; the last written of several."""

@@ -213,6 +213,13 @@ class Schedule(Keyed[Value]):
             raise ConfigError(f"the values around frame {frame} are too far apart to travel between.")
         return value_F
 
+    def keyed(self, frames: int, fps: float | Fraction, seed: int = 0) -> Schedule:
+        """Itself; in the Deforum dialect a native one, with the values that it has at its keys."""
+        if self._deforum is None:
+            return self
+        value_F = self.sample(frames, fps, seed)
+        return Schedule({i: float(value_F[i]) for i in self._deforum[0].places(frames, seed)})
+
     def frozen(self, frames: int, fps: float | Fraction, seed: int = 0) -> Schedule:
         """Itself when a file can hold it; with Python functions in it, a schedule of its values by frame."""
         if not any(callable(key.value) or callable(key.ease) for key in self.keys):

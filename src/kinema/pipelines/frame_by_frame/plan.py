@@ -276,6 +276,7 @@ def _travelled(
     track: Schedule, drawn: Sequence[int], frames: int, fps: Fraction, seed: int
 ) -> list[tuple[int, int, float]]:
     """From the seed of one key to that of the next, by the first key's easing."""
+    track = track.keyed(frames, fps, seed)
     segments = track.segments(frames, fps)
     at_key = [float(track.sample(frames, fps, seed)[frame]) for frame in segments.frame_K]
     for value in at_key:
