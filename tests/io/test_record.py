@@ -37,6 +37,18 @@ def test_lone_surrogates_are_escaped_and_come_back():
 def test_title_is_the_first_words_of_the_prompt_whatever_its_form():
     assert title(Record({"prompt": "a\nfox  runs"})) == "a fox runs"
     assert title(Record({"prompt": {"0": "a fox", "24": "a wolf"}})) == "a fox"
+    for written in (
+        {"mix": {"a fox": "1 - t / max_f", "a wolf": "t"}},
+        {"head": "in oil", "mix": [{"weight": 0.5, "prompt": "a fox"}, {"prompt": "a wolf"}]},
+        {"ease": "in_out", "head": "in oil", "tail": "4k", "0": "a fox", "24": "a wolf"},
+        {"mode": "hold", "0": {"ease": "in", "prompt": "a fox"}},
+    ):
+        assert title(Record({"prompt": written})) == "a fox"
+        assert title(Record({"steps": 3, "shots": [{"prompt": written}, {"prompt": "a bear"}]})) == "a fox"
+    assert title(Record({"prompt": "a fox", "shots": [{"steps": 2}, {"steps": 3}]})) == "a fox"
+    assert title(Record({"shots": ["a fox", "a wolf"]})) == "a fox"
+    for broken in ({"mix": 3}, {"mix": []}, {"head": "in oil"}, {"0": []}, [[]], 7):
+        assert title(Record({"prompt": broken})) == title(Record({"shots": broken})) == ""
     assert title(Record({"prompt": "狐" * 500})) == "狐" * 120
     assert title(Record({})) == ""
 

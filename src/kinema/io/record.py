@@ -20,6 +20,8 @@ from kinema.core.errors import MediaError
 from kinema.io import containers, ffmpeg
 from kinema.io.sniff import demuxers, is_folder, open_regular, sniff
 
+_BESIDE_TEXTS = ("head", "tail", "ease", "mode", "weight")
+
 
 def read_record(path: str | Path) -> Record | None:
     """The record inside a media file, or in its sidecar `name.json`; None when neither holds one.
@@ -63,13 +65,13 @@ def record_text(record: Record, *, ascii_only: bool = False) -> str:
 
 
 def title(record: Record) -> str:
-    """The first 120 characters of the prompt, on one line."""
-    return " ".join(_printable(_prompt(record.shot)).split())[:120]
+    """The first 120 characters of the prompt (of the first shot's), on one line."""
+    return " ".join(_printable(_prompt(_first_shot(record.shot))).split())[:120]
 
 
 def parameters(record: Record) -> str:
     """The paragraph that image galleries read: prompt, negative prompt, `Steps: 20, Sampler: euler, ...`."""
-    shot = record.shot
+    shot = _first_shot(record.shot)
     width, height = shot.get("width"), shot.get("height")
     fields = {
         "Steps": shot.get("steps"),
@@ -197,14 +199,26 @@ def _is_small_json(path: Path) -> bool:
     return path.suffix.lower() == ".json" and path.is_file() and path.stat().st_size <= 4 * containers.LIMIT
 
 
+def _first_shot(shot: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The shot itself; of a storyboard the first, with what is said of all."""
+    shots = shot.get("shots")
+    first = shots[0] if isinstance(shots, list | tuple) and shots else {}
+    own = {"prompt": first} if isinstance(first, str) else first
+    return {**shot, **own} if isinstance(own, Mapping) else shot
+
+
 def _prompt(shot: Mapping[str, Any]) -> str:
     return _first_text(shot.get("prompt") or shot.get("prompts"))
 
 
 def _first_text(value: object) -> str:
-    """A prompt's own text, or the first text of a prompt track."""
-    while isinstance(value, Mapping | list | tuple) and value:
-        value = next(iter(value.values())) if isinstance(value, Mapping) else value[0]
+    """A prompt's own text, or the first text of a prompt track, of its keys or of its mix."""
+    while isinstance(value, Mapping | list | tuple):
+        if isinstance(value, Mapping):
+            mix = value.get("mix")
+            kept = [part for name, part in value.items() if name not in _BESIDE_TEXTS]
+            value = list(mix) if isinstance(mix, Mapping | list | tuple) else kept
+        value = value[0] if value else ""
     return value if isinstance(value, str) else ""
 
 
