@@ -132,8 +132,17 @@ def test_json_ends_with_where_the_result_is(files, here, capsys):
     record = read_record(here / "x.png")
     assert record is not None
     assert record.shot["seed"] == events[-1]["seed"]
-    assert files() == {"x.png", "x.json"}
-    assert json.loads((here / "x.json").read_text())["shot"] == dict(record.shot)
+    assert files() == {"x.png", "x.png.json"}
+    assert json.loads((here / "x.png.json").read_text())["shot"] == dict(record.shot)
+
+
+def test_a_sidecar_replaces_records_only(no_weights, here, capsys):
+    argv = ["generate", "a fox", *FAST, "--sidecar", "--overwrite", "--dry-run", "-o"]
+    (here / "x.mp4.json").write_text('{"prompt": "mine"}')
+    assert kinema.cli.run([*argv, "x.mp4"]) == 2
+    assert "'x.mp4.json' is no record of kinema's; move it away" in capsys.readouterr().err
+    assert kinema.cli.run([*argv, "x.mp4", "--no-record"]) == 0
+    assert kinema.cli.run([*argv, "new/%04d.png"]) == 0
 
 
 def stand_in(monkeypatch, frames: Iterator[np.ndarray]) -> None:

@@ -11,15 +11,16 @@ from patch_clips import names, patch_error, patches, position
 
 from kinema.core.contracts import Record
 from kinema.core.errors import ConfigError, KinemaError, MediaError
-from kinema.io.record import read_record
+from kinema.io.record import parse_record, read_record, record_text
 from kinema.io.video_read import open_video
-from kinema.io.video_write import parse_fps, write_video
+from kinema.io.video_write import check_output, parse_fps, write_video
 
 VIDEO = [".mp4", ".mov", ".webm", ".mkv"]
 FORMATS = [*VIDEO, ".gif", ".webp"]
 RECORD = Record(
     {"prompt": 'un renard 狐 🦊 = ; # \\ \n \x00 \ud800 <&">', "seed": 7}, {"id": "m"}, {"kinema": "0.1"}
 )
+OTHER = Record({"prompt": "a wolf"})
 BIG = Record({"prompt": "狐" * 1000, "notes": "x=;#\\\n" * 34_000})
 
 
@@ -247,11 +248,16 @@ def never():
         ("a.mp4", {"codec": "vp9"}, "unknown codec"),
         ("a.png", {"codec": "h264"}, "leave it out"),
         ("a.mp4", {"record": Record({"prompt": "x" * (5 << 20)})}, "at most"),
-        ("a.mp4", {"record": RECORD, "sidecar": True}, "a.json' exists"),
+        ("a.mp4", {"record": RECORD, "sidecar": True}, "a.mp4.json' exists"),
+        (
+            "b.mp4",
+            {"record": RECORD, "sidecar": True, "overwrite": True},
+            "b.mp4.json' is no record of kinema's; move it away",
+        ),
     ],
 )
 def test_what_cannot_be_is_refused_before_the_first_frame(tmp_path, name, options, message):
-    for there in ("there.mp4", "there.png", "a.json"):
+    for there in ("there.mp4", "there.png", "a.mp4.json", "b.mp4.json"):
         (tmp_path / there).write_bytes(b"mine")
     (tmp_path / "folder.mp4").mkdir()
     os.mkfifo(tmp_path / "fifo.mp4")
@@ -317,12 +323,39 @@ def test_rates_are_rational(given, meant):
 
 def test_a_sidecar_holds_the_record(tmp_path):
     write_video(tmp_path / "a.mp4", patches(1), fps=24, record=RECORD, sidecar=True)
-    assert names(tmp_path) == ["a.json", "a.mp4"]
-    assert read_record(tmp_path / "a.json") == RECORD
+    assert names(tmp_path) == ["a.mp4", "a.mp4.json"]
+    assert read_record(tmp_path / "a.mp4.json") == RECORD
     stripped = write_video(tmp_path / "b.mp4", patches(1), fps=24)
     assert read_record(stripped) is None
-    (tmp_path / "a.json").rename(tmp_path / "b.json")
+    (tmp_path / "a.mp4.json").rename(tmp_path / "b.mp4.json")
     assert read_record(stripped) == RECORD
+    assert read_record(write_video(tmp_path / "b.webm", patches(1), fps=24)) is None
+    write_video(stripped, patches(1), fps=24, record=OTHER, sidecar=True, overwrite=True)
+    assert read_record(tmp_path / "b.mp4.json") == OTHER
+
+
+def test_a_sidecar_of_earlier_versions_is_read_where_one_clip_has_its_name(tmp_path):
+    (tmp_path / "a.json").write_text(record_text(RECORD))
+    assert read_record(write_video(tmp_path / "a.mp4", patches(1), fps=24)) == RECORD
+    assert read_record(write_video(tmp_path / "a.webm", patches(1), fps=24)) is None
+    write_video(tmp_path / "a.mkv", patches(1), fps=24, record=OTHER, sidecar=True)
+    assert parse_record((tmp_path / "a.json").read_text()) == RECORD
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_the_sidecar_of_a_sequence_lies_beside_its_first_picture(tmp_path, there):
+    folder = tmp_path / "frames"
+    if there:
+        folder.mkdir()
+    options = {"record": RECORD, "sidecar": True}
+    check_output(folder / "c-%04d.png", fps=24, sidecar=True)
+    write_video(folder / "c-%04d.png", patches(2), fps=24, **options)
+    assert names(folder) == ["c-0001.png", "c-0001.png.json", "c-0002.png"]
+    assert read_record(folder / "c-0001.png.json") == RECORD
+    with pytest.raises(MediaError, match="already holds frames"):
+        check_output(folder / "c-%04d.png", fps=24, sidecar=True)
+    write_video(folder / "c-%04d.png", patches(1), fps=24, overwrite=True, **options)
+    assert names(folder) == ["c-0001.png", "c-0001.png.json"]
 
 
 def test_every_quality_shrinks_the_file_below_the_next(tmp_path):

@@ -135,7 +135,7 @@ def test_the_record_in_the_file_tells_what_happened(half, tmp_path):
     kinema.render(shot(half), model=half, out=out, sidecar=True)
     notes = kinema.Clip.open(out).record.run["notes"]
     assert len(notes) == 3
-    assert json.loads((tmp_path / "a.json").read_text())["run"]["notes"] == notes
+    assert json.loads((tmp_path / "a.mp4.json").read_text())["run"]["notes"] == notes
 
 
 def test_a_render_that_goes_on_tells_what_happened_before(half, tmp_path):

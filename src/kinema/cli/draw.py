@@ -20,7 +20,7 @@ def draw_plot(job: Job, path: Path, report: Reporter, *, overwrite: bool) -> Non
 
 def draw_preview(job: Job, path: Path, report: Reporter, *, overwrite: bool) -> None:
     """Write the contact sheet as .png or .svg, or the stand-in's clip by another suffix."""
-    from kinema.io.picture_write import is_numbered
+    from kinema.io.names import is_numbered
     from kinema.io.video_write import check_output
     from kinema.pipelines.figure import SUFFIXES, check_figure
     from kinema.pipelines.preview import preview, preview_clip

@@ -80,7 +80,8 @@ def interpolate(
     quality = cast("Any", file.quality)  # the writer checks it
     with Reporter(file.format, quiet=file.quiet) as report:
         made = interpolate_clip(clip, wanted, loop=loop, device=device, on_progress=report)
-        check_output(out, fps=made.fps, overwrite=file.overwrite, quality=quality)
+        beside = file.sidecar and not file.no_record
+        check_output(out, fps=made.fps, overwrite=file.overwrite, quality=quality, sidecar=beside)
         width, height = made.size or (0, 0)
         text = f"{out}  {len(made)} frame{'s' * (len(made) != 1)} at {made.fps} fps, {width}x{height}"
         facts = {"frames": len(made), "fps": str(made.fps), "width": width, "height": height}

@@ -413,7 +413,7 @@ def _check_target(path: Path, job: Job, output: OutputOptions, *, ours: bool) ->
     """Refuse a target that cannot be, before anything is loaded or fetched; what is ours may be replaced."""
     from kinema.io.atomic import sweep
     from kinema.io.formats import STILLS
-    from kinema.io.picture_write import is_numbered
+    from kinema.io.names import is_numbered
     from kinema.io.video_write import check_output
 
     overwrite = output.overwrite or ours
@@ -427,7 +427,8 @@ def _check_target(path: Path, job: Job, output: OutputOptions, *, ours: bool) ->
             f"{path} is one picture and the clip has {job.frames} frames; add --frames 1, or write "
             f"{stem}.mp4 or {stem}-%04d.png."
         )
-    check_output(path, fps=job.fps, overwrite=overwrite, quality=cast("Quality", output.quality))
+    quality, sidecar = cast("Quality", output.quality), output.sidecar and not output.no_record
+    check_output(path, fps=job.fps, overwrite=overwrite, quality=quality, sidecar=sidecar)
 
 
 def slug(text: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,13 +12,7 @@ from kinema.core.errors import MediaError
 from kinema.io.atomic import check_target, sync
 from kinema.io.formats import Quality
 from kinema.io.image import encode_image
-
-_NUMBERED = re.compile(r"%(0[1-9])?d")
-
-
-def is_numbered(path: Path) -> bool:
-    """Whether a name stands for a sequence, as `frames/%04d.png` does and `100%.png` does not."""
-    return path.suffix.lower() == ".png" and _NUMBERED.search(path.name) is not None
+from kinema.io.names import is_one_sequence, numbered
 
 
 class Still:
@@ -72,17 +65,9 @@ class PictureSequence:
         return [(new, self.path.parent / new.name) for new in sorted(folder.iterdir())]
 
 
-def numbered(pattern: Path) -> list[Path]:
-    """The files that match `folder/name%04d.png`, in the order of their numbers."""
-    before, after = (re.escape(part) for part in re.split(_NUMBERED, pattern.name)[::2])
-    name = re.compile(f"{before}([0-9]+){after}")
-    found = ((name.fullmatch(entry.name), entry) for entry in pattern.parent.iterdir())
-    return [entry for _, entry in sorted((int(match[1]), entry) for match, entry in found if match)]
-
-
 def check_sequence(path: Path, *, overwrite: bool) -> None:
     """Refuse a name that cannot be numbered, and a folder that holds other frames already."""
-    if len(_NUMBERED.findall(path.name)) != 1 or path.name.count("%") != 1:
+    if not is_one_sequence(path):
         raise MediaError(f"{path.name!r} is no numbered name; write one %d or %04d, as in frames/%04d.png.")
     if not path.parent.exists():
         check_target(path.parent, overwrite=True)

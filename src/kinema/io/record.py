@@ -1,7 +1,7 @@
 """The record that a file carries: what was asked, with which weights and versions; enough to make it again.
 
 MP4, MOV, WebM and MKV hold its JSON under the key `kinema` and again as `comment`, which survives
-re-muxing and which file managers show; PNG in iTXt; JPEG and WebP in XMP; GIF as a comment; `name.json`
+re-muxing and which file managers show; PNG in iTXt; JPEG and WebP in XMP; GIF as a comment; `clip.mp4.json`
 beside the file when a sidecar was asked for. PNG, JPEG and WebP stills also carry the one-paragraph
 `parameters` that image galleries read. A record read from a file is untrusted input: JSON only, at most 4
 MiB.
@@ -10,6 +10,7 @@ MiB.
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -18,13 +19,16 @@ from typing import Any
 from kinema.core.contracts import Record
 from kinema.core.errors import MediaError
 from kinema.io import containers, ffmpeg
+from kinema.io.atomic import check_target
+from kinema.io.formats import CONTAINERS, STILLS
+from kinema.io.names import is_numbered, sidecar_path
 from kinema.io.sniff import demuxers, is_folder, open_regular, sniff
 
 _BESIDE_TEXTS = ("head", "tail", "ease", "mode", "weight")
 
 
 def read_record(path: str | Path) -> Record | None:
-    """The record inside a media file, or in its sidecar `name.json`; None when neither holds one.
+    """The record inside a media file, or beside it in `clip.mp4.json`; None when neither holds one.
 
     Raises:
         MediaError: `path` is missing or no regular file (a folder of frames is read from its first frame).
@@ -35,7 +39,7 @@ def read_record(path: str | Path) -> Record | None:
         return read_record(stills[0]) if stills else None
     with open_regular(path) as file:
         head = file.read(4096)
-    texts = [path.read_text("utf-8", "replace")] if _is_small_json(path) else _embedded(path, sniff(head))
+    texts = _json(path) or _embedded(path, sniff(head))
     for text in [*texts, *_sidecar(path)]:
         if (record := parse_record(text)) is not None:
             return record
@@ -102,9 +106,14 @@ def ffmetadata(record: Record) -> bytes:
     return (";FFMETADATA1\n" + "".join(lines)).encode()
 
 
-def sidecar_path(path: Path) -> Path:
-    """Where the sidecar of a file lies: the same name with the suffix `.json`."""
-    return path.with_suffix(".json")
+def check_sidecar(path: Path, *, overwrite: bool) -> None:
+    """Refuse a file whose record cannot lie beside it; only another record is replaced."""
+    target = sidecar_path(path)
+    if is_numbered(path) and not path.parent.exists():
+        return  # the folder is made with the record in it
+    check_target(target, overwrite=overwrite)
+    if target.is_file() and not any(parse_record(text) for text in _json(target)):
+        raise MediaError(f"{str(target)!r} is no record of kinema's; move it away, or leave out the sidecar.")
 
 
 def _embedded(path: Path, kind: str | None) -> list[str]:
@@ -191,12 +200,23 @@ def _unescape(value: str) -> str:
 
 
 def _sidecar(path: Path) -> list[str]:
-    beside = sidecar_path(path)
-    return [beside.read_text("utf-8", "replace")] if beside != path and _is_small_json(beside) else []
+    """The text beside a file; also under the name of earlier versions, where no other clip has that name."""
+    earlier = path.with_suffix(".json")
+    others = [path.with_suffix(s) for s in (*CONTAINERS, *STILLS) if s != path.suffix.lower()]
+    ours = earlier != path and not any(map(os.path.lexists, others))
+    return [*_json(sidecar_path(path)), *(_json(earlier) if ours else ())]
+
+
+def _json(path: Path) -> list[str]:
+    return [path.read_text("utf-8", "replace")] if _is_small_json(path) else []
 
 
 def _is_small_json(path: Path) -> bool:
-    return path.suffix.lower() == ".json" and path.is_file() and path.stat().st_size <= 4 * containers.LIMIT
+    try:
+        small = path.is_file() and path.stat().st_size <= 4 * containers.LIMIT
+    except OSError:  # a name that the system cannot have
+        return False
+    return small and path.suffix.lower() == ".json"
 
 
 def _first_shot(shot: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -29,8 +29,9 @@ from kinema.io.frame_sink import EncoderError, FrameSink
 from kinema.io.image import check_frame, check_image_target, flatten
 from kinema.io.mux import CODECS as AUDIO_CODECS
 from kinema.io.mux import AudioPart, mux
-from kinema.io.picture_write import PictureSequence, Still, check_sequence, is_numbered
-from kinema.io.record import ffmetadata, record_text, sidecar_path
+from kinema.io.names import is_numbered, sidecar_path
+from kinema.io.picture_write import PictureSequence, Still, check_sequence
+from kinema.io.record import check_sidecar, ffmetadata, record_text
 
 OnNote = Callable[[str], None]
 OnReady = Callable[[Mapping[Path, Path]], None]
@@ -70,7 +71,7 @@ def write_video(
         size: the (width, height) that the frames must have; None takes the first frame's.
         record: what the file remembers of its making.
         overwrite: whether existing files may be replaced.
-        sidecar: also write the record beside the file, as `name.json`.
+        sidecar: also write the record beside the file, as `clip.mp4.json`.
         quality: `small`, `medium`, `high`, or `lossless` where the codec can.
         codec: another codec than the format's first: `h264`, `av1`, `vp9`, `prores`, `ffv1`.
         audio: what is heard: parts of sound files; AAC in .mp4 and .mov, Opus in .webm, FLAC in .mkv. It is
@@ -89,9 +90,8 @@ def write_video(
     path = Path(path)
     rate = parse_fps(fps)
     note = on_note or _log.warning
-    beside = [sidecar_path(path)] if sidecar and record is not None else []
-    for target in beside:
-        check_target(target, overwrite=overwrite)
+    if sidecar and record is not None:
+        check_sidecar(path, overwrite=overwrite)
     if record is not None:
         record_text(record)  # refused now where it is too long
     writer = _writer_for(path, rate, record, overwrite=overwrite, quality=quality, codec=codec, note=note)
@@ -102,10 +102,8 @@ def write_video(
     with staging(_home(path)) as work:
         ready = dict(_encoded(writer, frames, size, work, note))
         reach("encode.done")
-        for target in beside:
-            assert record is not None
-            (work / "record.json").write_text(record_text(record), "utf-8")
-            ready[work / "record.json"] = target
+        if sidecar and record is not None:
+            ready |= _beside(ready, sidecar_path(path), record, work)
         if on_ready is not None:
             on_ready(ready)
         writer.clear()
@@ -140,6 +138,14 @@ def _encoded(
     raise AssertionError("the last attempt returns or raises")
 
 
+def _beside(ready: Mapping[Path, Path], target: Path, record: Record, work: Path) -> dict[Path, Path]:
+    """The record beside the file: where it is, and where it belongs; in a new folder it is part of that."""
+    new = next((staged for staged, place in ready.items() if place == target.parent), None)
+    staged = (new or work) / target.name
+    staged.write_text(record_text(record), "utf-8")
+    return {} if new else {staged: target}
+
+
 def check_output(
     path: str | Path,
     *,
@@ -147,12 +153,15 @@ def check_output(
     overwrite: bool = False,
     quality: Quality = "high",
     codec: str | None = None,
+    sidecar: bool = False,
 ) -> None:
     """Refuse, as `write_video` would, a target that cannot be; nothing stays written."""
     path = Path(path)
     _writer_for(
         path, parse_fps(fps), None, overwrite=overwrite, quality=quality, codec=codec, note=_log.warning
     )
+    if sidecar:
+        check_sidecar(path, overwrite=overwrite)
     # A folder that takes no files is found out by trying.
     with staging(_home(path)):
         pass

@@ -28,8 +28,7 @@ from kinema.core.errors import ConfigError, MediaError, NumericError
 from kinema.core.failpoints import reach
 from kinema.io.atomic import sync
 from kinema.io.locks import LOCK_END, STATE_END, Lock
-from kinema.io.picture_write import is_numbered, numbered
-from kinema.io.record import sidecar_path
+from kinema.io.names import is_numbered, numbered, sidecar_path
 from kinema.pipelines.durable.pace import Every, Pace
 from kinema.pipelines.durable.plan import Place
 from kinema.pipelines.durable.store import read_facts, write_facts

@@ -1,0 +1,32 @@
+"""Names of files that stand for others: a numbered sequence of pictures, and the record beside a file."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+_NUMBERED = re.compile(r"%(0[1-9])?d")
+
+
+def is_numbered(path: Path) -> bool:
+    """Whether a name stands for a sequence, as `frames/%04d.png` does and `100%.png` does not."""
+    return path.suffix.lower() == ".png" and _NUMBERED.search(path.name) is not None
+
+
+def is_one_sequence(path: Path) -> bool:
+    """Whether each number gives another name, and nothing else in it is taken for one."""
+    return len(_NUMBERED.findall(path.name)) == 1 and path.name.count("%") == 1
+
+
+def numbered(pattern: Path) -> list[Path]:
+    """The files that match `folder/name%04d.png`, in the order of their numbers."""
+    before, after = (re.escape(part) for part in re.split(_NUMBERED, pattern.name)[::2])
+    name = re.compile(f"{before}([0-9]+){after}")
+    found = ((name.fullmatch(entry.name), entry) for entry in pattern.parent.iterdir())
+    return [entry for _, entry in sorted((int(match[1]), entry) for match, entry in found if match)]
+
+
+def sidecar_path(path: Path) -> Path:
+    """Where the record beside a file lies: `clip.mp4.json`; of a sequence, beside its first picture."""
+    name = _NUMBERED.sub(lambda number: number[0] % 1, path.name) if is_numbered(path) else path.name
+    return path.with_name(f"{name}.json")
