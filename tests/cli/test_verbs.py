@@ -316,6 +316,14 @@ def test_variables_of_a_file_take_other_values(no_weights, here, capsys):
 def test_inspect_reads_a_folder_of_frames_by_the_name_that_it_was_written_under(no_weights, here, capsys):
     pixels = np.zeros((2, 16, 16, 3), np.uint8)
     Clip(pixels, 8, Record({"prompt": "a fox"})).save("frames/%04d.png")
-    for name in ("frames/%04d.png", "frames", "frames/0001.png"):
+    Clip(pixels, 8, Record({"prompt": "a wolf"})).save("frames/b-%04d.png")
+    for name, words in {
+        "frames/%04d.png": "a fox",
+        "frames/b-%04d.png": "a wolf",
+        "frames": "a fox",
+        "frames/0001.png": "a fox",
+    }.items():
         assert kinema.cli.run(["inspect", name]) == 0
-        assert json.loads(capsys.readouterr().out)["shot"] == {"prompt": "a fox"}
+        assert json.loads(capsys.readouterr().out)["shot"] == {"prompt": words}
+    assert kinema.cli.run(["inspect", "frames/c-%04d.png"]) == 2
+    assert "frames/c-%04d.png does not exist" in capsys.readouterr().err

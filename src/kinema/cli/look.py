@@ -107,13 +107,13 @@ def inspect(
 ) -> None:
     """Print how a file was made: the record that it carries, as JSON."""
     from kinema.core.errors import MediaError
+    from kinema.io.names import frames_of
     from kinema.io.record import read_record
 
-    place = file.parent if "%" in file.name and not file.exists() else file  # frames/%04d.png: its folder
-    if not place.is_file() and not place.is_dir():
-        what = "is not a file" if place.exists() else "does not exist"
+    if not file.is_file() and not file.is_dir() and not frames_of(file):
+        what = "is not a file" if file.exists() else "does not exist"
         raise MediaError(f"{file} {what}; give a file that kinema made.")
-    record = read_record(place)
+    record = read_record(file)
     if record is None:
         raise MediaError(f"{file} carries no record; only files that kinema made without --no-record do.")
     typer.echo(json.dumps(json.loads(record.to_json()), indent=2, ensure_ascii=False))

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
+
+from kinema.io.sniff import is_folder
 
 _NUMBERED = re.compile(r"%(0[1-9])?d")
 
@@ -24,6 +27,15 @@ def numbered(pattern: Path) -> list[Path]:
     name = re.compile(f"{before}([0-9]+){after}")
     found = ((name.fullmatch(entry.name), entry) for entry in pattern.parent.iterdir())
     return [entry for _, entry in sorted((int(match[1]), entry) for match, entry in found if match)]
+
+
+def frames_of(path: Path) -> list[Path]:
+    """The pictures that a name stands for: of a folder all, of a pattern those that match it, else none."""
+    if is_folder(path):
+        return sorted(path.glob("*.png"))
+    if os.path.lexists(path) or not is_folder(path.parent):
+        return []
+    return numbered(path) if is_numbered(path) and is_one_sequence(path) else []
 
 
 def sidecar_path(path: Path) -> Path:

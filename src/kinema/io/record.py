@@ -21,7 +21,7 @@ from kinema.core.errors import MediaError
 from kinema.io import containers, ffmpeg
 from kinema.io.atomic import check_target
 from kinema.io.formats import CONTAINERS, STILLS
-from kinema.io.names import is_numbered, sidecar_path
+from kinema.io.names import frames_of, is_numbered, sidecar_path
 from kinema.io.sniff import demuxers, is_folder, open_regular, sniff
 
 _BESIDE_TEXTS = ("head", "tail", "ease", "mode", "weight")
@@ -31,12 +31,14 @@ def read_record(path: str | Path) -> Record | None:
     """The record inside a media file, or beside it in `clip.mp4.json`; None when neither holds one.
 
     Raises:
-        MediaError: `path` is missing or no regular file (a folder of frames is read from its first frame).
+        MediaError: `path` is missing or no regular file (a folder of frames, and `frames/%04d.png`, are read
+            from their first frame).
     """
     path = Path(path)
+    if frames := frames_of(path):
+        return read_record(frames[0])
     if is_folder(path):
-        stills = sorted(path.glob("*.png"))
-        return read_record(stills[0]) if stills else None
+        return None
     with open_regular(path) as file:
         head = file.read(4096)
     texts = _json(path) or _embedded(path, sniff(head))
