@@ -134,7 +134,14 @@ def test_the_first_bad_frame_is_named():
 
 
 @pytest.mark.parametrize(
-    "text", ["-" * 1999 + "1", "(" * 900 + "1" + ")" * 900, "+".join("t" * 200), "9" * 2001]
+    "text",
+    [
+        "-" * 1999 + "1",
+        "(" * 900 + "1" + ")" * 900,
+        "+".join("t" * 200),
+        "**".join("1" * 600),
+        "9" * 2001,
+    ],
 )
 def test_length_and_depth_are_capped(text):
     with pytest.raises(ConfigError):

@@ -146,10 +146,13 @@ class _Parser:
             return self._error(f"two values side by side; write * or a comma before {token.text!r}", token)
         return self._error(f"unexpected {token.text!r}", token)
 
-    def _expression(self) -> ast.expr:
+    def _deeper(self, token: _Token) -> None:
         self._depth += 1
         if self._depth > MAX_DEPTH:
-            raise self._error(f"nested more than {MAX_DEPTH} deep; split or simplify the formula", self._next)
+            raise self._error(f"nested more than {MAX_DEPTH} deep; split or simplify the formula", token)
+
+    def _expression(self) -> ast.expr:
+        self._deeper(self._next)
         node = self._binary(1)
         if self._accept("if"):
             test = self._binary(1)
@@ -182,7 +185,12 @@ class _Parser:
 
     def _arithmetic(self, left: ast.expr, token: _Token) -> ast.expr:
         tightness, operator = _BINARY[token.text]
-        right = self._binary(tightness + (tightness != _POWER))
+        if tightness == _POWER:  # which groups to the right, one inside the other
+            self._deeper(token)
+            right = self._binary(tightness)
+            self._depth -= 1
+        else:
+            right = self._binary(tightness + 1)
         return _at(ast.BinOp(left, operator(), right), left.col_offset)
 
     def _comparison(self, left: ast.expr) -> ast.expr:
@@ -197,9 +205,7 @@ class _Parser:
         token = self._next
         if token.text not in ("-", "+", "not", "!") or token.kind not in ("sign", "word"):
             return self._primary()
-        self._depth += 1
-        if self._depth > MAX_DEPTH:
-            raise self._error(f"nested more than {MAX_DEPTH} deep; split or simplify the formula", token)
+        self._deeper(token)
         self._take()
         operator: ast.unaryop = {"-": ast.USub, "+": ast.UAdd}.get(token.text, ast.Not)()
         operand = self._binary(_COMPARING if isinstance(operator, ast.Not) else _POWER)
