@@ -192,12 +192,28 @@ def test_animatediff_configuration(tmp_path):
         ('{"animation_mode": "2D", "prompts": []}', "prompts is not a mapping"),
         ('{"animation_mode": "2D", "max_frames": "x"}', "max_frames='x' is not a number"),
         ('{"prompt_map": {"a": "b"}}', "'a' is not a frame"),
+        ('{"animation_mode": "2D", "max_frames": 1e400}', "max_frames='inf' is not a number"),
+        (
+            '{"animation_mode": "2D", "prompts": {"0": "a", "1e400": "b"}}',
+            "a key at frame inf; write a whole",
+        ),
+        ('{"animation_mode": "2D", "prompts": {"²": "a"}}', "unexpected|not a formula"),
+        ('{"prompt_map": {"²": "b"}}', "'²' is not a frame"),
+        (f'{{"prompt_map": {{"{"9" * 5000}": "b"}}}}', "9999' is not a frame"),
         ('{"rendered_frames": [{"frame": 0, "zoom": "x"}]}', "is not a number"),
+        ('{"rendered_frames": [{"frame": 0}, {"frame": null}]}', r"\[1\].frame='None' is not a number"),
+        (f'{{"rendered_frames": [{{"zoom": 1{"0" * 400}}}]}}', r"\[0\].zoom='1000*' is not a number"),
     ],
 )
 def test_files_that_cannot_be_imported(tmp_path, text, says):
     with pytest.raises(ConfigError, match=says):
         imported(tmp_path, text, "x.json")
+
+
+@pytest.mark.parametrize("managed", [[["zoom"]], "zoom", None, ["zoom", 3]])
+def test_odd_lists_of_parseqs_fields(tmp_path, managed):
+    shot, _ = imported(tmp_path, {**parseq(), "managedFields": managed}, "parseq.json")
+    assert shot.frames == 48
 
 
 def test_missing_file(tmp_path):

@@ -64,7 +64,7 @@ def _texts(found: Imported, config: Mapping[str, Any]) -> dict[int, str]:
         raise ConfigError("prompt_map is not a mapping of frames to texts.")
     texts: dict[int, str] = {}
     for key, text in written.items():
-        if not str(key).strip().isdigit():
+        if not str(key).strip().isdecimal() or len(str(key)) > 9:
             raise ConfigError(f"prompt_map: {str(key)[:40]!r} is not a frame.")
         texts[int(key)] = found.words(str(text), f"prompt_map {key}")
     return dict(sorted(texts.items()))
@@ -98,7 +98,7 @@ def _prompt(found: Imported, config: Mapping[str, Any], texts: dict[int, str]) -
     if len(texts) == 1:
         return {**ends, 0: next(iter(texts.values()))}
     ratio = config.get("prompt_fixed_ratio", 0.5)
-    ratio = min(max(float(ratio), 0.0), 1.0) if isinstance(ratio, int | float) else 0.5
+    ratio = float(min(max(0.0, ratio), 1.0)) if isinstance(ratio, int | float) else 0.5
     keys: dict[Any, str] = {}
     for (first, text), (after, _) in pairwise(texts.items()):
         until = min(first + int((after - first) * ratio), after - 1)

@@ -6,6 +6,7 @@ round here, and the sharpening threshold, which counts to 255 there, are rewritt
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -78,11 +79,17 @@ def read(settings: Mapping[str, Any]) -> Imported:
 
 
 def _number(settings: Mapping[str, Any], name: str, default: float) -> float:
-    value = settings.get(name, default)
+    return _finite(settings.get(name, default), name)
+
+
+def _finite(value: Any, name: str) -> float:
     try:
-        return float(value)
-    except (TypeError, ValueError):
-        raise ConfigError(f"{name}={str(value)[:40]!r} is not a number.") from None
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise ConfigError(f"{name}={str(value)[:40]!r} is not a number.")
+    return number
 
 
 def _basics(found: Imported, settings: Mapping[str, Any]) -> None:
@@ -140,10 +147,13 @@ def _prompts(found: Imported, settings: Mapping[str, Any], frames: int) -> None:
 
 def _frame(key: str, frames: int, seed: int) -> int:
     written = key.strip().strip("'\"")
-    if written.isdigit():
+    if written.isdecimal() and len(written) < 10:
         return int(written)
     formula = Formula(written, frozenset(("max_f", "s")), Place(written, 0, "prompts"))
-    return int(formula.evaluate({"max_f": frames - 1, "s": seed}, 1)[0])
+    value = float(formula.evaluate({"max_f": frames - 1, "s": seed}, 1)[0])
+    if not math.isfinite(value):
+        raise formula.error(f"a key at frame {value}; write a whole number")
+    return int(value)
 
 
 def _track(text: Any, name: str) -> Any:
@@ -212,7 +222,7 @@ def _sharpening(found: Imported, settings: Mapping[str, Any]) -> Iterator[tuple[
         if isinstance(value, str):
             found.leave(theirs, f"{ours} does not run over frames here; left at its default")
         elif value:
-            yield ours, min(value * scale, 64.0)
+            yield ours, min(_finite(value, theirs) * scale, 64.0)
 
 
 def _colours(found: Imported, settings: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
@@ -290,7 +300,7 @@ def _switches(found: Imported, settings: Mapping[str, Any]) -> None:
 def _turned(text: Any, name: str, factor: float, offset: float, *, limit: float) -> Any:
     """`offset + factor * v` of a schedule, kept in 0..limit; numbers stay numbers, and still tween."""
     if isinstance(text, int | float):
-        return min(max(round(offset + factor * text, 12), 0.0), limit)
+        return min(max(round(offset + factor * _finite(text, name), 12), 0.0), limit)
     try:
         read = DeforumText.parse(str(text))
     except ConfigError as error:

@@ -6,7 +6,7 @@ neighbours left out. Camera moves are taken from the `_delta` columns, which is 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -48,7 +48,7 @@ def read(export: Mapping[str, Any]) -> Imported:
             found.values[ours] = options[theirs]
     _prompts(found, frames)
     managed = export.get("managedFields")
-    names = set(managed) if isinstance(managed, Sequence) else set(frames[0])
+    names = {name for name in managed if isinstance(name, str)} if isinstance(managed, list) else {*frames[0]}
     _tracks(found, frames, names)
     for name in sorted(names & _ELSEWHERE.keys()):
         if name != "fov" or "fov" not in found.values.get("camera", {}):
@@ -67,7 +67,18 @@ def _frames(export: Mapping[str, Any]) -> list[Mapping[str, Any]]:
         raise ConfigError("there are no rendered_frames; press Render in Parseq and export again.")
     if len(frames) > MAX_FRAMES:
         raise ConfigError(f"{len(frames)} frames; the most is {MAX_FRAMES}.")
+    for index, frame in enumerate(frames):
+        _number(frame.get("frame", 0), index, "frame")
     return sorted(frames, key=lambda frame: frame.get("frame", 0))
+
+
+def _number(value: object, index: int, name: str) -> float:
+    try:
+        if not isinstance(value, bool) and isinstance(value, int | float) and np.isfinite(float(value)):
+            return float(value)
+    except OverflowError:
+        pass
+    raise ConfigError(f"rendered_frames[{index}].{name}={str(value)[:40]!r} is not a number.")
 
 
 def _prompts(found: Imported, frames: list[Mapping[str, Any]]) -> None:
@@ -124,10 +135,7 @@ def _column(frames: list[Mapping[str, Any]], name: str) -> NDArray[np.float64]:
     """One value per frame; what is missing goes on as before."""
     values: list[float] = []
     for index, frame in enumerate(frames):
-        value = frame.get(name, values[-1] if values else 0.0)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not np.isfinite(value):
-            raise ConfigError(f"rendered_frames[{index}].{name}={str(value)[:40]!r} is not a number.")
-        values.append(float(value))
+        values.append(_number(frame.get(name, values[-1] if values else 0.0), index, name))
     return np.array(values)
 
 
