@@ -66,6 +66,10 @@ def test_a_value_keeps_its_type_alone_and_is_text_inside_text():
         ({"vars": {"a b": 1}}, "'a b' is no name"),
         ({"vars": 3}, "vars is not a mapping"),
         ({"prompt": "${a}" * 20, "vars": {"a": "x" * 9000}}, "grows to 180000 letters"),
+        (
+            {"prompt": {0: "x", "${a}": "fox", "${b}": "wolf"}, "vars": {"a": "50%", "b": "50%"}},
+            "'50%' is written twice; remove one.",
+        ),
         ({"shots": ["a", {"prompt": "${b}"}], "vars": {"a": 1}}, "shots[1]: unknown variable 'b'"),
         ({"shots": ["${b}"], "vars": {"a": 1}}, "shots[0]: unknown variable 'b'"),
     ],

@@ -49,15 +49,26 @@ def substituted(values: Any, variables: Variables) -> Any:
     """The same values with every `${name}` replaced, in keys too.
 
     Raises:
-        ConfigError: an unknown variable, `${` without a name, or a text that grows beyond 100,000 letters.
+        ConfigError: an unknown variable, `${` without a name, a text that grows beyond 100,000 letters, or
+            two keys that become one.
     """
     if isinstance(values, str):
         return _text(values, variables) if "${" in values else values
     if isinstance(values, Mapping):
-        return {_key(key, variables): substituted(value, variables) for key, value in values.items()}
+        return _mapping(values, variables)
     if isinstance(values, list | tuple):
         return type(values)(substituted(value, variables) for value in values)
     return values
+
+
+def _mapping(values: Mapping[Any, Any], variables: Variables) -> dict[Any, Any]:
+    replaced: dict[Any, Any] = {}
+    for written, value in values.items():
+        key = _key(written, variables)
+        if key in replaced:
+            raise ConfigError(f"{key!r} is written twice; remove one.")
+        replaced[key] = substituted(value, variables)
+    return replaced
 
 
 def _key(key: Any, variables: Variables) -> Any:
