@@ -17,7 +17,7 @@ import kinema.cli
 from kinema.cli.make import free_name, slug
 from kinema.core.contracts import Record
 from kinema.io.clip import Clip
-from kinema.io.record import read_record
+from kinema.io.record import read_record, record_text
 
 FAST = ("--steps", "1", "--frames", "5", "--size", "64x64")
 
@@ -134,6 +134,13 @@ def test_json_ends_with_where_the_result_is(files, here, capsys):
     assert record.shot["seed"] == events[-1]["seed"]
     assert files() == {"x.png", "x.png.json"}
     assert json.loads((here / "x.png.json").read_text())["shot"] == dict(record.shot)
+
+
+def test_a_clip_is_made_again_from_its_sidecar(files, here, monkeypatch):
+    (here / "x.mp4.json").write_text(record_text(Record({"prompt": "a fox", "frames": 5, "seed": 3})))
+    stand_in(monkeypatch, grey(5))
+    assert kinema.cli.run(["render", "x.mp4.json", "--no-state"]) == 0
+    assert files() == {"x.mp4.json", "x-s3.mp4"}
 
 
 def test_a_sidecar_replaces_records_only(no_weights, here, capsys):

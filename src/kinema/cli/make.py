@@ -222,11 +222,12 @@ def render(
     kinema render story.yaml --var "subject=a penguin" -o penguin.mp4
     kinema render rooster.mp4 --seed 8 -o another.mp4
     """
+    from kinema.io.names import clip_stem
     from kinema.pipelines.source import read_request
 
     written = file.suffix.lower() in SHOT_FILES
     request = read_request(file, changes=shot.given(), variables=read_vars(var))
-    _finish(request, output, stem=file.stem if written else f"{file.stem}-again")
+    _finish(request, output, stem=clip_stem(file) if written else f"{file.stem}-again")
 
 
 def latent_travel(seeds: str | None, said: Mapping[str, Any]) -> dict[str, Any]:

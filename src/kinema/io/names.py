@@ -6,6 +6,7 @@ import os
 import re
 from pathlib import Path
 
+from kinema.io.formats import CONTAINERS, STILLS
 from kinema.io.sniff import is_folder
 
 _NUMBERED = re.compile(r"%(0[1-9])?d")
@@ -42,3 +43,9 @@ def sidecar_path(path: Path) -> Path:
     """Where the record beside a file lies: `clip.mp4.json`; of a sequence, beside its first picture."""
     name = _NUMBERED.sub(lambda number: number[0] % 1, path.name) if is_numbered(path) else path.name
     return path.with_name(f"{name}.json")
+
+
+def clip_stem(path: Path) -> str:
+    """The name without its suffix, and without the clip's where it is a record beside one."""
+    inner = Path(path.stem)
+    return inner.stem if inner.suffix.lower() in (*CONTAINERS, *STILLS) else inner.name
