@@ -46,7 +46,9 @@ def as_python(values: Mapping[str, Any], out: str) -> str:
 def as_command(values: Mapping[str, Any], out: str) -> str:
     """One command where options say all of it; else a file and a command."""
     prompt = values.get("prompt", "")
-    rest = {name: value for name, value in values.items() if name not in ("prompt", "width", "height")}
+    sides = [values.get(side) for side in ("width", "height")]
+    size = () if None in sides else ("width", "height")  # --size says both; no option says one
+    rest = {name: value for name, value in values.items() if name not in ("prompt", *size)}
     plain = isinstance(prompt, str) and all(
         name in _OPTIONS and isinstance(value, str | int | float) for name, value in rest.items()
     )
@@ -54,8 +56,8 @@ def as_command(values: Mapping[str, Any], out: str) -> str:
         text = yaml_text(escaped(dict(values)))
         return f"cat > shot.yaml <<'{_HEREDOC}'\n{text}{_HEREDOC}\nkinema render shot.yaml -o {out}\n"
     words = ["kinema", "generate"]
-    if "width" in values and "height" in values:
-        words += ["--size", f"{values['width']}x{values['height']}"]
+    if size:
+        words += ["--size", "x".join(map(str, sides))]
     for name, value in rest.items():
         words += [_OPTIONS[name], value if isinstance(value, str) else json.dumps(value)]
     words += ["-o", out, *(["--"] if prompt.startswith("-") else []), prompt]
