@@ -72,6 +72,13 @@ def names(folder: Path) -> set[str]:
 # Python
 
 
+@pytest.mark.parametrize(("out", "frames"), [("frames/%04d.png", 5), ("a.png", 1), ("a.webp", 5)])
+def test_a_render_into_pictures_comes_back_with_its_rate(model, here, out, frames):
+    clip = kinema.render(shot(model, steps=1, frames=frames, fps=12), model=model, out=out)
+    assert (len(clip.array()), clip.fps, clip.record.shot["seed"]) == (frames, 12, 3)
+    assert names(here) == {Path(out).parts[0]}
+
+
 @pytest.mark.parametrize("solver", ["unipc", "dpm++2m-sde", "heun"])
 def test_a_render_that_was_stopped_goes_on_with_the_same_bytes(model, here, solver):
     asked = shot(model, solver=solver)

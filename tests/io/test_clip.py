@@ -50,6 +50,18 @@ def test_a_clip_opens_from_disk_with_its_record_and_can_be_saved_anew(tmp_path):
     assert np.array_equal(Clip.open(clip.save(tmp_path / "b.mkv")).array(), np.stack(list(patches(4))))
 
 
+def test_a_sequence_opens_under_its_numbered_name(tmp_path):
+    Clip(patches(4), 8, RECORD).save(tmp_path / "a-%02d.png")
+    Clip(patches(2), 8).save(tmp_path / "b-%02d.png")
+    clip = Clip.open(tmp_path / "a-%02d.png", still_fps="30000/1001")
+    assert (len(clip), clip.fps, clip.size, clip.record) == (4, Fraction(30000, 1001), (192, 64), RECORD)
+    assert np.array_equal(clip.array(), np.stack(list(patches(4))))
+    assert Clip.open(tmp_path / "b-01.png").fps == 24
+    for missing in ("c-%02d.png", "none/%02d.png"):
+        with pytest.raises(MediaError, match="No such file"):
+            Clip.open(tmp_path / missing)
+
+
 @pytest.mark.parametrize(
     "frames", [np.zeros((2, 8, 8, 3)), np.zeros((8, 8, 3), np.uint8), np.zeros((0, 8, 8, 3), np.uint8)]
 )

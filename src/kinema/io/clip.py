@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
@@ -13,6 +14,9 @@ from kinema.core.contracts import Record
 from kinema.core.errors import MediaError
 from kinema.io.formats import Quality
 from kinema.io.mux import AudioPart
+from kinema.io.names import frames_of, is_numbered
+from kinema.io.picture_read import StillsReader
+from kinema.io.reader import VideoReader
 from kinema.io.video_read import open_video
 from kinema.io.video_write import FrameRate, OnNote, OnReady, parse_fps, write_video
 
@@ -57,11 +61,16 @@ class Clip:
             self._take_array(self.frames)
 
     @staticmethod
-    def open(path: str | Path) -> Clip:
-        """A clip on disk as a stream of RGB frames, with its record."""
+    def open(path: str | Path, *, still_fps: FrameRate = 24) -> Clip:
+        """A clip on disk as a stream of RGB frames, with its record.
+
+        Args:
+            path: a video file, an animated picture, a still, a folder of stills, or `frames/%04d.png`.
+            still_fps: the rate of what has none: a still, a folder, a sequence.
+        """
         from kinema.io.record import read_record
 
-        reader = open_video(path)
+        reader = _reader(Path(path), parse_fps(still_fps))
         return Clip(reader, reader.fps, read_record(path), count=reader.frames, size=reader.size)
 
     def __len__(self) -> int:
@@ -108,3 +117,9 @@ class Clip:
         self.frames = frames
         self.count = len(frames)
         self.size = (frames.shape[2], frames.shape[1])
+
+
+def _reader(path: Path, still_fps: Fraction) -> VideoReader:
+    """The reader of a file or folder, or of the pictures that a numbered name stands for."""
+    pictures = frames_of(path) if is_numbered(path) else []
+    return StillsReader(path, pictures, still_fps) if pictures else open_video(path, still_fps=still_fps)

@@ -118,7 +118,7 @@ def render(
         options={name: save[name] for name in ("overwrite", "sidecar", "quality", "codec") if name in save},
         **save,
     )
-    return Clip.open(target)
+    return Clip.open(target, still_fps=Fraction(job.fps))
 
 
 def _on(model: AnyModel, request: Shot | Storyboard) -> Shot | Storyboard:
