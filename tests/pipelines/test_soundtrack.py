@@ -52,6 +52,25 @@ def test_a_shot_without_audio_is_silent_and_the_file_plays_on_behind_it():
     assert parts({}, {}, {}) == ()
 
 
+@pytest.mark.parametrize("silent", [{}, {"audio": "b.wav", "sound": {"volume": 0}}])
+def test_a_sound_comes_out_of_silence_and_goes_into_it_as_it_says(silent):
+    slow = {"audio": "a.wav", "sound": {"fade_in": 1, "fade_out": 0.75}}
+    (alone,) = parts(silent, slow, silent)
+    assert (alone.at, alone.fade_in, alone.fade_out) == (Fraction(3, 2), 1, 0.75)
+    (plain,) = parts(silent, {"audio": "a.wav"}, silent)
+    assert (plain.fade_in, plain.fade_out) == (0.5, CLICK)  # the four frames that both show, and a cut
+    (short,) = parts(silent, {"audio": "a.wav", "sound": {"fade_in": 9, "fade_out": 9}}, silent)
+    assert short.fade_in == short.fade_out == short.seconds == 2
+
+
+def test_a_sound_beside_another_crosses_and_does_not_fade():
+    slow = {"audio": "a.wav", "sound": {"fade_in": 1, "fade_out": 1}}
+    _, between, _ = parts({"audio": "b.wav"}, slow, {"audio": "b.wav"})
+    assert (between.fade_in, between.fade_out) == (0.5, CLICK)
+    _, last = parts({"audio": "b.wav"}, slow, {})
+    assert (last.fade_in, last.fade_out) == (0.5, 1)
+
+
 def test_sound_needs_audio():
     with pytest.raises(ConfigError, match="add audio: FILE"):
         Shot(sound={"loop": True})

@@ -3,7 +3,8 @@
     time in the file = start + (time in the clip - where the first shot with this file begins)
 
 Shots in a row that sound alike are one part. Where the sound changes, the parts cross over the frames that
-both shots share; at a cut they go and come within 5 ms, so that nothing clicks.
+both shots share; at a cut they go and come within 5 ms, so that nothing clicks. Out of silence and into it,
+at the ends of the clip or beside a silent shot, they come and go as slowly as `sound` says.
 """
 
 from __future__ import annotations
@@ -38,8 +39,8 @@ class _Run:
     sound: Sound
     first: Place
     last: Place
-    cross_in: float | None
-    cross_out: float | None
+    fade_in: float
+    fade_out: float
 
 
 def soundtrack(shots: Sequence[Shot], places: Sequence[Place], fps: Fraction) -> tuple[AudioPart, ...]:
@@ -59,17 +60,25 @@ def soundtrack(shots: Sequence[Shot], places: Sequence[Place], fps: Fraction) ->
 
 
 def _runs(shots: Sequence[Shot], places: Sequence[Place], fps: Fraction) -> list[_Run]:
-    heard = [(shot.audio, shot.sound or Sound.make()) for shot in shots]
+    heard = [_heard(shot) for shot in shots]
     edges = [0, *(i for i in range(1, len(shots)) if heard[i] != heard[i - 1]), len(shots)]
+    cross = [0.0, *(_cross(place, fps) for place in places[1:]), 0.0]
+    around = [None, *heard, None]  # shot i is around[i + 1]; before and after the clip there is silence
     runs = []
     for begin, end in pairwise(edges):
-        audio, sound = heard[begin]
-        if audio is None or sound.volume == 0:
+        if (own := heard[begin]) is None:
             continue
-        cross_in = None if begin == 0 else _cross(places[begin], fps)
-        cross_out = None if end == len(shots) else _cross(places[end], fps)
-        runs.append(_Run(audio, sound, places[begin], places[end - 1], cross_in, cross_out))
+        audio, sound = own
+        fade_in = max(cross[begin], sound.fade_in) if around[begin] is None else cross[begin]
+        fade_out = max(cross[end], sound.fade_out) if around[end + 1] is None else cross[end]
+        runs.append(_Run(audio, sound, places[begin], places[end - 1], fade_in, fade_out))
     return runs
+
+
+def _heard(shot: Shot) -> tuple[str, Sound] | None:
+    """What a shot plays; None for silence."""
+    sound = shot.sound or Sound.make()
+    return None if shot.audio is None or sound.volume == 0 else (shot.audio, sound)
 
 
 def _cross(place: Place, fps: Fraction) -> float:
@@ -78,13 +87,14 @@ def _cross(place: Place, fps: Fraction) -> float:
 
 def _part(run: _Run, anchor: int, fps: Fraction) -> AudioPart:
     at = run.first.begin / fps
+    seconds = run.last.end / fps - at
     return AudioPart(
         path=run.audio,
         at=at,
-        seconds=run.last.end / fps - at,
+        seconds=seconds,
         start=run.sound.start + float((run.first.begin - anchor) / fps),
         loop=run.sound.loop,
         volume=run.sound.volume,
-        fade_in=run.sound.fade_in if run.cross_in is None else run.cross_in,
-        fade_out=run.sound.fade_out if run.cross_out is None else run.cross_out,
+        fade_in=min(run.fade_in, float(seconds)),
+        fade_out=min(run.fade_out, float(seconds)),
     )
