@@ -1,6 +1,7 @@
 import subprocess
 import sys
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,11 +9,16 @@ from patch_clips import patches, position
 
 from kinema.core.contracts import Record
 from kinema.core.errors import ConfigError, MediaError
+from kinema.io.audio import listen
 from kinema.io.clip import Clip
+from kinema.io.mux import AudioPart
 from kinema.io.record import read_record
 from kinema.io.video_read import open_video
 
 RECORD = Record({"prompt": "patches"})
+BEAT = AudioPart(
+    path=str(Path(__file__).parents[2] / "samples/inputs/beat.flac"), at=Fraction(0), seconds=Fraction(1)
+)
 
 
 def test_an_array_knows_its_count_and_size_and_is_saved_with_its_record(tmp_path):
@@ -48,6 +54,35 @@ def test_a_clip_opens_from_disk_with_its_record_and_can_be_saved_anew(tmp_path):
     clip = Clip.open(tmp_path / "a.mkv")
     assert (len(clip), clip.fps, clip.size, clip.record) == (4, 24, (192, 64), RECORD)
     assert np.array_equal(Clip.open(clip.save(tmp_path / "b.mkv")).array(), np.stack(list(patches(4))))
+
+
+def test_a_clip_from_disk_keeps_its_sound(tmp_path):
+    loud = Clip(patches(12), 12, audio=[BEAT]).save(tmp_path / "loud.mp4")
+    for again in (tmp_path / "b.mp4", tmp_path / "b.mkv"):  # one is read by decord, the other by ffmpeg
+        Clip.open(loud).save(again)
+        assert listen(again).seconds == pytest.approx(1, abs=0.05)
+        (heard,) = Clip.open(again).audio
+        assert (heard.path, heard.at, heard.seconds) == (str(again), 0, 1)
+    notes: list[str] = []
+    Clip.open(again).save(tmp_path / "b.gif", on_note=notes.append)
+    assert ["no sound" in note for note in notes] == [True]
+    Clip.open(loud).save(loud, overwrite=True)
+    assert len(Clip.open(loud).audio) == 1
+
+
+def test_a_silent_clip_is_not_searched_for_sound(tmp_path, monkeypatch):
+    monkeypatch.setattr("kinema.io.mux.open_audio", None)
+    assert Clip.open(Clip(patches(4), 24).save(tmp_path / "a.mp4")).audio == ()
+    assert Clip.open(Clip(patches(4), 24).save(tmp_path / "a.webp")).audio == ()
+
+
+def test_sound_that_cannot_be_decoded_leaves_a_clip_silent(tmp_path, monkeypatch):
+    def refused(path):
+        raise MediaError("no sound can be decoded")
+
+    loud = Clip(patches(12), 12, audio=[BEAT]).save(tmp_path / "loud.mkv")
+    monkeypatch.setattr("kinema.io.mux.open_audio", refused)
+    assert Clip.open(loud).audio == ()
 
 
 def test_a_sequence_opens_under_its_numbered_name(tmp_path):

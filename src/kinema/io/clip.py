@@ -13,7 +13,7 @@ import numpy as np
 from kinema.core.contracts import Record
 from kinema.core.errors import MediaError
 from kinema.io.formats import Quality
-from kinema.io.mux import AudioPart
+from kinema.io.mux import AudioPart, sound_of
 from kinema.io.names import frames_of, is_numbered
 from kinema.io.picture_read import StillsReader
 from kinema.io.reader import VideoReader
@@ -62,7 +62,7 @@ class Clip:
 
     @staticmethod
     def open(path: str | Path, *, still_fps: FrameRate = 24) -> Clip:
-        """A clip on disk as a stream of RGB frames, with its record.
+        """A clip on disk as a stream of RGB frames, with its record and its sound.
 
         Args:
             path: a video file, an animated picture, a still, a folder of stills, or `frames/%04d.png`.
@@ -71,7 +71,10 @@ class Clip:
         from kinema.io.record import read_record
 
         reader = _reader(Path(path), parse_fps(still_fps))
-        return Clip(reader, reader.fps, read_record(path), count=reader.frames, size=reader.size)
+        clip = Clip(reader, reader.fps, read_record(path), count=reader.frames, size=reader.size)
+        if reader.has_sound:  # looked into only then: that costs another start of ffmpeg
+            clip.audio = sound_of(path, len(clip) / reader.fps)
+        return clip
 
     def __len__(self) -> int:
         if self.count is None:

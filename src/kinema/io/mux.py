@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from kinema.core.errors import MediaError
 from kinema.io import ffmpeg
 from kinema.io.audio_source import open_audio
 from kinema.io.formats import Container
@@ -54,6 +55,15 @@ class AudioPart:
     volume: float = 1.0
     fade_in: float = 0.0
     fade_out: float = 0.0
+
+
+def sound_of(path: str | Path, seconds: Fraction) -> tuple[AudioPart, ...]:
+    """What is heard in a clip on disk; nothing where it has no sound that can be decoded."""
+    try:
+        open_audio(path)
+    except MediaError:
+        return ()
+    return (AudioPart(path=str(path), at=Fraction(0), seconds=seconds),)
 
 
 def mux(

@@ -136,6 +136,7 @@ class VideoFile:
         seconds: the length that the container states; 0 when it states none.
         stream: the stream that is read.
         plain: whether stored frames are the shown ones: upright, of square pixels, progressive, opaque, sRGB.
+        has_sound: whether there is a stream of sound; nothing of it was decoded.
     """
 
     path: Path
@@ -145,6 +146,7 @@ class VideoFile:
     seconds: float
     stream: Stream
     plain: bool
+    has_sound: bool
 
     @staticmethod
     def probe(path: Path, kind: str) -> VideoFile:
@@ -179,6 +181,7 @@ class VideoFile:
             _seconds(result.log),
             stream,
             square and not special and _matrix(stream, size) is None,
+            re.search(r"^ *Stream #0:\d+.*?: Audio: ", result.log, re.MULTILINE) is not None,
         )
 
     def arguments(self) -> list[str]:

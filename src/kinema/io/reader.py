@@ -25,11 +25,13 @@ class VideoReader(ABC):
         path: the file or folder.
         size: (width, height) of the frames, after rotation.
         fps: the nominal rate; for a variable rate the mean.
+        has_sound: whether the file says that sound goes with the pictures.
     """
 
     path: Path
     size: tuple[int, int]
     fps: Fraction
+    has_sound: bool = False
 
     @property
     def frames(self) -> int:

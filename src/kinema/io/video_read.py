@@ -78,6 +78,7 @@ class _FFmpegReader(VideoReader):
         self.path = video.path
         self.size = video.size
         self.fps = video.fps
+        self.has_sound = video.has_sound
         self._video = video
         self._stamp = stamp
 
@@ -133,6 +134,7 @@ class _DecordReader(VideoReader):
     def __init__(self, source: VideoFile, stamp: Stamp) -> None:
         self.path = source.path
         self.size = source.size
+        self.has_sound = source.has_sound
         self._stamp = stamp
         self._video = _decord(source.path)
         try:

@@ -16,10 +16,8 @@ from typing import Any
 import numpy as np
 
 from kinema.core.contracts import OnProgress, Progress, Record
-from kinema.core.errors import ConfigError, MediaError
-from kinema.io.audio_source import open_audio
+from kinema.core.errors import ConfigError
 from kinema.io.clip import Clip
-from kinema.io.mux import AudioPart
 from kinema.io.reader import VideoReader, resample
 from kinema.story.post import Interpolate, Method
 from kinema.story.shot import Shot
@@ -139,16 +137,8 @@ def interpolate_clip(
     frames = finished(source, post, len(clip), device, starts)
     told = _told(frames, total, on_progress or (lambda _: None))
     fps = Fraction(post.new_fps)
-    return replace(clip, frames=told, fps=fps, record=record, count=total, audio=_sound(path, total / fps))
-
-
-def _sound(path: str | Path, seconds: Fraction) -> tuple[AudioPart, ...]:
-    """What is heard in the clip; nothing where it has no sound that can be read."""
-    try:
-        open_audio(path)
-    except MediaError:
-        return ()
-    return (AudioPart(path=str(path), at=Fraction(0), seconds=seconds),)
+    audio = tuple(replace(part, seconds=total / fps) for part in clip.audio)
+    return replace(clip, frames=told, fps=fps, record=record, count=total, audio=audio)
 
 
 def _starts(clip: VideoReader) -> Starts:
