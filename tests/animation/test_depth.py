@@ -86,6 +86,8 @@ DEPTH_ANYTHING = {
         (DEPTH_ANYTHING, 480, 640, (518, 686)),
         (DEPTH_ANYTHING, 64, 64, (518, 518)),
         ({"size": {"height": 384, "width": 384}}, 480, 640, (384, 384)),
+        ({"image_processor_type": "GLPNImageProcessor", "size_divisor": 32}, 70, 101, (64, 96)),
+        ({"feature_extractor_type": "GLPNFeatureExtractor", "size_divisor": 16}, 70, 9, (64, 16)),
         ({"size": 32, "ensure_multiple_of": 16, "keep_aspect_ratio": True}, 100, 40, (80, 32)),
     ],
 )
@@ -101,6 +103,22 @@ def test_pixels_are_normalised():
     )
     white = preparation(torch.ones(1, 3, 8, 8))
     torch.testing.assert_close(white[0, :, 0, 0], torch.tensor([1.0, 2.0, 0.5]))
+
+
+@pytest.mark.parametrize(
+    ("config", "black"),
+    [
+        ({}, -1),
+        ({"do_normalize": True}, -1),
+        ({"do_normalize": False, "image_mean": [0.5, 0.5, 0.5]}, 0),
+        ({"image_processor_type": "GLPNImageProcessor"}, 0),
+        ({"image_processor_type": "GLPNImageProcessor", "do_normalize": True}, -1),
+    ],
+)
+def test_what_is_not_said_about_pixels_is_as_in_transformers(config, black):
+    preparation = Preparation.from_dict({"size": 8, **config})
+    assert bool((preparation(torch.ones(1, 3, 8, 8)) == 1).all())
+    assert bool((preparation(torch.zeros(1, 3, 8, 8)) == black).all())
 
 
 def test_surfaces_keep_their_place_when_the_camera_moves():

@@ -76,6 +76,67 @@ def test_a_model_says_what_its_values_are(depth_anything, tmp_path):
     assert open_depth(Depth(model=str(tmp_path), means="disparity"), Fraction(24)).means == "disparity"
 
 
+def test_depth_pro_gives_inverse_distances(tmp_path):
+    """Distances as transformers' own processor makes them of the network's values, up to a scale."""
+    from transformers import DepthProConfig, DepthProForDepthEstimation
+
+    torch.manual_seed(0)
+    part = {
+        "model_type": "dinov2", "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2,
+        "image_size": 16, "patch_size": 4, "mlp_ratio": 2,
+    }  # fmt: skip
+    model = DepthProForDepthEstimation(
+        DepthProConfig(
+            patch_size=16, fusion_hidden_size=8, intermediate_hook_ids=[0], intermediate_feature_dims=[8],
+            scaled_images_ratios=[0.5, 1.0], scaled_images_overlap_ratios=[0.0, 0.2],
+            scaled_images_feature_dims=[8, 8], merge_padding_value=1, num_fov_head_layers=2,
+            image_model_config=dict(part), patch_model_config=dict(part), fov_model_config=dict(part),
+        )
+    )  # fmt: skip
+    with torch.no_grad():
+        last = model.head.layers[-2]  # before a ReLU: random weights may leave nothing
+        last.weight.fill_(0.01)
+        last.bias.fill_(1.0)
+    model.eval().save_pretrained(tmp_path)
+    (tmp_path / "preprocessor_config.json").write_text('{"size": {"height": 32, "width": 32}}')
+    source = open_depth(Depth(model=str(tmp_path)), Fraction(24))
+    frame = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        raw = model(source.preparation(frame)).predicted_depth
+    theirs = 1 / raw.clamp(1e-4, 1e4)
+    found = source(frame, 0)
+    assert source.means == "distance"
+    assert float(raw.min()) > 0.01 < float(raw.std())
+    torch.testing.assert_close(found[:, 0], theirs / theirs.median(), atol=1e-5, rtol=1e-4)
+    other = open_depth(Depth(model=str(tmp_path), means="disparity"), Fraction(24))(frame, 0)
+    nearest, farthest = raw.flatten().argmax(), raw.flatten().argmin()
+    for distances in (found.flatten(), other.flatten()):  # as disparities they are not turned over
+        assert distances[nearest] < distances[farthest]
+
+
+def test_glpn_sees_what_its_own_processor_gives(tmp_path):
+    from transformers import GLPNConfig, GLPNForDepthEstimation, GLPNImageProcessor
+
+    torch.manual_seed(0)
+    config = GLPNConfig(
+        hidden_sizes=[8, 8, 8, 8], depths=[1, 1, 1, 1], num_attention_heads=[1, 1, 1, 1],
+        decoder_hidden_size=8,
+    )  # fmt: skip
+    model = GLPNForDepthEstimation(config).eval()
+    model.save_pretrained(tmp_path)
+    processor = GLPNImageProcessor()
+    processor.save_pretrained(tmp_path)
+    pixels = np.random.default_rng(0).integers(0, 256, (70, 101, 3), np.uint8)
+    seen = processor(pixels, return_tensors="pt")["pixel_values"]
+    source = open_depth(Depth(model=str(tmp_path)), Fraction(24))
+    frame = torch.from_numpy(pixels).permute(2, 0, 1)[None] / 255
+    found = source.preparation(frame)
+    assert found.shape == (1, 3, 64, 96)
+    torch.testing.assert_close(found, seen, atol=0.005, rtol=0)  # theirs is rounded to bytes
+    assert source.means == "distance"
+    assert source(frame, 0).shape == (1, 1, 70, 101)
+
+
 def test_what_is_no_depth_model_is_refused(depth_anything, tmp_path):
     folder, _ = depth_anything
     with pytest.raises(ModelError, match=r"lacks config\.json, preprocessor_config\.json"):

@@ -29,7 +29,9 @@ Network = Callable[[Tensor], Tensor]
 NEAREST, FARTHEST = 1e-3, 1e4
 _SPREAD = (0.02, 0.98)  # quantiles that relative disparities are placed by
 _NUDGE = 0.05  # of the way to a new frame's spread
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+_HALF = (0.5, 0.5, 0.5)  # mean and deviation that transformers' depth processors take unless told
+_GLPN_STEP = 32
+_BILINEAR = 2  # of the filters by Pillow's numbers
 
 
 class DepthSource(Protocol):
@@ -164,42 +166,54 @@ class Preparation:
     """How a frame becomes a depth network's input; names are those of `preprocessor_config.json`.
 
     Attributes:
-        size: height and width to aim at.
+        size: height and width to aim at; None for the frame's own, rounded down to whole multiples.
         keep_aspect_ratio: scale by the side that changes less.
         ensure_multiple_of: sides are whole multiples of this.
         image_mean, image_std: of each channel.
+        resample: `bicubic` or `bilinear`.
     """
 
-    size: tuple[int, int] = (384, 384)
+    size: tuple[int, int] | None = (384, 384)
     keep_aspect_ratio: bool = False
     ensure_multiple_of: int = 1
-    image_mean: tuple[float, ...] = IMAGENET_MEAN
-    image_std: tuple[float, ...] = IMAGENET_STD
+    image_mean: tuple[float, ...] = _HALF
+    image_std: tuple[float, ...] = _HALF
+    resample: str = "bicubic"
 
     @staticmethod
     def from_dict(config: Mapping[str, Any]) -> Preparation:
-        """Read a `preprocessor_config.json`; missing entries are the DPT processor's."""
+        """Read a `preprocessor_config.json`; missing entries are the DPT processor's, or GLPN's for GLPN."""
+        name = config.get("image_processor_type") or config.get("feature_extractor_type") or ""
+        glpn = str(name).startswith("GLPN")  # has no size to aim at, and normalises only when told to
         size = config.get("size") or {}
         sides = (size, size) if isinstance(size, int) else (size.get("height", 384), size.get("width", 384))
+        step = config.get("size_divisor") or _GLPN_STEP if glpn else config.get("ensure_multiple_of") or 1
+        bilinear = config.get("resample", _BILINEAR if glpn else None) == _BILINEAR
+        normal = config.get("do_normalize")
+        plain = not normal if glpn else normal is False
         return Preparation(
-            size=sides,
+            size=None if glpn else sides,
             keep_aspect_ratio=bool(config.get("keep_aspect_ratio", False)),
-            ensure_multiple_of=int(config.get("ensure_multiple_of") or 1),
-            image_mean=tuple(config.get("image_mean") or IMAGENET_MEAN),
-            image_std=tuple(config.get("image_std") or IMAGENET_STD),
+            ensure_multiple_of=int(step),
+            image_mean=(0.0,) * 3 if plain else tuple(config.get("image_mean") or _HALF),
+            image_std=(1.0,) * 3 if plain else tuple(config.get("image_std") or _HALF),
+            resample="bilinear" if bilinear else "bicubic",
         )
 
     def __call__(self, frame_BCHW: Tensor) -> Tensor:
         """sRGB in 0..1 as the network's pixels."""
         size = self.sides(*frame_BCHW.shape[-2:])
         pixels = F.interpolate(
-            frame_BCHW.float(), size, mode="bicubic", align_corners=False, antialias=True
+            frame_BCHW.float(), size, mode=self.resample, align_corners=False, antialias=True
         ).clamp(0, 1)
         mean, std = (pixels.new_tensor(v)[None, :, None, None] for v in (self.image_mean, self.image_std))
         return (pixels - mean) / std
 
     def sides(self, height: int, width: int) -> tuple[int, int]:
         """Height and width that the network sees."""
+        step = self.ensure_multiple_of
+        if self.size is None:
+            return max(step, height // step * step), max(step, width // step * step)
         scale_h, scale_w = self.size[0] / height, self.size[1] / width
         if self.keep_aspect_ratio:
             scale_h = scale_w = scale_w if abs(1 - scale_w) < abs(1 - scale_h) else scale_h

@@ -17,6 +17,8 @@ from kinema.models.pretrained import load_encoder, require_files
 from kinema.story.depth import Depth
 
 METRIC = ("zoedepth", "depth_pro", "glpn", "prompt_depth_anything")
+INVERSE = ("depth_pro",)  # metric, but the network gives 1/d
+_INVERSE_RANGE = (1e-4, 1e4)  # that transformers clips 1/d to
 _FILES = ["*.json", "*.safetensors"]
 
 
@@ -51,11 +53,12 @@ def _estimated(depth: Depth, device: torch.device | str) -> EstimatedDepth:
     folder = depth_folder(depth.model)
     config, preparation = (_json(folder / name) for name in ("config.json", "preprocessor_config.json"))
     means = depth_means(config, depth.model) if depth.means == "auto" else depth.means
+    inverted = means == "distance" and config.get("model_type") in INVERSE
     model = load_encoder(folder, _architecture(config, depth.model), torch.float32, device)
 
     def network(pixels_BCHW: Tensor) -> Tensor:
         found: Tensor = model(pixels_BCHW.to(device)).predicted_depth
-        return found
+        return 1 / found.clamp(*_INVERSE_RANGE) if inverted else found
 
     return EstimatedDepth(network, Preparation.from_dict(preparation), means, depth.near, depth.far)
 
