@@ -149,6 +149,32 @@ def test_inpainting_changes_what_is_open_and_fills_holes_from_nothing(loaded, ki
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_a_latent_is_drawn_anew_where_any_of_its_pixels_is_open(loaded, kind, monkeypatch):
+    """The pipelines keep one pixel of each block of the mask, which may be one that is shut."""
+    model, mask = loaded(kind), torch.zeros(1, 1, SIDE, SIDE)
+    mask[..., 13:15] = 1  # between the pixels that are read
+    mask[..., 30, 3] = 1
+    engine, given = engine_of(model), {}
+    drawn = torch.full((1, 3, SIDE, SIDE), 0.5)
+
+    def call(task, drawing, options):
+        given.update(options)
+        return drawn
+
+    monkeypatch.setattr(engine, "_call", call)
+    found = engine.draw(asked(canvas=canvas(), strength=0.7, open=mask))
+    rows = engine.plan.geometry.rows
+    latents = torch.nn.functional.interpolate(given["mask_image"], (rows, rows))
+    block = SIDE // rows
+    opened = torch.nn.functional.max_pool2d(mask, block)
+    assert bool((latents >= opened).all())
+    side = 2 * block if kind == "flux" else block  # it draws 2 by 2 latents as one
+    tokens = torch.nn.functional.max_pool2d(mask, side).repeat_interleave(side, 2).repeat_interleave(side, 3)
+    assert torch.equal(given["mask_image"], tokens)
+    assert torch.equal(found, torch.where(mask > 0, drawn, canvas()))  # what is shown is no larger
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_prompts_are_mixed_between_their_ends(loaded, kind):
     model, texts = loaded(kind), ("a red fox", "the snow")
     spans = tuple(((text, 1.0),) for text in texts)
