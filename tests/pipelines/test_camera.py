@@ -151,6 +151,29 @@ def test_a_depth_picture_is_carried_along():
     torch.testing.assert_close(moves.warp(frame, 0, 4)[0], flat.warp(frame, 0, 4)[0], atol=1e-5, rtol=0)
 
 
+def test_under_deforum_a_depth_picture_goes_where_the_picture_goes():
+    """A bar that is near, in the picture and in its depth."""
+    values = torch.zeros(64, 64)
+    values[:, 28:36] = 1
+    camera = DeforumCamera(mode="3D", translation_x=4, padding_mode="zeros", depth="d.png")
+    moves = CameraMoves(
+        path(camera, 10, 8, (64, 64)), GivenDepth(lambda i: values, near=0.5, far=4.0, still=True)
+    )
+    picture, across = values.expand(1, 1, 64, 64), torch.arange(64.0)
+
+    def centre(bar: torch.Tensor) -> float:
+        weight = bar.clamp(0, 1).mean(dim=(0, 1, 2))
+        return float((weight * across).sum() / weight.sum())
+
+    for frame in range(1, 10):
+        picture, _ = moves.warp(picture, frame - 1, frame)
+        found = moves.distances(picture, frame)
+        near = (1 / found - 0.25) / (2 - 0.25)
+        assert centre(near) == pytest.approx(centre(picture), abs=1.0)
+        assert 0.5 <= float(found.min()) < float(found.max()) <= 4.0
+    assert abs(centre(picture) - 31.5) > 5
+
+
 def test_deforum_space_is_walked_from_frame_to_frame_both_ways():
     found = path(DeforumCamera(mode="3D", translation_x=4, rotation_3d_z=1), 5, 8, (32, 32))
     moves = CameraMoves(found, FlatDepth())

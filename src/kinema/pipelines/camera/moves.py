@@ -6,7 +6,7 @@ along; a depth clip or a depth model is asked at every frame.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 import torch
@@ -100,6 +100,10 @@ class CameraMoves:
         for step, _ in self._steps(0, frame):
             if isinstance(step, SpaceStep):
                 first = carry_depth(first, step)
+            elif isinstance(step, DeforumStep):
+                # what moves along keeps its distance; bilinear, which gives none that was not there
+                along = replace(step, padding="border", sampling="bilinear")
+                first = warp_frame(first, along, deforum_z(first))[0]
         return first
 
 
