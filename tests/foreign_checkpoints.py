@@ -69,7 +69,7 @@ def _ltx(name: str) -> Any:
     )
 
 
-def _cogvideo(name: str) -> Any:
+def _cogvideo(name: str, **transformer_fields: Any) -> Any:
     import diffusers
 
     channels = 8 if "ImageToVideo" in name else 4
@@ -88,6 +88,7 @@ def _cogvideo(name: str) -> Any:
         temporal_compression_ratio=4,
         max_text_seq_length=226,
         use_rotary_positional_embeddings=True,
+        **transformer_fields,
     )
     vae = diffusers.AutoencoderKLCogVideoX(
         down_block_types=("CogVideoXDownBlock3D",) * 4,
@@ -289,6 +290,7 @@ KINDS = {
     "ltx": lambda: _ltx("LTXPipeline"),
     "ltx-condition": lambda: _ltx("LTXConditionPipeline"),
     "cogvideo": lambda: _cogvideo("CogVideoXPipeline"),
+    "cogvideo-1.5": lambda: _cogvideo("CogVideoXPipeline", patch_size_t=2),
     "cogvideo-i2v": lambda: _cogvideo("CogVideoXImageToVideoPipeline"),
     "hunyuan": _hunyuan,
     "mochi": _mochi,

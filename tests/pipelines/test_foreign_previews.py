@@ -25,7 +25,7 @@ from kinema.story.shot import Shot
 
 SIDE = {"ltx": 32, "ltx-condition": 32}
 FRAMES = {"mochi": 7, "animatediff": 4, "svd": 4}
-KINDS = ("ltx", "ltx-condition", "cogvideo", "hunyuan", "mochi", "animatediff", "svd", "vace")
+KINDS = ("ltx", "ltx-condition", "cogvideo", "cogvideo-1.5", "hunyuan", "mochi", "animatediff", "svd", "vace")
 
 
 @pytest.fixture(scope="module")

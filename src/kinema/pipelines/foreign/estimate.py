@@ -69,7 +69,13 @@ class Look:
         """
         found = estimated(scheduler, given, answer)
         clean_BCTYX = None if found is None else self.arranged(found)
-        if clean_BCTYX is None or clean_BCTYX.shape[2] == self.shape_TYX[0] or seen is None:
+        if clean_BCTYX is None:
+            return None
+        frames = self.shape_TYX[
+            0
+        ]  # some are rounded up to whole patches of time; the first are then left out
+        clean_BCTYX = clean_BCTYX[:, :, -frames:]
+        if clean_BCTYX.shape[2] != frames - 1 or seen is None:
             return clean_BCTYX
         held_BCTYX = self.arranged(seen[-1:])  # a first frame that is held is not stepped
         return None if held_BCTYX is None else torch.cat([held_BCTYX[:, :, :1], clean_BCTYX], dim=2)
