@@ -195,16 +195,15 @@ def test_distances():
     assert forwards(Shortcuts.make(cache="schedule", skip=range(20)), 20) == 2 * 3  # the ends
 
 
-def fake_bench(quality):
+def fake_bench(quality, guided=True):
     """A bench whose clips are as near as a formula says."""
 
     def measured(steps, cuts, clips):
-        value = quality(forwards(cuts, steps), clips)
-        return Measured(
-            steps=steps, shortcuts=cuts, psnr=value, low=value, worst=value, forwards=forwards(cuts, steps)
-        )
+        run = forwards(cuts, steps, guided=guided)
+        value = quality(run, clips)
+        return Measured(steps=steps, shortcuts=cuts, psnr=value, low=value, worst=value, forwards=run)
 
-    return SimpleNamespace(measured=measured, shots=[Shot(prompt="a", steps=20)] * 12)
+    return SimpleNamespace(measured=measured, shots=[Shot(prompt="a", steps=20)] * 12, guided=guided)
 
 
 def test_a_search_finds_the_fewest_computed_steps_that_are_near_enough():
@@ -224,6 +223,43 @@ def test_the_cheapest_is_confirmed_on_all_clips_or_the_next_is_taken():
     bench = fake_bench(lambda run, clips: 36.0 if run > 12 else 34.0)
     assert confirmed(bench, "near", tried).forwards == 18
     assert confirmed(fake_bench(lambda run, clips: 30.0), "near", tried) is None
+
+
+def test_without_guidance_a_step_is_one_forward():
+    tried = {
+        str(n): Measured(steps=n, shortcuts=Shortcuts.make(), psnr=36, low=36, worst=36, forwards=n)
+        for n in (14, 20, 30)
+    }
+    bench = fake_bench(lambda run, clips: 36.0 if run > 14 else 34.0, guided=False)
+    assert confirmed(bench, "near", tried) is None, "20 of 20 forwards save nothing"
+
+
+def test_a_family_is_searched_only_if_it_can_save():
+    def family(steps: int, keep: int) -> Family:
+        return Family(steps, keep, [0.1] * steps, [1 - j / steps for j in range(steps + 1)])
+
+    assert family(20, 1).saves(40, True)
+    assert family(20, 1).saves(20, False)
+    assert not family(20, 2).saves(20, False), "there is nothing to reuse"
+    assert family(5, 2).saves(10, True)
+    assert not family(5, 1).saves(10, True)
+
+
+@pytest.mark.parametrize("steps", [4, 5])
+def test_settings_that_leave_nothing_to_be_saved_are_refused(small, steps):
+    model = kinema.load(str(small), device="cpu")
+    shot = Shot(model=model.card.id, steps=steps, frames=5, size="64x64", guidance=1)
+    with pytest.raises(ConfigError, match="leave nothing to be saved"):
+        calibrate(shot, ["a fox"], model)
+
+
+def test_a_small_model_without_guidance_is_measured_by_its_own_forwards(small):
+    model = kinema.load(str(small), device="cpu")
+    shot = Shot(model=model.card.id, steps=8, frames=5, size="64x64", seed=0, guidance=1, device="cpu")
+    found = calibrate(shot, ["a fox"], model, probes=1, kinds=((1.0, 1), (1.0, 2)))
+    assert found.forwards == 8
+    assert all(m.forwards == 8 - len(m.shortcuts.skip) and not m.shortcuts.reuse for m in found.others)
+    assert all(tier.forwards < 8 for tier in found.tiers.values())
 
 
 def test_skipped_steps_of_a_family_with_reuse_ask_for_neither_side():

@@ -71,6 +71,7 @@ class Bench:
         shots: exact, one for each prompt, each with a seed.
         model: loaded.
         say: told what is going on.
+        guided: a step asks for both sides.
         exact: the exact clips as far as they were made.
         seconds: that each took.
     """
@@ -78,6 +79,7 @@ class Bench:
     shots: Sequence[Shot]
     model: Model
     say: Say
+    guided: bool = True
     exact: list[Frames] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
 
@@ -105,7 +107,7 @@ class Bench:
             frames, spent = self.frames(with_means(self.shots[index], means))
             found.append(psnr(frames, expected))
             seconds.append(spent)
-        run = forwards(shortcuts, steps)
+        run = forwards(shortcuts, steps, guided=self.guided)
         if shortcuts.cache == "first-block":
             run = self._counted(with_means(self.shots[0], means))
         result = replace(
@@ -197,6 +199,13 @@ class Family:
             found.append(computed)
         return found
 
+    def saves(self, exact: int, guided: bool) -> bool:
+        """Some member computes less than the exact run's forwards, by something that acts."""
+        if self.keep > 1 and not guided:  # the family that reuses nothing is the same
+            return False
+        runs = (forwards(self.member(n), self.steps, guided=guided) for n in self.sizes())
+        return any(run < exact for run in runs)
+
 
 def calibrate(
     shot: Shot,
@@ -224,10 +233,19 @@ def calibrate(
     """
     first = without(shot).seed or 0
     shots = [without(shot).with_(prompt=p, seed=first + i) for i, p in enumerate(prompts)]
-    bench, plan = Bench(shots, model, say), make_plan(shots[0], model.card)
+    plan = make_plan(shots[0], model.card)
+    guided = any(scale != 1 for scale in plan.sampling.guidance)
+    bench = Bench(shots, model, say, guided)
     steps, probes = plan.sampling.steps, min(probes, len(shots))
+    exact = forwards(Shortcuts.make(), steps, guided=guided)
+    kinds = [kind for kind in (FAMILIES if kinds is None else kinds) if _saves(kind, plan, exact, guided)]
+    if not kinds:
+        raise ConfigError(
+            f"steps={steps} with guidance={max(plan.sampling.guidance):g} leave nothing to be saved "
+            f"({exact} forwards); calibrate with more steps, as many as your exact runs have."
+        )
     tried: dict[str, Measured] = {}
-    for family in families(bench, plan, FAMILIES if kinds is None else kinds):
+    for family in families(bench, plan, kinds):
         for tier in TARGETS:
             search(bench, family, tier, probes, tried)
     rules = _others(bench, plan) if published else ()
@@ -236,7 +254,6 @@ def calibrate(
     for tier in TARGETS:
         if (found := confirmed(bench, tier, tried)) is not None:
             tiers[tier] = found
-    exact = 2 * steps if any(scale != 1 for scale in plan.sampling.guidance) else steps
     return Calibration(
         conditions=_conditions(shots[0], plan, model),
         forwards=exact,
@@ -250,12 +267,25 @@ def calibrate(
 def families(bench: Bench, plan: Plan, kinds: Sequence[tuple[float, int]]) -> Iterator[Family]:
     """All families, each with the curve of its own number of steps."""
     curves: dict[int, list[float]] = {}
-    s = plan.sampling
-    for share, keep in kinds:
-        steps = max(FEWEST, round(share * s.steps))
+    for kind in kinds:
+        steps = _steps(kind, plan)
         if steps not in curves:
             curves[steps] = bench.curves(steps)[0]
-        yield Family(steps, keep, curves[steps], sigmas(steps, s.shift, s.grid).tolist())
+        yield _family(kind, plan, curves[steps])
+
+
+def _steps(kind: tuple[float, int], plan: Plan) -> int:
+    return max(FEWEST, round(kind[0] * plan.sampling.steps))
+
+
+def _family(kind: tuple[float, int], plan: Plan, changes: Sequence[float]) -> Family:
+    steps, s = _steps(kind, plan), plan.sampling
+    return Family(steps, kind[1], changes, sigmas(steps, s.shift, s.grid).tolist())
+
+
+def _saves(kind: tuple[float, int], plan: Plan, exact: int, guided: bool) -> bool:
+    """Known before anything is measured: how many steps are skipped does not depend on which."""
+    return _family(kind, plan, [1.0] * _steps(kind, plan)).saves(exact, guided)
 
 
 def _others(bench: Bench, plan: Plan) -> Iterator[Shortcuts]:
@@ -287,7 +317,8 @@ def search(bench: Bench, family: Family, tier: str, probes: int, tried: dict[str
 
 def confirmed(bench: Bench, tier: str, tried: dict[str, Measured]) -> Measured | None:
     """The cheapest way that is near enough on all clips; None when exact is cheapest."""
-    exact = forwards(Shortcuts.make(), bench.shots[0].steps or bench.model.card.defaults.steps)
+    steps = bench.shots[0].steps or bench.model.card.defaults.steps
+    exact = forwards(Shortcuts.make(), steps, guided=bench.guided)
     fit = [m for m in tried.values() if m.reaches(tier) and m.forwards < exact]
     for candidate in sorted(fit, key=lambda m: (m.forwards, -m.psnr)):
         found = bench.measured(candidate.steps, candidate.shortcuts, len(bench.shots))
