@@ -62,6 +62,19 @@ def test_the_interval_is_judged_frame_by_frame():
     assert guidance.plan(at(0, 10, torch.full((1, 3), 0.95))) == ("cond",)
 
 
+@pytest.mark.parametrize("rule", RULES)
+def test_a_held_frame_asks_for_no_forward(rule):
+    """Its level, 0, is inside every interval that begins there; what it is given is thrown away."""
+    held, guidance = torch.tensor([[0, 0.95, 0.95]]), rule(scale=4.0, interval=(0.0, 0.8))
+    assert guidance.plan(at(1, 10, held)) == ("cond",)
+    assert SkipLayer(base=guidance, interval=(0.0, 0.8)).plan(at(1, 10, held)) == ("cond",)
+    later = at(5, 10, torch.tensor([[0, 0.95, 0.5]]))
+    assert SkipLayer(base=guidance, interval=(0.0, 0.8)).plan(later) == ("cond", "uncond", "skip")
+    alone, both = guidance.combine({"cond": C}, at(1, 10, held)), guidance.combine(PAIR, at(1, 10, held))
+    assert torch.equal(alone[:, :, 1:], both[:, :, 1:])
+    assert guidance.plan(at(1, 10, torch.zeros(1, 3))) == ("cond", "uncond"), "none moves"
+
+
 def test_rescale_zero_changes_nothing_and_one_restores_the_deviation():
     plain = ClassifierFree(scale=7.0).combine(PAIR, STEP)
     full = ClassifierFree(scale=7.0, rescale=1.0).combine(PAIR, STEP)

@@ -66,6 +66,15 @@ def inside(step: Step, interval: tuple[float, float]) -> Tensor:
     return (step.sigma_BT >= low) & (step.sigma_BT <= high)
 
 
+def moving(step: Step) -> Tensor:
+    """Which frames a velocity means anything to, `[B, T]`: those with noise, or all where none has any.
+
+    A held frame is at level 0, which is inside every interval that begins there.
+    """
+    noisy = step.sigma_BT > 0
+    return noisy if bool(noisy.any()) else torch.ones_like(noisy)
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ClassifierFree:
     """u + w (c - u), from the negative prompt's prediction through the prompt's (Ho and Salimans 2022).
@@ -95,8 +104,9 @@ class ClassifierFree:
         return torch.where(inside(step, self.interval), scale, torch.ones_like(scale))
 
     def plan(self, step: Step) -> tuple[str, ...]:
-        """Without the negative prompt when no frame is guided."""
-        return (COND,) if bool((self.weights(step) == 1).all()) else (COND, UNCOND)
+        """Without the negative prompt when no frame that moves is guided."""
+        guided = (self.weights(step) != 1) & moving(step)
+        return (COND, UNCOND) if bool(guided.any()) else (COND,)
 
     def combine(self, predictions: Predictions, step: Step) -> Tensor:
         """The guided velocity."""
@@ -178,7 +188,7 @@ class SkipLayer:
     def plan(self, step: Step) -> tuple[str, ...]:
         """The base's, and "skip" where it acts."""
         names = self.base.plan(step)
-        acts = self.scale != 0 and bool(inside(step, self.interval).any())
+        acts = self.scale != 0 and bool((inside(step, self.interval) & moving(step)).any())
         return (*names, SKIP) if names and acts else names
 
     def combine(self, predictions: Predictions, step: Step) -> Tensor:
