@@ -6,7 +6,9 @@ from __future__ import annotations
 import json
 import shutil
 from contextlib import contextmanager
+from types import SimpleNamespace
 
+import diffusers
 import numpy as np
 import pytest
 import torch
@@ -213,6 +215,15 @@ def test_every_solver_runs(loaded, solver):
     first, again = (engine.draw(asked(solver=solver, canvas=canvas(), strength=0.7)) for _ in range(2))
     assert torch.equal(first, again)  # nothing is left behind by the picture before
     assert torch.isfinite(first).all()
+
+
+@pytest.mark.parametrize("solver", ["ddim", "ddpm"])
+def test_latents_are_not_clipped_whatever_scheduler_a_checkpoint_brings(solver):
+    """Euler's configuration says nothing of clipping, and the scheduler's own default is for pixels."""
+    own = diffusers.EulerDiscreteScheduler()
+    model = SimpleNamespace(_own=own, kind=SimpleNamespace(flow=False))
+    assert "clip_sample" not in own.config
+    assert ImageModel.scheduler(model, solver).config.clip_sample is False
 
 
 def test_a_render_goes_on_to_the_bit(loaded):

@@ -17,8 +17,8 @@ VP_SOLVERS: Mapping[str, tuple[str, Config]] = {
     "dpm++2m": ("DPMSolverMultistepScheduler", {"algorithm_type": "dpmsolver++"}),
     "dpm++2m-sde": ("DPMSolverMultistepScheduler", {"algorithm_type": "sde-dpmsolver++"}),
     "unipc": ("UniPCMultistepScheduler", {}),
-    "ddim": ("DDIMScheduler", {}),
-    "ddpm": ("DDPMScheduler", {}),
+    "ddim": ("DDIMScheduler", {"clip_sample": False}),  # by default they clip, which is for pixels
+    "ddpm": ("DDPMScheduler", {"clip_sample": False}),
     "lcm": ("LCMScheduler", {}),
 }
 """The class, and what makes it the solver of that name."""
