@@ -434,6 +434,25 @@ def test_a_clip_is_carried_on_from_its_last_frame(model, tmp_path):
     assert np.abs(clip.astype(int) - still[0]).max() <= 2
 
 
+def test_the_first_frame_after_a_clip_has_the_colours_that_are_asked_for(card, tmp_path):
+    named, engine = picture(tmp_path / "a.png", 1), Copy(0.2)
+    dark = (pixels(picture(tmp_path / "b.png", 2)) * 0.5 + 0.1).mul(255).byte()[0].permute(1, 2, 0)
+    clip = kinema.Clip(np.stack([dark.numpy()] * 3), 8).save(tmp_path / "b.mkv", quality="lossless")
+    shot = Shot(prompt="a fox", frames=2, mode="frame_by_frame", extend=str(clip), steps=3)
+
+    def first_after(**redraw):
+        loop = loop_of(make_plan(shot.with_(redraw={"strength": 0.5, **redraw}), card), engine)
+        before = loop.pictures.last_before()
+        return loop.draw(0, loop.after(before)).picture, before
+
+    plain, _ = first_after(colour="off")
+    assert torch.equal(plain, engine.asked[-1].canvas + 0.2)
+    kept, before = first_after(colour_window=1)
+    assert float((kept - before).mean(dim=(2, 3)).abs().max()) < 0.03
+    alike, _ = first_after(colour_window=1, colour_from=named)
+    assert float((alike - pixels(named)).mean(dim=(2, 3)).abs().max()) < 0.03
+
+
 # What is refused
 
 

@@ -87,7 +87,7 @@ def draw_plan(
     on_progress(Progress("text", 1, 1))
     if state is not None or plan.given.extend is None:
         return loop.clip(on_progress=on_progress, state=state, on_state=on_state)
-    begin = LoopState.after(pictures.last_before())
+    begin = loop.after(pictures.last_before())
     clip = loop.clip(on_progress=on_progress, state=begin, on_state=on_state)
     if plan.given.extend == PREVIOUS:  # the shot before has shown its own frames
         return clip

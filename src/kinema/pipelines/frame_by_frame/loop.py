@@ -83,11 +83,6 @@ class LoopState:
     reference: Colours | None
     moves: tuple[float, ...] = ()
 
-    @staticmethod
-    def after(picture_BCHW: Tensor) -> LoopState:
-        """The beginning of a clip that carries another on, from that one's last frame."""
-        return LoopState(0, picture_BCHW, colours(picture_BCHW))
-
     def tensors(self) -> dict[str, Tensor]:
         """The same as tensors by name, for a safetensors file."""
         found = {"stroke": torch.tensor(self.stroke), "picture": self.picture.clone()}
@@ -126,6 +121,12 @@ class Loop:
         """The plan's part that is about this mode."""
         assert self.plan.redraw is not None, "a plan in mode frame_by_frame"
         return self.plan.redraw
+
+    def after(self, picture_BCHW: Tensor) -> LoopState:
+        """The beginning of a clip that carries another on, from that one's last frame."""
+        if self.redraw.colour == "off":
+            return LoopState(0, picture_BCHW, None)
+        return LoopState(0, picture_BCHW, self.pictures.reference or colours(picture_BCHW))
 
     def clip(
         self,
