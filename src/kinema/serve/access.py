@@ -72,10 +72,13 @@ class Access:
         return self._by_cookie(headers) or self._by_header(headers)
 
     def wants_cookie(self, headers: Mapping[str, str]) -> bool:
-        """Whether our own page gave the token, and its pictures and clips will need the cookie."""
+        """Whether our own page gave the token, and its pictures and clips will need the cookie.
+
+        Over plain HTTP in a network a browser does not say from where it asks: the token alone has to do.
+        """
         return (
             self._token is not None
-            and headers.get("sec-fetch-site") == "same-origin"
+            and headers.get("sec-fetch-site") in (None, "same-origin")
             and not self._by_cookie(headers)
             and self._by_header(headers)
         )
