@@ -114,7 +114,7 @@ function media(name, title, part, path) {
   const target = whole ? `${path}.path` : path;
   const picker = filePicker(title, MEDIA[path] ?? MEDIA[name], ({ ref }) => write(target, ref));
   const told = h("span", { class: "file", id: `file-${path.replace(/\W/g, "-")}` });
-  const clear = button(`Remove ${title}`, { icon: "close", quiet: true, class: "ghost", run: () => write(whole ? path : target, undefined) });
+  const clear = button(`Remove ${title}`, { icon: "close", quiet: true, run: () => write(whole ? path : target, undefined) });
   const inner = whole ? reference(part) : null;
   const extras = Object.entries(inner?.properties ?? {}).filter(([own]) => own !== "path").map(([own, its]) => one(own, its, `${path}.${own}`));
   shown.push(() => {

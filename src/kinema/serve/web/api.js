@@ -74,6 +74,7 @@ export function freshKey() {
   return [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
+const bytes = (blob) => new Blob([blob], { type: "application/octet-stream" });
 const job = (id, rest = "") => `api/jobs/${encodeURIComponent(id)}${rest}`;
 
 export const api = {
@@ -90,8 +91,8 @@ export const api = {
   clone: (id) => call("POST", job(id, "/clone"), {}),
   retry: (id) => call("POST", job(id, "/retry"), {}),
   text: async (id, as) => (await call("GET", job(id, `/text?as=${as}`), undefined, { raw: true })).text(),
-  upload: (file) => call("POST", "api/media", file instanceof File ? new Blob([file], { type: "application/octet-stream" }) : file),
-  restore: (file) => call("POST", "api/restore", new Blob([file], { type: "application/octet-stream" })),
+  upload: (file) => call("POST", "api/media", file instanceof File ? bytes(file) : file),
+  restore: (file) => call("POST", "api/restore", bytes(file)),
 
   /** Submits, again with the same key where the answer was lost: one submission either way. */
   async submit(body) {
@@ -109,7 +110,7 @@ export const api = {
   /** A file of a job, uploaded as media, so that another shot can name it. */
   async asMedia(id, what) {
     const blob = await (await call("GET", job(id, `/${what}`), undefined, { raw: true })).blob();
-    return (await api.upload(new Blob([blob], { type: "application/octet-stream" }))).ref;
+    return (await api.upload(bytes(blob))).ref;
   },
 };
 

@@ -115,7 +115,7 @@ function keys(event) {
 function buildTheme() {
   const shapes = { auto: "auto", light: "sun", dark: "moon" };
   const order = ["auto", "light", "dark"];
-  const toggle = button("Theme", { icon: "auto", quiet: true, class: "ghost", run: () => {
+  const toggle = button("Theme", { icon: "auto", quiet: true, run: () => {
     kinemaTheme.set(order[(order.indexOf(kinemaTheme.get()) + 1) % 3]);
     told();
   } });
@@ -126,7 +126,7 @@ function buildTheme() {
     toggle.setAttribute("aria-label", toggle.title);
   };
   told();
-  $("bar-tools").append(toggle, button("Keys and help", { icon: "help", quiet: true, class: "ghost", run: () => $("help").showModal() }));
+  $("bar-tools").append(toggle, button("Keys and help", { icon: "help", quiet: true, run: () => $("help").showModal() }));
 }
 
 function buildConnection() {

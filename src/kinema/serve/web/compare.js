@@ -18,11 +18,11 @@ export function build() {
     screens: h("div", { class: "screens" }), facts: h("table", { class: "differences" }),
     scrub: h("input", { type: "range", min: 0, step: 1, value: 0, "aria-label": "Frame of both clips", on: { input: () => { pause(); show(Number(part.scrub.value)); } } }),
     at: h("output", { class: "muted" }),
-    play: button("Play both", { icon: "play", quiet: true, class: "ghost", run: () => (timer ? pause() : play()) }),
+    play: button("Play both", { icon: "play", quiet: true, run: () => (timer ? pause() : play()) }),
     over: h("input", { type: "checkbox", class: "switch", id: "over", on: { change: () => part.screens.classList.toggle("difference", part.over.checked) } }),
   };
   dialog.append(
-    h("header", {}, h("h2", { id: "compare-title", text: "Compare" }), button("Close", { icon: "close", quiet: true, class: "ghost", run: () => dialog.close() })),
+    h("header", {}, h("h2", { id: "compare-title", text: "Compare" }), button("Close", { icon: "close", quiet: true, run: () => dialog.close() })),
     part.screens, h("div", { class: "scrub" }, part.play, part.scrub, part.at, h("label", { class: "inline", for: "over" }, part.over, h("span", { text: "Show the difference" }))), part.facts);
   dialog.addEventListener("close", () => { pause(); part.screens.replaceChildren(); });
 }

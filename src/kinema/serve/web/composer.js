@@ -149,8 +149,8 @@ function buildSeed() {
     const value = parts.seed.value.replace(/\D/g, "").slice(0, 19);
     draft.keep({ seed: value, lockSeed: value !== "" }, "seed");
   } } });
-  parts.dice = button("Draw a seed", { icon: "dice", quiet: true, class: "ghost", run: drawSeed });
-  parts.lock = button("Keep this seed", { icon: "unlock", quiet: true, class: "ghost", "aria-pressed": "false", run: toggleLock });
+  parts.dice = button("Draw a seed", { icon: "dice", quiet: true, run: drawSeed });
+  parts.lock = button("Keep this seed", { icon: "unlock", quiet: true, "aria-pressed": "false", run: toggleLock });
   $("basic").append(field("Seed", parts.seed, { param: "seed", wide: true, beside: h("span", { class: "buttons" }, parts.dice, parts.lock) }));
 }
 

@@ -20,18 +20,18 @@ const SHAPES = {
   auto: "M12 4a8 8 0 1 0 0 16zM12 4a8 8 0 0 1 0 16",
   copy: "M9 9h10v10H9zM15 9V5H5v10h4",
   trash: "M5 7h14M10 7V4.5h4V7M7 7l1 12.5h8L17 7",
-  edit: "m5 19 .8-3.8L16 5l3 3L8.8 18.200z",
-  retry: "M18.5 9A7 7 0 1 0 19 13.500M19 4.500V9h-4.5",
+  edit: "m5 19 .8-3.8L16 5l3 3L8.8 18.2z",
+  retry: "M18.5 9A7 7 0 1 0 19 13.5M19 4.5V9h-4.5",
   stop: "M7 7h10v10H7z",
-  image: "M4.5 5.500h15v13h-15zM4.5 15.500l4-4 4 4 3-3 4 4M15 9h.01",
-  film: "M4.5 5.500h15v13h-15zM8 5.500v13M16 5.500v13M4.5 10H8M4.5 14H8M16 10h3.500M16 14h3.5",
+  image: "M4.5 5.5h15v13h-15zM4.5 15.5l4-4 4 4 3-3 4 4M15 9h.01",
+  film: "M4.5 5.5h15v13h-15zM8 5.5v13M16 5.5v13M4.5 10H8M4.5 14H8M16 10h3.5M16 14h3.5",
   cut: "M12 4v16M8.5 8 5 12l3.5 4M15.5 8l3.5 4-3.5 4",
   grip: "M9 6h.01M9 12h.01M9 18h.01M15 6h.01M15 12h.01M15 18h.01",
-  save: "M12 4v11M7.5 11l4.5 4.5 4.5-4.500M5 19.500h14",
-  compare: "M4.5 6h6.500v12H4.500zM13 6h6.500v12H13z",
+  save: "M12 4v11M7.5 11l4.5 4.5 4.5-4.5M5 19.5h14",
+  compare: "M4.5 6h6.5v12H4.5zM13 6h6.5v12H13z",
   undo: "M8.5 5 4.5 9l4 4M4.5 9H14a5 5 0 0 1 0 10h-3",
   more: "M6 12h.01M12 12h.01M18 12h.01",
-  help: "M9.3 9.200a2.8 2.8 0 1 1 4 2.600c-.9.5-1.3 1-1.3 2.200M12 17.500h.01M12 3.500a8.5 8.5 0 1 0 0 17 8.5 8.5 0 0 0 0-17z",
+  help: "M9.3 9.2a2.8 2.8 0 1 1 4 2.6c-.9.5-1.3 1-1.3 2.2M12 17.5h.01M12 3.5a8.5 8.5 0 1 0 0 17 8.5 8.5 0 0 0 0-17z",
 };
 
 /** An element. `props`: attributes; `on` handlers by event; `data` the dataset; `class`, `text`, and DOM properties
@@ -47,7 +47,7 @@ export function svg(tag, props = {}, ...children) {
 
 function fill(element, props, children) {
   for (const [name, value] of Object.entries(props)) {
-    if (value === null || value === undefined || value === false) continue;
+    if ((value ?? false) === false) continue;
     if (name === "on") for (const [event, run] of Object.entries(value)) element.addEventListener(event, run);
     else if (name === "data") Object.assign(element.dataset, value);
     else if (name === "class") element.setAttribute("class", value);
@@ -55,7 +55,7 @@ function fill(element, props, children) {
     else if (["value", "checked", "disabled", "hidden", "muted", "loop", "selected"].includes(name)) element[name] = value;
     else element.setAttribute(name, value === true ? "" : value);
   }
-  element.append(...children.flat(3).filter((child) => child !== null && child !== undefined && child !== false));
+  element.append(...children.flat(3).filter((child) => (child ?? false) !== false));
   return element;
 }
 
@@ -66,7 +66,7 @@ export function icon(name) {
 
 /** A button with an icon and, shown or only spoken, a label. */
 export function button(label, { icon: shape, quiet = false, run, ...props } = {}, ...children) {
-  const spoken = quiet ? { "aria-label": label, title: label } : {};
+  const spoken = quiet ? { "aria-label": label, title: label, class: "ghost" } : {};
   return h("button", { type: "button", ...spoken, ...props, on: { ...(props.on ?? {}), ...(run ? { click: run } : {}) } },
     shape ? icon(shape) : null, quiet ? null : h("span", { text: label }), ...children);
 }
@@ -118,7 +118,7 @@ export function toast(text, { action, run, gone, kind = "info", seconds = 6 } = 
   const away = () => leave(gone);
   const later = () => { stay(); timer = setTimeout(away, seconds * 1000); };
   if (action) box.append(button(action, { class: "link", run: () => leave(run) }));
-  box.append(button("Dismiss", { icon: "close", quiet: true, class: "ghost", run: away }));
+  box.append(button("Dismiss", { icon: "close", quiet: true, run: away }));
   $("toasts").append(box);
   toasts.push(away);
   if (toasts.length > 4) toasts[0]();

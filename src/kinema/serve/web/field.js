@@ -57,10 +57,7 @@ function numeric({ type, minimum, maximum, exclusiveMinimum }, tell) {
     min: minimum ?? exclusiveMinimum, max: maximum > 1e9 ? null : maximum,
     on: { input: () => tell(element.value === "" ? undefined : Number(element.value)) },
   });
-  return { element, set(value, model) {
-    put(element, value);
-    element.placeholder = model ?? "";
-  } };
+  return typed(element);
 }
 
 function text({ maxLength, numbers }, tell) {
@@ -68,6 +65,10 @@ function text({ maxLength, numbers }, tell) {
     const value = element.value.trim();
     tell(value === "" ? undefined : numbers && /^[+-]?(\d+\.?\d*|\.\d+)$/.test(value) ? Number(value) : value);
   } } });
+  return typed(element);
+}
+
+function typed(element) {
   return { element, set(value, model) {
     put(element, value);
     element.placeholder = model ?? "";

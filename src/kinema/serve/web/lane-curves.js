@@ -6,7 +6,7 @@ import { api } from "./api.js";
 import { draft, toSubmit } from "./draft.js";
 import { fps, frames } from "./composer.js";
 import { field } from "./field.js";
-import { EASINGS } from "./lane-prompts.js";
+import { wayOn } from "./lane-prompts.js";
 import { latest } from "./plan.js";
 import { across, choose, drag, placeFromKey, placeUnder, view } from "./ruler.js";
 import { at, numbersText, readNumbers, withAt, writeKeys } from "./track.js";
@@ -94,7 +94,7 @@ function lane(path) {
   const area = h("div", { class: "area plotted", on: { dblclick: (event) => addPoint(path, event) } }, plot, points, range);
   const element = h("div", { class: "track lane", data: { param: path } },
     h("div", { class: "track-name" }, h("span", { text: label }),
-      button(`Remove ${label}`, { icon: "close", quiet: true, class: "ghost", run: () => removeLane(path) })),
+      button(`Remove ${label}`, { icon: "close", quiet: true, run: () => removeLane(path) })),
     h("div", { class: "stack" }, area, box));
   const made = { element, box, curve, plot, points, range, area, told: null, asked: "", buttons: [] };
   made.ask = debounced(180, () => askCurve(path, made));
@@ -269,12 +269,9 @@ export function inspect({ kind, index }) {
   const { frame, value, ease } = keys[chosen];
   const place = h("input", { type: "number", min: 0, max: frames() - 1, value: frame, on: { change: () => movePoint(path, chosen, Number(place.value), value) } });
   const amount = h("input", { type: "number", step: "any", value, on: { change: () => movePoint(path, chosen, frame, clamped(path, Number(amount.value))) } });
-  const way = h("select", { on: { change: () => put(path, keys.map((key, i) => (i === chosen ? { ...key, ease: way.value } : key))) } },
-    EASINGS.map((name) => h("option", { value: name, text: name.replaceAll("_", " ") })));
-  way.value = ease || "linear";
   return [
     h("strong", { text: `${LANES[path].label}, point ${chosen + 1}` }), field("Frame", place), field("Value", amount),
-    chosen + 1 < keys.length ? field("Way to the next", way) : null,
+    chosen + 1 < keys.length ? wayOn(ease, (to) => put(path, keys.map((key, i) => (i === chosen ? { ...key, ease: to } : key)))) : null,
     button("Remove", { icon: "trash", class: "chip", run: () => removePoint(path, chosen) }),
   ].filter(Boolean);
 }

@@ -9,7 +9,7 @@ import { across, choose, drag, frameUnder, placeFromKey, placeUnder } from "./ru
 import { writePrompt } from "./track.js";
 import { number } from "./words.js";
 
-export const EASINGS = ["linear", "in_out", "in", "out", "smooth", "hold", "in_out_sine", "out_back", "out_bounce", "spring"];
+const EASINGS = ["linear", "in_out", "in", "out", "smooth", "hold", "in_out_sine", "out_back", "out_bounce", "spring"];
 
 let area;
 
@@ -106,7 +106,7 @@ function edgePlace(event, side) {
   if (side === "a") return placeUnder(event);
   const to = frameUnder(event);
   if (to > frames() - 1.5) return frames() - 1;
-  return snapped(to + 1, frames(), stride(), draft.state.snap && !event.altKey) - 1;
+  return placeUnder(event, 1) - 1;
 }
 
 function edgeKey(event, index, side) {
@@ -170,6 +170,13 @@ function fillBlock({ element, choosing, text, edges, fade }, { a, b, text: words
   fade.title = `Cross-fade over ${a - before.b} frames${before.ease ? `, ${before.ease}` : ""}`;
 }
 
+/** The choice of the way from a prompt or a point to the next. */
+export function wayOn(ease, tell) {
+  const way = h("select", { on: { change: () => tell(way.value) } }, EASINGS.map((name) => h("option", { value: name, text: name.replaceAll("_", " ") })));
+  way.value = ease || "linear";
+  return field("Way to the next", way);
+}
+
 export function inspect({ kind, index }) {
   if (kind !== "prompt") return null;
   const { read } = promptBlocks();
@@ -180,13 +187,9 @@ export function inspect({ kind, index }) {
   const edit = (side, value) => h("input", { type: "number", min: 0, max: frames() - 1, value, on: {
     change: (event) => move(index, side, Number(event.target.value), ""),
   } });
-  const way = h("select", { on: { change: () => {
-    put(read, read.blocks.map((one, i) => (i === index ? { ...one, ease: way.value } : one)), "");
-  } } }, EASINGS.map((name) => h("option", { value: name, text: name.replaceAll("_", " ") })));
-  way.value = ease || "linear";
   return [
     h("strong", { text: `Prompt ${index + 1}` }), field("First frame", edit("a", a)), field("Last frame", edit("b", b)),
-    index + 1 < read.blocks.length ? field("Way to the next", way) : null,
+    index + 1 < read.blocks.length ? wayOn(ease, (to) => put(read, read.blocks.map((one, i) => (i === index ? { ...one, ease: to } : one)), "")) : null,
     button("Remove", { icon: "trash", class: "chip", run: () => remove(index) }),
   ].filter(Boolean);
 }

@@ -87,14 +87,14 @@ export function previewUrl({ url: where, step }) {
 }
 
 function tools({ id, state, request }) {
-  const act = (label, shape, run) => button(label, { icon: shape, quiet: true, class: "ghost", run: () => attempt(run) });
+  const act = (label, shape, run) => button(label, { icon: shape, quiet: true, run: () => attempt(run) });
   if (state === "running") {
     return [
       button("Stop and keep", { class: "chip", title: "Stops at the next step and keeps what is decoded", run: () => attempt(() => api.cancel(id, true)) }),
       button("Cancel", { class: "chip", run: () => attempt(() => api.cancel(id, false)) }),
     ];
   }
-  if (state === "cancelling") return [button("Remove", { icon: "trash", quiet: true, class: "ghost", run: () => attempt(() => removed(id)) })];
+  if (state === "cancelling") return [button("Remove", { icon: "trash", quiet: true, run: () => attempt(() => removed(id)) })];
   if (state === "queued") {
     return [
       act("Earlier", "up", () => shift(id, -1)), act("Later", "down", () => shift(id, 1)),

@@ -32,11 +32,11 @@ function buildTools() {
   const snap = h("input", { type: "checkbox", class: "switch", id: "snap", checked: draft.state.snap, on: { change: () => draft.keep({ snap: snap.checked }) } });
   $("timeline-tools").append(
     h("label", { class: "inline", for: "snap", title: "Edges and pictures come to lie on latent frames; hold Alt to move freely" }, snap, h("span", { text: "Snap to latent frames" })),
-    button("Split the prompt here", { icon: "cut", quiet: true, class: "ghost", id: "split", run: () => prompts.split(view.playhead) }),
-    button("Undo", { icon: "undo", quiet: true, class: "ghost", id: "undo", run: () => draft.undo() }),
+    button("Split the prompt here", { icon: "cut", quiet: true, id: "split", run: () => prompts.split(view.playhead) }),
+    button("Undo", { icon: "undo", quiet: true, id: "undo", run: () => draft.undo() }),
     h("span", { class: "zoom" },
-      button("Narrower", { quiet: true, class: "ghost", run: () => zoom(1 / 1.5) }, "−"),
-      button("Wider", { quiet: true, class: "ghost", run: () => zoom(1.5) }, "+")));
+      button("Narrower", { quiet: true, run: () => zoom(1 / 1.5) }, "−"),
+      button("Wider", { quiet: true, run: () => zoom(1.5) }, "+")));
 }
 
 function zoom(by) {

@@ -20,11 +20,11 @@ export function build() {
   part = {
     title: h("h2", { id: "viewer-title" }), facts: h("div", { class: "facts" }), screen: h("div", { class: "screen" }),
     scrub: h("input", { type: "range", min: 0, step: 1, value: 0, "aria-label": "Frame", on: { input: () => seek(Number(part.scrub.value)) } }),
-    at: h("output", { class: "muted" }), play: button("Play", { icon: "pause", quiet: true, class: "ghost", run: toggle }), row: null, tools: h("div", { class: "buttons actions" }),
+    at: h("output", { class: "muted" }), play: button("Play", { icon: "pause", quiet: true, run: toggle }), row: null, tools: h("div", { class: "buttons actions" }),
   };
   part.row = h("div", { class: "scrub" }, part.play, part.scrub, part.at);
   dialog.append(
-    h("header", {}, part.title, h("div", { class: "buttons" }, button("Newer", { icon: "left", quiet: true, class: "ghost", run: () => turn(-1) }), button("Older", { icon: "right", quiet: true, class: "ghost", run: () => turn(1) }), button("Close", { icon: "close", quiet: true, class: "ghost", run: () => dialog.close() }))),
+    h("header", {}, part.title, h("div", { class: "buttons" }, button("Newer", { icon: "left", quiet: true, run: () => turn(-1) }), button("Older", { icon: "right", quiet: true, run: () => turn(1) }), button("Close", { icon: "close", quiet: true, run: () => dialog.close() }))),
     h("div", { class: "viewer-body" }, h("div", { class: "show" }, part.screen, part.row, part.tools), part.facts));
   dialog.addEventListener("close", () => { part.screen.replaceChildren(); id = null; });
   dialog.addEventListener("keydown", keys);
@@ -42,8 +42,12 @@ export function open(which) {
   if (!$("viewer").open) $("viewer").showModal();
 }
 
+function isStill(job) {
+  return job.kind === "image" || job.result.frames === 1;
+}
+
 function showMedia(job) {
-  const still = job.kind === "image" || job.result.frames === 1;
+  const still = isStill(job);
   const media = still ? h("img", { class: "picture", alt: summary(job.request), src: url(id, "video") })
     : h("video", { class: "picture", src: url(id, "video"), poster: url(id, "thumbnail"), muted: true, loop: true, playsinline: true, autoplay: !matchMedia("(prefers-reduced-motion: reduce)").matches, "aria-label": summary(job.request) });
   media.classList.toggle("pixels", job.result.width < 200);
@@ -119,7 +123,7 @@ function discard() {
 
 function actions(job) {
   const act = (label, shape, run, props = {}) => button(label, { icon: shape, class: "chip", run, ...props });
-  const still = job.kind === "image" || job.result.frames === 1;
+  const still = isStill(job);
   return [
     act("Reuse all", "undo", () => take(job.request, job.result.seed, "All settings are in the form.")),
     act("Reuse seed", "dice", () => { draft.keep({ seed: String(job.result.seed ?? job.request.seed), lockSeed: true }); leave("The seed is in the form."); }),
@@ -166,7 +170,7 @@ async function extend(job) {
 async function useFrame(job, at) {
   const frame = part.video ? Number(part.scrub.value) : 0;
   await attempt(async () => {
-    const ref = await api.asMedia(job.id, job.kind === "image" || job.result.frames === 1 ? "video" : `frames/${frame}.png`);
+    const ref = await api.asMedia(job.id, isStill(job) ? "video" : `frames/${frame}.png`);
     addPicture(ref, at);
     leave(`Frame ${number(frame)} is held at the ${at ? "end" : "beginning"}.`);
   });
