@@ -1,8 +1,8 @@
 // Two clips side by side, or one over the other, on one scrubber.
 
-import { button, $, h } from "./dom.js";
+import { button, $, h, icon } from "./dom.js";
 import { url } from "./api.js";
-import { jobs } from "./jobs.js";
+import { isStill, jobs } from "./jobs.js";
 import { differences } from "./parameters.js";
 import { fpsNumber } from "./track.js";
 import { summary } from "./words.js";
@@ -39,8 +39,7 @@ export function open(one, other) {
 }
 
 function media(job) {
-  const still = job.kind === "image" || job.result.frames === 1;
-  const element = still ? h("img", { src: url(job.id, "video"), alt: summary(job.request) })
+  const element = isStill(job) ? h("img", { src: url(job.id, "video"), alt: summary(job.request) })
     : h("video", { src: url(job.id, "video"), muted: true, playsinline: true, preload: "auto", "aria-label": summary(job.request) });
   element.classList.add("picture");
   element.classList.toggle("pixels", job.result.width < 200);
@@ -71,6 +70,6 @@ function pause() {
 }
 
 function told() {
-  part.play.replaceChildren(button("", { icon: timer ? "pause" : "play" }).firstChild);
+  part.play.replaceChildren(icon(timer ? "pause" : "play"));
   part.play.setAttribute("aria-label", timer ? "Pause both" : "Play both");
 }

@@ -67,8 +67,14 @@ export function icon(name) {
 /** A button with an icon and, shown or only spoken, a label. */
 export function button(label, { icon: shape, quiet = false, run, ...props } = {}, ...children) {
   const spoken = quiet ? { "aria-label": label, title: label, class: "ghost" } : {};
-  return h("button", { type: "button", ...spoken, ...props, on: { ...(props.on ?? {}), ...(run ? { click: run } : {}) } },
+  return h("button", { type: "button", ...spoken, ...props, on: { ...props.on, ...(run && { click: run }) } },
     shape ? icon(shape) : null, quiet ? null : h("span", { text: label }), ...children);
+}
+
+/** Gives a picture its address, or none, where that is another: it would be loaded anew. */
+export function addressed(image, source) {
+  if (!source) image.removeAttribute("src");
+  else if (image.getAttribute("src") !== source) image.setAttribute("src", source);
 }
 
 export function $(id) {

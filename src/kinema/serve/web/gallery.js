@@ -2,7 +2,7 @@
 
 import { button, $, h, settle, still, toast } from "./dom.js";
 import { api, url } from "./api.js";
-import { jobs } from "./jobs.js";
+import { isStill, jobs } from "./jobs.js";
 import { attempt } from "./queue.js";
 import { ago, plural, summary, trackText } from "./words.js";
 
@@ -50,8 +50,7 @@ function show() {
 
 function tile(job) {
   const { id } = job;
-  const picture = job.kind === "image" || job.result.frames === 1;
-  const media = picture ? h("img", { alt: "", loading: "lazy", src: url(id, "thumbnail") })
+  const media = isStill(job) ? h("img", { alt: "", loading: "lazy", src: url(id, "thumbnail") })
     : h("video", { muted: true, loop: true, playsinline: true, preload: "none", poster: url(id, "thumbnail"), tabindex: -1 });
   media.classList.toggle("pixels", job.result.width < 200);
   const title = h("span", { class: "title" });

@@ -24,7 +24,7 @@ class Jobs extends EventTarget {
     this.events.addEventListener("gone", ({ detail }) => this.drop(detail.id));
     this.events.addEventListener("preview", ({ detail }) => {
       this.previews.set(detail.id, detail);
-      this.#changed(detail.id);
+      this.#changed();
     });
     this.events.start();
   }
@@ -67,7 +67,7 @@ class Jobs extends EventTarget {
       this.#oldest = newest.jobs.at(-1)?.id ?? null;
       this.more = Boolean(newest.has_more);
     }
-    this.#changed(null);
+    this.#changed();
   }
 
   /** The next older page of the history. */
@@ -77,7 +77,7 @@ class Jobs extends EventTarget {
     this.more = Boolean(page.has_more) && page.jobs.length > 0;
     this.#oldest = page.jobs.at(-1)?.id ?? this.#oldest;
     page.jobs.forEach((job) => this.take(job));
-    this.#changed(null);
+    this.#changed();
   }
 
   /** A job as somebody told it; older news than what is known is passed over. */
@@ -88,16 +88,16 @@ class Jobs extends EventTarget {
     this.#asking.forEach((fresh) => fresh.add(job.id));
     if (!ACTIVE.includes(job.state)) this.previews.delete(job.id);
     if (known && known.state !== job.state) {
-      this.dispatchEvent(new CustomEvent("turned", { detail: { job, from: known.state } }));
+      this.dispatchEvent(new CustomEvent("turned", { detail: { job } }));
     }
-    this.#changed(job.id);
+    this.#changed();
   }
 
   drop(id) {
     this.#gone.add(id);
     this.all.delete(id);
     this.previews.delete(id);
-    this.#changed(id);
+    this.#changed();
   }
 
   /** One event for all that changed in one frame of the screen. */
@@ -132,3 +132,8 @@ class Jobs extends EventTarget {
 }
 
 export const jobs = new Jobs();
+
+/** The job's result is a picture, not a clip. */
+export function isStill({ kind, result }) {
+  return kind === "image" || result.frames === 1;
+}

@@ -1,6 +1,6 @@
 // The picture lane: keyframes, pictures that the clip shows at a frame, each with how firmly it is held.
 
-import { announce, button, h, settle } from "./dom.js";
+import { addressed, announce, button, h, settle } from "./dom.js";
 import { mediaUrl } from "./api.js";
 import { draft } from "./draft.js";
 import { fps, frames } from "./composer.js";
@@ -123,8 +123,7 @@ function key(event, index) {
 function fill(element, one, index) {
   const frame = frameAt(one);
   const [image, at] = element.children;
-  const source = mediaUrl(one.image) ?? "";
-  if (image.getAttribute("src") !== source) source ? image.setAttribute("src", source) : image.removeAttribute("src");
+  addressed(image, mediaUrl(one.image));
   element.style.left = across(frame + 0.5);
   element.style.setProperty("--held", one.strength);
   element.classList.toggle("chosen", view.chosen.kind === "picture" && view.chosen.index === index);

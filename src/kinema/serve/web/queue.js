@@ -1,6 +1,6 @@
 // The queue: what runs and what waits, as cards that can be cancelled, reordered, edited, cloned and retried.
 
-import { announce, button, $, h, settle, toast } from "./dom.js";
+import { addressed, announce, button, $, h, settle, toast } from "./dom.js";
 import { api, mediaUrl } from "./api.js";
 import { jobs } from "./jobs.js";
 import { progressText, STATES, summary, trackText } from "./words.js";
@@ -74,10 +74,7 @@ function line(job) {
 function picture(image, job) {
   const preview = jobs.previews.get(job.id);
   const [first] = [job.request?.keyframes ?? []].flat();
-  const source = preview ? previewUrl(preview) : mediaUrl(typeof first === "string" ? first.split("@")[0] : first?.image);
-  if (source) {
-    if (image.getAttribute("src") !== source) image.setAttribute("src", source);
-  } else image.removeAttribute("src");
+  addressed(image, preview ? previewUrl(preview) : mediaUrl(typeof first === "string" ? first.split("@")[0] : first?.image));
 }
 
 /** Each step has its own address, so that the picture is asked for anew. */

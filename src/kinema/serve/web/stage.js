@@ -1,8 +1,8 @@
 // The stage: the preview of what runs, or the newest clip.
 
-import { button, $, h } from "./dom.js";
+import { addressed, button, $, h, still } from "./dom.js";
 import { api, url } from "./api.js";
-import { jobs } from "./jobs.js";
+import { isStill, jobs } from "./jobs.js";
 import { attempt, previewUrl } from "./queue.js";
 import { progressText, seconds, summary } from "./words.js";
 
@@ -61,25 +61,18 @@ function showPreview(job) {
   parts.idle.firstChild.textContent = preview ? "" : "Under way";
   parts.idle.lastChild.textContent = "The preview comes with the first steps.";
   if (!preview) return;
-  const source = previewUrl(preview);
   parts.image.dataset.step = preview.step;
-  if (parts.image.getAttribute("src") !== source) parts.image.setAttribute("src", source);
+  addressed(parts.image, previewUrl(preview));
   parts.image.classList.remove("pixels"); // an estimate is smooth, not sharp
 }
 
 function showClip(job) {
-  const still = job.kind === "image" || job.result.frames === 1;
-  const [shown, other] = still ? [parts.image, parts.video] : [parts.video, parts.image];
+  const [shown, other] = isStill(job) ? [parts.image, parts.video] : [parts.video, parts.image];
   other.hidden = true;
   shown.hidden = false;
   const source = url(job.id, "video");
   if (shown.getAttribute("src") === source) return;
   shown.setAttribute("src", source);
-  sized(shown, job.result.width);
-  if (!still && !matchMedia("(prefers-reduced-motion: reduce)").matches) shown.play().catch(() => {});
-}
-
-/** Small pictures keep their pixels when they are shown large. */
-function sized(element, width) {
-  element.classList.toggle("pixels", width < 200);
+  shown.classList.toggle("pixels", job.result.width < 200); // small pictures keep theirs when they are shown large
+  if (!isStill(job) && !still.matches) shown.play().catch(() => {});
 }

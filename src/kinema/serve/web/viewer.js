@@ -1,11 +1,11 @@
 // One clip, large: frame by frame, with every parameter, and what can be done with it.
 
-import { announce, button, $, h, toast } from "./dom.js";
+import { announce, button, $, h, icon, still, toast } from "./dom.js";
 import { api, url } from "./api.js";
 import { adopt, draft } from "./draft.js";
 import { add as addPicture } from "./lane-pictures.js";
 import { listed, remove } from "./gallery.js";
-import { jobs } from "./jobs.js";
+import { isStill, jobs } from "./jobs.js";
 import { attempt } from "./queue.js";
 import { frames } from "./composer.js";
 import { parameters } from "./parameters.js";
@@ -42,20 +42,16 @@ export function open(which) {
   if (!$("viewer").open) $("viewer").showModal();
 }
 
-function isStill(job) {
-  return job.kind === "image" || job.result.frames === 1;
-}
-
 function showMedia(job) {
-  const still = isStill(job);
-  const media = still ? h("img", { class: "picture", alt: summary(job.request), src: url(id, "video") })
-    : h("video", { class: "picture", src: url(id, "video"), poster: url(id, "thumbnail"), muted: true, loop: true, playsinline: true, autoplay: !matchMedia("(prefers-reduced-motion: reduce)").matches, "aria-label": summary(job.request) });
+  const picture = isStill(job);
+  const media = picture ? h("img", { class: "picture", alt: summary(job.request), src: url(id, "video") })
+    : h("video", { class: "picture", src: url(id, "video"), poster: url(id, "thumbnail"), muted: true, loop: true, playsinline: true, autoplay: !still.matches, "aria-label": summary(job.request) });
   media.classList.toggle("pixels", job.result.width < 200);
   part.screen.replaceChildren(media);
-  part.video = still ? null : media;
-  part.row.hidden = still;
+  part.video = picture ? null : media;
+  part.row.hidden = picture;
   part.scrub.max = job.result.frames - 1;
-  if (still) return;
+  if (picture) return;
   const follow = () => {
     if (part.video !== media || !media.isConnected) return;
     if (!media.paused) tell(frameNow(media, job.result));
@@ -63,7 +59,7 @@ function showMedia(job) {
   };
   media.addEventListener("click", toggle);
   for (const event of ["play", "pause"]) media.addEventListener(event, () => {
-    part.play.replaceChildren(button("", { icon: media.paused ? "play" : "pause" }).firstChild);
+    part.play.replaceChildren(icon(media.paused ? "play" : "pause"));
     part.play.setAttribute("aria-label", media.paused ? "Play" : "Pause");
   });
   tell(0);
@@ -123,16 +119,16 @@ function discard() {
 
 function actions(job) {
   const act = (label, shape, run, props = {}) => button(label, { icon: shape, class: "chip", run, ...props });
-  const still = isStill(job);
+  const picture = isStill(job);
   return [
     act("Reuse all", "undo", () => take(job.request, job.result.seed, "All settings are in the form.")),
     act("Reuse seed", "dice", () => { draft.keep({ seed: String(job.result.seed ?? job.request.seed), lockSeed: true }); leave("The seed is in the form."); }),
-    still ? null : act("Extend from the end", "right", () => extend(job)),
-    act(still ? "Use as first frame" : "Frame as start", "image", () => useFrame(job, 0)),
-    act(still ? "Use as last frame" : "Frame as end", "image", () => useFrame(job, frames() - 1)),
+    picture ? null : act("Extend from the end", "right", () => extend(job)),
+    act(picture ? "Use as first frame" : "Frame as start", "image", () => useFrame(job, 0)),
+    act(picture ? "Use as last frame" : "Frame as end", "image", () => useFrame(job, frames() - 1)),
     act("One more", "plus", () => more(job)),
     act("Favourite", "star", favourite, { "aria-pressed": String(Boolean(job.favourite)) }),
-    h("a", { class: "chip", href: url(job.id, "video"), download: "" }, button("", { icon: "save" }).firstChild, h("span", { text: "Download" })),
+    h("a", { class: "chip", href: url(job.id, "video"), download: "" }, icon("save"), h("span", { text: "Download" })),
     ...[["cli", "CLI"], ["python", "Python"], ["yaml", "YAML"]].map(([as, label]) => act(`Copy ${label}`, "copy", () => copy(job.id, as, label))),
     act("Delete", "trash", discard),
   ].filter(Boolean);
