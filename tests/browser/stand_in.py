@@ -20,6 +20,7 @@ from stand_in_store import CLIPS, DEFAULTS, ROOT, Store, picture
 from kinema.core.errors import KinemaError
 from kinema.io.record import read_record
 from kinema.story.shot import Shot
+from kinema.story.storyboard import Storyboard, from_mapping
 from kinema.story.timing import parse_fps
 from kinema.story.tracks import Schedule
 
@@ -49,10 +50,16 @@ class ApiProblem(Exception):
 
 
 def checked(values: dict[str, Any]) -> Shot:
+    """The shot, or the first of a storyboard."""
     try:
-        shot = Shot.from_mapping(values)
+        story = from_mapping(values)
     except KinemaError as error:
         raise ApiProblem(422, str(error), str(error).partition("=")[0].split(" ")[0]) from None
+    shots = [legal(shot) for shot in (story.shots if isinstance(story, Storyboard) else (story,))]
+    return shots[0]
+
+
+def legal(shot: Shot) -> Shot:
     if shot.prompt.empty and not (shot.keyframes or shot.source or shot.extend):
         raise ApiProblem(422, "there is no prompt; write what the clip shows.", "prompt")
     frames = shot.frames or DEFAULTS["frames"]

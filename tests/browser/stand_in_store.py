@@ -58,11 +58,10 @@ class Store:
     ) -> list[dict[str, Any]]:
         made = []
         for step in range(count):
-            seed = request.get("seed", secrets.randbelow(2**31)) + step
             job = {
                 "id": "video_" + "".join(secrets.choice(LETTERS) for _ in range(26)),
                 "kind": "image" if request.get("frames") == 1 else "video",
-                "request": {**request, "seed": seed}, "state": "queued" if run else "running",
+                "request": seeded(request, step), "state": "queued" if run else "running",
                 "position": time.time(), "created": time.time(), "started": None, "finished": None,
                 "progress": progress("", 0, 0), "attempt": 0, "error": None, "owner": "", "parent": parent,
                 "favourite": False, "title": "", "result": None,
@@ -126,9 +125,16 @@ class Store:
         clip = CLIPS[list(self.jobs).index(job["id"]) % len(CLIPS)]
         return {
             "file": clip.name, "frames": 17, "fps": "8", "width": 64, "height": 64,
-            "bytes": clip.stat().st_size, "seed": job["request"]["seed"],
+            "bytes": clip.stat().st_size, "seed": job["request"].get("shots", [job["request"]])[0]["seed"],
             "seconds_taken": time.time() - job["started"], "partial": partial,
         }  # fmt: skip
+
+
+def seeded(request: dict[str, Any], step: int) -> dict[str, Any]:
+    """A seed in every shot."""
+    if "shots" in request:
+        return {**request, "shots": [seeded(shot, step) for shot in request["shots"]]}
+    return {**request, "seed": request.get("seed", secrets.randbelow(2**31)) + step}
 
 
 def progress(phase: str, step: int, steps: int, left: float | None = None) -> dict[str, Any]:

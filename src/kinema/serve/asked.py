@@ -44,14 +44,12 @@ class Asked:
         return self.story.to_mapping()
 
     def seeded(self, step: int = 0) -> Asked:
-        """The same with a seed in every shot: its own plus `step`, or one that is drawn now."""
-        shots = tuple(shot.with_(seed=_seed(shot.seed, step)) for shot in self.shots)
+        """The same with a seed in every shot: its own plus `step`, or one drawn now plus the shot's place."""
+        drawn = secrets.randbelow(MOST_SEED)
+        own = (drawn + k if shot.seed is None else shot.seed + step for k, shot in enumerate(self.shots))
+        shots = tuple(shot.with_(seed=seed % 2**63) for shot, seed in zip(self.shots, own, strict=True))
         story = self.story.with_(shots=shots) if isinstance(self.story, Storyboard) else shots[0]
         return Asked(story, self.media)
-
-
-def _seed(seed: int | None, step: int) -> int:
-    return secrets.randbelow(MOST_SEED) if seed is None else (seed + step) % 2**63
 
 
 def read_asked(values: Any, settings: ServeSettings, exists: Callable[[str], bool]) -> Asked:

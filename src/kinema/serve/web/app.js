@@ -5,7 +5,7 @@ import { api, token } from "./api.js";
 import * as advanced from "./advanced.js";
 import * as compare from "./compare.js";
 import * as composer from "./composer.js";
-import { adopt, draft, hasContent, toSubmit } from "./draft.js";
+import { adopt, draft, hasContent, seedOf, toSubmit } from "./draft.js";
 import * as gallery from "./gallery.js";
 import { jobs } from "./jobs.js";
 import * as plan from "./plan.js";
@@ -49,7 +49,7 @@ async function send(request) {
   const answer = await api.submit({ request, ...(count > 1 ? { count } : {}) });
   answer.jobs.forEach((job) => jobs.take(job));
   problems.clear();
-  if (!draft.state.lockSeed) draft.keep({ seed: String(answer.jobs[0].request.seed ?? "") });
+  if (!draft.state.lockSeed) draft.keep({ seed: String(seedOf(answer.jobs[0].request) ?? "") });
   announce(`${plural(answer.jobs.length, "clip")} in the queue`);
   if (matchMedia("(max-width: 759px)").matches) view("now");
 }

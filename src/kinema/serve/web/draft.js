@@ -85,10 +85,29 @@ class Draft extends EventTarget {
 
 export const draft = new Draft();
 
-/** What is submitted: the shot, with its seed only where that is locked. */
+/** A request's seed; a storyboard's is that of its first shot. */
+export function seedOf({ seed, shots }) {
+  return shots?.[0].seed ?? seed;
+}
+
+/** A request that draws new seeds, a storyboard one for each shot. */
+export function withoutSeeds({ seed: _, shots, ...rest }) {
+  return shots ? { ...rest, shots: shots.map(withoutSeeds) } : rest;
+}
+
+/** What is submitted: a locked seed that was taken over stays as it was written, any other counts up from shot to shot. */
 export function toSubmit({ request, lockSeed, seed } = draft.state) {
-  const { seed: _, ...rest } = request;
-  return lockSeed && seed !== "" ? { ...rest, seed: /^-?\d{16,}$/.test(seed) ? seed : Number(seed) } : rest;
+  if (lockSeed && seed === String(seedOf(request))) return request;
+  const rest = withoutSeeds(request);
+  if (!lockSeed || seed === "") return rest;
+  const seeded = (shot, k) => ({ ...shot, seed: String(BigInt(seed) + BigInt(k)) }); // the server hears a number
+  return rest.shots ? { ...rest, shots: rest.shots.map(seeded) } : seeded(rest, 0);
+}
+
+/** What a clip that goes on from this one's has of it; a storyboard's goes on from its last shot. */
+export function goingOn({ shots = [], ...board }) {
+  const { source, keyframes, seed, canvas, end, transition, ...rest } = { ...board, ...shots.at(-1) };
+  return rest;
 }
 
 /** There is something that a clip could be made from. */
@@ -98,8 +117,7 @@ export function hasContent({ prompt, keyframes, source, extend, shots }) {
 
 /** Takes a whole shot over, its seed locked, as one step of undo. */
 export function adopt(request, { seed } = {}) {
-  const { seed: own, ...rest } = request;
-  const kept = seed ?? own;
-  draft.change(rest, { source: "adopt" });
+  const kept = seed ?? seedOf(request);
+  draft.change(request, { source: "adopt" });
   draft.keep(kept === undefined || kept === null ? { lockSeed: false } : { lockSeed: true, seed: String(kept) }, "adopt");
 }

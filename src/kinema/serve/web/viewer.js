@@ -2,7 +2,7 @@
 
 import { announce, button, $, h, icon, still, toast } from "./dom.js";
 import { api, url } from "./api.js";
-import { adopt, draft } from "./draft.js";
+import { adopt, draft, goingOn, seedOf, withoutSeeds } from "./draft.js";
 import { add as addPicture } from "./lane-pictures.js";
 import { listed, remove } from "./gallery.js";
 import { isStill, jobs } from "./jobs.js";
@@ -122,7 +122,7 @@ function actions(job) {
   const picture = isStill(job);
   return [
     act("Reuse all", "undo", () => take(job.request, job.result.seed, "All settings are in the form.")),
-    act("Reuse seed", "dice", () => { draft.keep({ seed: String(job.result.seed ?? job.request.seed), lockSeed: true }); leave("The seed is in the form."); }),
+    act("Reuse seed", "dice", () => { draft.keep({ seed: String(job.result.seed ?? seedOf(job.request)), lockSeed: true }); leave("The seed is in the form."); }),
     picture ? null : act("Extend from the end", "right", () => extend(job)),
     act(picture ? "Use as first frame" : "Frame as start", "image", () => useFrame(job, 0)),
     act(picture ? "Use as last frame" : "Frame as end", "image", () => useFrame(job, frames() - 1)),
@@ -149,16 +149,15 @@ function take(request, seed, text) {
 
 /** The same again with another seed. */
 async function more(job) {
-  const { seed: _, ...request } = job.request;
-  const answer = await attempt(() => api.submit({ request, kind: job.kind }));
+  const answer = await attempt(() => api.submit({ request: withoutSeeds(job.request), kind: job.kind }));
   if (answer) toast("One more is in the queue.");
 }
 
 async function extend(job) {
   await attempt(async () => {
     const ref = await api.asMedia(job.id, "video");
-    const { source: _, keyframes: __, seed: ___, ...rest } = job.request;
-    adopt({ ...rest, extend: { path: ref } });
+    const { width, height } = job.result; // a storyboard's canvas may be another than its shots'
+    adopt({ ...goingOn(job.request), width, height, extend: { path: ref } });
     leave("The clip goes on from its end: change the words, and press Make.");
   });
 }
