@@ -62,11 +62,10 @@ def checked(values: dict[str, Any]) -> Shot:
 def legal(shot: Shot) -> Shot:
     if shot.prompt.empty and not (shot.keyframes or shot.source or shot.extend):
         raise ApiProblem(422, "there is no prompt; write what the clip shows.", "prompt")
-    frames = shot.frames or DEFAULTS["frames"]
-    if (frames - 1) % 4:
-        raise ApiProblem(
-            422, f"frames={frames} is no length of this model; write a multiple of 4 and 1.", "frames"
-        )
+    rest = 0 if shot.loop or shot.extend else 1
+    if shot.frames and (shot.frames - rest) % 4:
+        message = f"frames={shot.frames} is no length of this model; write a multiple of 4 and {rest}."
+        raise ApiProblem(422, message, "frames")
     return shot
 
 

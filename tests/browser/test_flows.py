@@ -207,6 +207,24 @@ def test_lengths_snap_to_whole_latent_groups(page):
     expect(frames).to_have_value("29")
 
 
+def test_a_loop_has_whole_groups_alone(page, server):
+    page.fill("#prompt", "a wheel")
+    page.evaluate("async () => (await import('/draft.js')).draft.set('loop', true)")
+    frames = page.locator("[data-param='frames']")
+    expect(frames).to_have_value("16")  # of a default of 17
+    for written, legal in (("30", "32"), ("33", "32"), ("1", "4"), ("17", "16")):
+        frames.fill(written)
+        frames.press("Tab")
+        expect(frames).to_have_value(legal)
+    frames.fill("24")
+    frames.press("Tab")
+    lines = "".join(f"M{start} 0V1" for start in range(0, 24, 4))
+    expect(page.locator("#timeline svg.groups path")).to_have_attribute("d", lines)
+    page.click("#make")
+    expect(page.locator("#queue .card, #gallery .tile")).to_have_count(1)
+    assert list(server.store.jobs.values())[-1]["request"]["frames"] == 24
+
+
 def test_waiting_clips_are_reordered_edited_cloned_and_dropped(page, server):
     store = server.store
     store.paused = True
@@ -286,7 +304,7 @@ def test_settings_are_taken_from_a_clip(page, finished):
 
 
 def test_a_clip_goes_on_and_its_frames_are_used(page, server, finished):
-    finished("a red fox")
+    finished("a red fox", frames=17)
     page.click("#gallery .tile-face")
     page.locator("#viewer .scrub input").fill("5")
     page.click("#viewer button:has-text('Frame as end')")
@@ -299,7 +317,12 @@ def test_a_clip_goes_on_and_its_frames_are_used(page, server, finished):
     expect(page.locator("#queue .card, #gallery .tile")).to_have_count(2)
     request = list(server.store.jobs.values())[-1]["request"]
     assert request["extend"]["path"].removeprefix("media:") in server.store.media
-    assert "keyframes" not in request
+    assert not {"keyframes", "frames"} & set(request)
+    expect(page.locator("#timeline-length")).to_contain_text("16 frames")
+    frames = page.locator("[data-param='frames']")
+    frames.fill("21")
+    frames.press("Tab")
+    expect(frames).to_have_value("20")
 
 
 def test_deleting_can_be_undone(page, server, finished):

@@ -3,7 +3,7 @@
 import { button, $, h } from "./dom.js";
 import { mediaUrl } from "./api.js";
 import { draft } from "./draft.js";
-import { control, field, filePicker, put, unwrapped } from "./field.js";
+import { control, field, filePicker, put, unwrapped, written } from "./field.js";
 import { at, withAt } from "./track.js";
 
 const BASIC = ["prompt", "negative", "model", "width", "height", "frames", "seconds", "fps", "steps", "seed", "guidance", "keyframes"];
@@ -66,7 +66,7 @@ function one(name, part, path) {
   const inner = reference(part);
   if (inner?.properties) return mapping(title, part, inner, path);
   const made = control(part, (value) => write(path, value));
-  shown.push(() => made.set(at(draft.request, path), path.includes(".") ? part.default ?? undefined : draft.card?.defaults?.[name] ?? part.default ?? undefined));
+  shown.push(() => made.set(at(draft.request, path), path.includes(".") ? part.default ?? undefined : draft.usual[name] ?? part.default ?? undefined));
   const tick = unwrapped(part).type === "boolean";
   const box = field(title, made.element, { param: path, hint: part.description ?? "", wide: made.element.matches("textarea") });
   if (tick) box.classList.add("ticked");
@@ -84,17 +84,14 @@ function mapping(title, part, inner, path) {
 }
 
 function words(title, part, path) {
-  const input = h("input", { type: "text", placeholder: SHORT[path], spellcheck: "false", autocomplete: "off", on: { input: () => {
-    const text = input.value.trim();
-    write(path, text === "" ? undefined : /^\d+(\.\d+)?$/.test(text) ? Number(text) : text);
-  } } });
+  const input = h("input", { type: "text", placeholder: SHORT[path], spellcheck: "false", autocomplete: "off", on: { input: () => write(path, written(input)) } });
   const clear = button("Clear", { class: "chip", run: () => write(path, undefined) });
   shown.push(() => {
     const value = draft.request[path];
-    const written = typeof value === "object" && value !== null;
-    input.disabled = written;
-    clear.hidden = !written;
-    put(input, written ? "set in detail: see the timeline" : value);
+    const detailed = typeof value === "object" && value !== null;
+    input.disabled = detailed;
+    clear.hidden = !detailed;
+    put(input, detailed ? "set in detail: see the timeline" : value);
   });
   return field(title, input, { param: path, hint: part.description ?? "", wide: true, beside: clear });
 }

@@ -2,7 +2,7 @@
 
 import { button, $, h, icon } from "./dom.js";
 import { draft } from "./draft.js";
-import { field, put } from "./field.js";
+import { field, put, written } from "./field.js";
 import { nearest } from "./length.js";
 import { fpsNumber, readPrompt, stretched, writePrompt } from "./track.js";
 import { number } from "./words.js";
@@ -16,11 +16,30 @@ export function stride() {
   return draft.card?.stride?.time ?? 4;
 }
 
+/** Frames beside whole groups: the first one, which neither a loop has nor a clip that goes on. */
+function rest() {
+  return draft.request.loop || draft.request.extend ? 0 : 1;
+}
+
+/** How far apart lengths lie; where frames that are over are cut off, which a loop cannot do, there is any. */
+function apart() {
+  return draft.request.length_fit && !draft.request.loop ? 1 : stride();
+}
+
+function usualFrames() {
+  const own = draft.usual.frames ?? 25;
+  return rest() ? own : own - (own % stride());
+}
+
 export function frames() {
   const { request } = draft;
   if (request.frames) return request.frames;
-  if (request.seconds) return nearest(request.seconds * fps(), stride());
-  return draft.card?.defaults?.frames ?? 25;
+  return request.seconds ? nearest(request.seconds * fps(), stride(), rest()) : usualFrames();
+}
+
+/** What says where things come to lie. */
+export function grid() {
+  return [frames(), stride(), rest()];
 }
 
 export function fps() {
@@ -83,8 +102,7 @@ function chooseSize() {
   const { width, height, ...rest } = draft.request;
   if (value === "own") return draft.change({ ...rest, width: draft.effective("width"), height: draft.effective("height") });
   const [w, h_] = value.split("x").map(Number);
-  const usual = draft.card?.defaults;
-  draft.change(w === usual?.width && h_ === usual?.height ? rest : { ...rest, width: w, height: h_ });
+  draft.change(w === draft.usual.width && h_ === draft.usual.height ? rest : { ...rest, width: w, height: h_ });
 }
 
 function writeSize() {
@@ -95,53 +113,41 @@ function writeSize() {
 
 /** The model's own size; its portrait and its square too where the model takes other shapes. */
 function sizes() {
-  const { width = 64, height = 64 } = draft.card?.defaults ?? {};
+  const { width = 64, height = 64 } = draft.usual;
   const { multiple = 16, any_aspect: any } = draft.card ?? {};
   const side = Math.round(Math.sqrt(width * height) / multiple) * multiple;
   return [...new Set([`${width}x${height}`, ...(any ? [`${height}x${width}`, `${side}x${side}`] : [])])];
 }
 
 function buildLength() {
-  parts.frames = h("input", { type: "number", min: 1, max: 100000, inputmode: "numeric", on: { change: () => setFrames(Number(parts.frames.value)) } });
+  parts.frames = h("input", { type: "number", max: 100000, inputmode: "numeric", on: { change: () => setFrames(Number(parts.frames.value)) } });
   parts.seconds = h("input", { type: "number", min: 0, max: 3600, step: "any", inputmode: "decimal", on: { change: () => setFrames(Number(parts.seconds.value) * fps()) } });
-  parts.fps = h("input", { type: "text", inputmode: "decimal", autocomplete: "off", on: { change: () => {
-    const value = parts.fps.value.trim();
-    draft.set("fps", value === "" ? undefined : /^\d+(\.\d+)?$/.test(value) ? Number(value) : value);
-  } } });
-  parts.steps = numberOf("steps", 1, 1000);
-  parts.guidance = h("input", { type: "number", step: "any", min: 0, inputmode: "decimal", on: { input: () => {
-    draft.set("guidance", parts.guidance.value === "" ? undefined : Number(parts.guidance.value));
-  } } });
+  parts.fps = h("input", { type: "text", inputmode: "decimal", autocomplete: "off", on: { change: () => draft.set("fps", written(parts.fps)) } });
+  parts.steps = numberOf("steps", { min: 1, max: 1000, inputmode: "numeric" });
+  parts.guidance = numberOf("guidance", { step: "any", min: 0, inputmode: "decimal" });
   $("basic").append(
     field("Seconds", parts.seconds, { param: "seconds" }),
-    field("Frames", parts.frames, { param: "frames", hint: "1 and a whole number of latent groups; 1 alone makes a picture" }),
+    field("Frames", parts.frames, { param: "frames", hint: "1 and whole latent groups, in a loop groups alone; 1 makes a picture" }),
     field("Frames/second", parts.fps, { param: "fps" }),
     field("Steps", parts.steps, { param: "steps", hint: "more steps are slower and finer" }),
     field("Guidance", parts.guidance, { param: "guidance", hint: "how strongly the prompt acts; 1 is off" }));
 }
 
-function numberOf(name, min, max) {
-  const input = h("input", { type: "number", min, max, inputmode: "numeric", on: { input: () => {
-    draft.set(name, input.value === "" ? undefined : Number(input.value));
-  } } });
-  return input;
+function numberOf(name, props) {
+  return h("input", { type: "number", ...props, on: { input: ({ target }) => draft.set(name, written(target)) } });
 }
 
 export function setFrames(wanted) {
   if (!(wanted > 0)) return show();
   const from = frames();
-  const to = draft.request.length_fit ? Math.max(1, Math.round(wanted)) : nearest(wanted, stride());
-  const { seconds: _, ...rest } = stretched(draft.request, from, to, fps(), numberPaths());
-  draft.change(to === draft.card?.defaults?.frames ? withoutFrames(rest) : { ...rest, frames: to }, { mark: "length" });
+  const to = nearest(wanted, apart(), rest());
+  const { seconds: _, frames: __, ...shot } = stretched(draft.request, from, to, fps(), numberPaths());
+  draft.change(to === usualFrames() ? shot : { ...shot, frames: to }, { mark: "length" });
 }
 
 /** Where the shot may hold numbers over frames that the timeline shows. */
 function numberPaths() {
   return ["guidance", "redraw.strength", ...Object.keys(draft.request.camera ?? {}).map((name) => `camera.${name}`)];
-}
-
-function withoutFrames({ frames: _, ...rest }) {
-  return rest;
 }
 
 function buildSeed() {
@@ -186,14 +192,15 @@ export function show() {
   put($("negative"), typeof request.negative === "object" ? JSON.stringify(request.negative) : request.negative);
   showSize(request, state);
   put(parts.frames, frames());
-  parts.frames.step = request.length_fit ? 1 : stride();
+  parts.frames.step = apart();
+  parts.frames.min = rest() || apart();
   put(parts.seconds, number(frames() / fps(), 2));
   put(parts.fps, draft.effective("fps"));
   put(parts.steps, request.steps);
-  parts.steps.placeholder = draft.card?.defaults?.steps ?? "";
+  parts.steps.placeholder = draft.usual.steps ?? "";
   const varies = typeof request.guidance === "string" || typeof request.guidance === "object";
   put(parts.guidance, varies ? "" : request.guidance);
-  parts.guidance.placeholder = varies ? "varies" : draft.card?.defaults?.guidance ?? "";
+  parts.guidance.placeholder = varies ? "varies" : draft.usual.guidance ?? "";
   showSeed(state);
   put(parts.count, state.count);
 }

@@ -31,8 +31,11 @@ class Draft extends EventTarget {
 
   /** The value of a setting, or the model's own where the shot says nothing. */
   effective(name) {
-    return this.request[name] ?? this.card?.defaults?.[name];
+    return this.request[name] ?? this.usual[name];
   }
+
+  /** The model's own settings. */
+  get usual() { return this.card?.defaults ?? {}; }
 
   /** Changes the shot. `mark` joins changes of one drag or one typing into one step of undo. */
   change(request, { mark = "", source = null } = {}) {
@@ -53,7 +56,7 @@ class Draft extends EventTarget {
 
   set(name, value, options = {}) {
     const request = { ...this.request };
-    if (value === undefined || value === null || value === "") delete request[name];
+    if ((value ?? "") === "") delete request[name];
     else request[name] = value;
     this.change(request, { mark: `set ${name}`, ...options });
   }
@@ -106,7 +109,7 @@ export function toSubmit({ request, lockSeed, seed } = draft.state) {
 
 /** What a clip that goes on from this one's has of it; a storyboard's goes on from its last shot. */
 export function goingOn({ shots = [], ...board }) {
-  const { source, keyframes, seed, canvas, end, transition, ...rest } = { ...board, ...shots.at(-1) };
+  const { source, keyframes, seed, frames, seconds, loop, canvas, end, transition, ...rest } = { ...board, ...shots.at(-1) };
   return rest;
 }
 

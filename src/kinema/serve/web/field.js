@@ -61,10 +61,7 @@ function numeric({ type, minimum, maximum, exclusiveMinimum }, tell) {
 }
 
 function text({ maxLength, numbers }, tell) {
-  const element = h("input", { type: "text", maxlength: maxLength, spellcheck: "false", autocomplete: "off", on: { input: () => {
-    const value = element.value.trim();
-    tell(value === "" ? undefined : numbers && /^[+-]?(\d+\.?\d*|\.\d+)$/.test(value) ? Number(value) : value);
-  } } });
+  const element = h("input", { type: "text", maxlength: maxLength, spellcheck: "false", autocomplete: "off", on: { input: () => tell(numbers ? written(element) : element.value.trim() || undefined) } });
   return typed(element);
 }
 
@@ -89,9 +86,15 @@ function json(tell) {
   return { element, set(value) { put(element, typeof value === "object" ? JSON.stringify(value) : value); } };
 }
 
+/** What an input says: nothing, a number where it is one, or a text. */
+export function written({ value }) {
+  const text = value.trim();
+  return text === "" ? undefined : /^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i.test(text) ? Number(text) : text;
+}
+
 /** Writes a value into an input that is not being typed in. */
 export function put(element, value) {
-  const wanted = value === null || value === undefined ? "" : String(value);
+  const wanted = String(value ?? "");
   if (element !== document.activeElement && element.value !== wanted) element.value = wanted;
 }
 

@@ -2,7 +2,7 @@
 
 import { announce, button, $, h } from "./dom.js";
 import { draft } from "./draft.js";
-import { fps, frames, promptBlocks, selectBlock, stride } from "./composer.js";
+import { fps, frames, grid, promptBlocks, selectBlock, stride } from "./composer.js";
 import { field } from "./field.js";
 import { snapped } from "./length.js";
 import { across, choose, drag, frameUnder, placeFromKey, placeUnder } from "./ruler.js";
@@ -22,12 +22,16 @@ function put(read, blocks, mark) {
   draft.change({ ...draft.request, prompt: writePrompt({ ...read, blocks }, frames()) }, { mark });
 }
 
+function pick(index) {
+  selectBlock(index);
+  choose("prompt", index);
+}
+
 /** Cuts the block at `frame` in two, with a short cross-fade in between. */
 export function split(frame) {
   const { read } = promptBlocks();
   if (!read) return;
-  const count = frames();
-  const at = frame <= 0 ? snapped(count / 2, count, stride(), draft.state.snap) : frame;
+  const at = frame <= 0 ? snapped(frames() / 2, ...grid(), draft.state.snap) : frame;
   const index = read.blocks.findIndex(({ a, b }) => a < at && at <= b);
   if (index < 0) return announce("Nothing to split here");
   const old = read.blocks[index];
@@ -35,8 +39,7 @@ export function split(frame) {
   const blocks = [...read.blocks];
   blocks.splice(index, 1, { ...old, b: end }, { ...old, a: at, ease: "" });
   put(read, blocks, "");
-  selectBlock(index + 1);
-  choose("prompt", index + 1);
+  pick(index + 1);
   $("prompt").focus();
   $("prompt").select();
   announce(`Split: prompt ${index + 2} begins at frame ${at}`);
@@ -49,9 +52,9 @@ function remove(index) {
   blocks[0] = { ...blocks[0], a: 0 };
   blocks[blocks.length - 1] = { ...blocks.at(-1), b: frames() - 1 };
   put(read, blocks, "");
-  selectBlock(Math.max(0, index - 1));
-  choose("prompt", Math.max(0, index - 1));
-  area.querySelectorAll(".block")[Math.max(0, index - 1)]?.focus();
+  const before = Math.max(0, index - 1);
+  pick(before);
+  area.querySelectorAll(".block")[before]?.focus();
 }
 
 /** Moves an edge ("a" or "b") of a block, or with "both" the whole of it, as far as its neighbours let it. */
@@ -92,7 +95,7 @@ function block(index) {
   });
   const text = h("span", { class: "words" });
   const choosing = h("button", { type: "button", class: "block-face", on: {
-    click: () => { selectBlock(index); choose("prompt", index); },
+    click: () => pick(index),
     pointerdown: (event) => body(event, index),
     keydown: (event) => bodyKey(event, index),
   } }, text);
@@ -136,8 +139,7 @@ function bodyKey(event, index) {
   if (event.key === "Delete" || event.key === "Backspace") return remove(index);
   if (event.key === "Enter") {
     event.preventDefault();
-    selectBlock(index);
-    choose("prompt", index);
+    pick(index);
     return $("prompt").focus();
   }
   const place = placeFromKey(event, promptBlocks().read.blocks[index].a);

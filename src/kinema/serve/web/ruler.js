@@ -2,7 +2,7 @@
 
 import { h } from "./dom.js";
 import { draft } from "./draft.js";
-import { frames, stride } from "./composer.js";
+import { frames, grid } from "./composer.js";
 import { next, snapped } from "./length.js";
 
 export const view = { playhead: 0, chosen: { kind: "prompt", index: 0 }, zoom: 1 };
@@ -16,13 +16,13 @@ export function frameUnder(event) {
 
 /** That frame where things come to lie; Alt turns snapping off for the moment. */
 export function placeUnder(event, offset = 0) {
-  return snapped(frameUnder(event) + offset, frames(), stride(), draft.state.snap && !event.altKey);
+  return snapped(frameUnder(event) + offset, ...grid(), draft.state.snap && !event.altKey);
 }
 
 /** The place that a key asks for, from `frame`; null when it is another key. */
 export function placeFromKey(event, frame) {
   const way = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
-  if (way) return next(frame, way, frames(), stride(), draft.state.snap && !event.altKey);
+  if (way) return next(frame, way, ...grid(), draft.state.snap && !event.altKey);
   return { Home: 0, End: frames() - 1 }[event.key] ?? null;
 }
 

@@ -2,7 +2,7 @@
 
 import { button, $, h, svg } from "./dom.js";
 import { draft } from "./draft.js";
-import { fps, frames, stride } from "./composer.js";
+import { fps, frames, grid } from "./composer.js";
 import { groups, snapped } from "./length.js";
 import { across, drag, frameUnder, placeFromKey, ruler, view } from "./ruler.js";
 import { number } from "./words.js";
@@ -79,7 +79,7 @@ export function show() {
   ruler.replaceChildren(...Array.from({ length: Math.ceil(count / step) }, (_, i) => i * step).map((frame) =>
     label(frame, `${frame}`, `${number(frame / fps(), 2)} s`)));
   $("timeline-length").textContent = `${count} frames, ${number(count / fps(), 2)} s`;
-  const starts = count <= 4000 ? groups(count, stride()) : [];
+  const starts = count <= 4000 ? groups(...grid()) : [];
   ticks.setAttribute("viewBox", `0 0 ${count} 1`);
   ticks.replaceChildren(svg("path", { d: starts.map((start) => `M${start} 0V1`).join("") }));
   showHead();

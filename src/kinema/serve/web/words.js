@@ -1,7 +1,7 @@
 // How numbers, times and shots are said.
 
 export function seconds(value) {
-  if (value === null || value === undefined || !Number.isFinite(value)) return "";
+  if (!Number.isFinite(value)) return "";
   if (value < 1) return "under 1 s";
   if (value < 90) return `${Math.round(value)} s`;
   if (value < 5400) return `${Math.round(value / 60)} min`;
@@ -63,7 +63,7 @@ export function progressText(progress) {
   const parts = [PHASES[progress.phase] ?? progress.phase];
   if (progress.shots > 1) parts.unshift(`shot ${progress.shot} of ${progress.shots}`);
   if (progress.steps > 1) parts.push(`step ${progress.step} of ${progress.steps}`);
-  if (progress.seconds_left !== null && progress.seconds_left !== undefined) parts.push(`${seconds(progress.seconds_left)} left`);
+  if (Number.isFinite(progress.seconds_left)) parts.push(`${seconds(progress.seconds_left)} left`);
   return parts.join(", ");
 }
 
