@@ -202,6 +202,27 @@ def test_a_formula_is_plotted_with_the_tempo_and_the_seed_of_the_shot(page, draf
     plotted(page, "guidance", Schedule.parse(formula).values(17, 8, 3, bpm=60).tolist())
 
 
+CUBIC = {"deforum": "0:(1), 4:(3), 8:(2), 12:(5), 16:(4)", "interpolation": "cubic"}
+
+
+def test_a_curve_of_deforum_keeps_its_interpolation(page, draft):
+    draft({"prompt": "a fox", "guidance": CUBIC})
+    plotted(page, "guidance", Schedule(CUBIC).values(17, 8).tolist())
+    point = page.locator("[data-param='guidance'] .point").nth(1)
+    point.focus()
+    expect(page.locator(".inspector")).not_to_contain_text("Way to the next")  # Deforum's keys have none
+    page.keyboard.press("ArrowUp")
+    assert draft()["guidance"] == {**CUBIC, "deforum": CUBIC["deforum"].replace("4:(3)", "4:(3.1)")}
+    page.fill("[data-param='guidance'] input.code", CUBIC["deforum"])
+    assert draft()["guidance"] == CUBIC
+    frames = page.locator("[data-param='frames']")
+    frames.fill("33")
+    frames.press("Tab")
+    assert draft()["guidance"] == {**CUBIC, "deforum": "0:(1), 8:(3), 16:(2), 24:(5), 32:(4)"}
+    page.fill("[data-param='guidance'] input.code", "3")
+    assert draft()["guidance"] == {**CUBIC, "deforum": "3"}
+
+
 def test_a_new_length_counts_the_beats_of_the_shot(page):
     shot = {"bpm": 60, "prompt": {"0": "a fox", "1b": "a wolf"}}
     told = page.evaluate("async (shot) => (await import('/track.js')).stretched(shot, 17, 33, 8)", shot)

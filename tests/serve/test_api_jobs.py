@@ -10,6 +10,7 @@ from live import SHOT, client, error_of, limits
 
 import kinema.cli
 from kinema.serve.jobs import JobProgress, Result
+from kinema.story.tracks import Schedule
 
 
 @pytest.fixture(scope="module")
@@ -326,6 +327,14 @@ def test_a_plan_has_all_that_the_command_line_tells_a_program(server, capsys):
 def test_the_curve_is_the_schedules(server):
     body = {"text": "0:(1), 4:(3)", "frames": 5, "fps": 8}
     assert server.post("/api/curve", json=body).json() == {"values": [1.0, 1.5, 2.0, 2.5, 3.0]}
+    keys = "0:(1), 2:(3), 4:(2), 6:(5)"
+    for interpolation in ("linear", "cubic"):
+        track = {"deforum": keys, "interpolation": interpolation}
+        drawn = server.post("/api/curve", json={"text": track, "frames": 7}).json()["values"]
+        assert drawn == pytest.approx(Schedule(track).values(7, 24))
+    body = {"text": "0:(1/2*t), 4:(3)", "frames": 5, "dialect": "deforum"}
+    values = Schedule({"deforum": body["text"]}).values(5, 24)
+    assert server.post("/api/curve", json=body).json()["values"] == pytest.approx(values)
     for text in ("9**9**9", "__import__('os')", "1/0", "a" * 3000, "(" * 1000):
         wrong = server.post("/api/curve", json={"text": text, "frames": 100})
         assert wrong.status_code == 422, text

@@ -103,7 +103,7 @@ def _curve(values: dict[str, Any], frames: int, seed: int) -> np.ndarray:
     if bpm is not None and (type(bpm) not in (int, float) or not MIN_BPM <= bpm <= MAX_BPM):
         raise ConfigError(f"bpm={str(bpm)[:20]} is not a number from {MIN_BPM:g} to {MAX_BPM:g}.")
     with reading("deforum" if dialect == "deforum" else "native"):
-        track = Schedule.parse(values.get("text"))
+        track = Schedule(values.get("text"))
     found_F = track.values(frames, parse_fps(values.get("fps", 24)), seed, bpm=bpm)
     if not np.isfinite(found_F).all():
         raise ConfigError(f"the value at frame {int(np.argmin(np.isfinite(found_F)))} is not finite.")

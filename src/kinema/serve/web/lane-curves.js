@@ -5,11 +5,11 @@ import { announce, button, debounced, h, svg } from "./dom.js";
 import { api } from "./api.js";
 import { draft, toSubmit } from "./draft.js";
 import { fps, frames } from "./composer.js";
-import { field } from "./field.js";
+import { field, written } from "./field.js";
 import { wayOn } from "./lane-prompts.js";
 import { latest } from "./plan.js";
 import { across, choose, drag, placeFromKey, placeUnder, view } from "./ruler.js";
-import { at, numbersText, readNumbers, withAt, writeKeys } from "./track.js";
+import { at, numbersText, readNumbers, rewritten, withAt, writeKeys } from "./track.js";
 import { number } from "./words.js";
 
 /** `usual`: where nothing is written; `low`, `high`: what the lane shows at least; `step` of the arrow keys. */
@@ -49,7 +49,7 @@ function addLane(path) {
   const camera = request.camera;
   if (path.startsWith("camera.") && typeof camera === "string") request = { ...request, camera: latest.plan?.shot?.camera ?? {} };
   if (needs) request = { ...request, ...needs };
-  const now = typeof at(request, path) === "number" ? at(request, path) : path === "guidance" ? draft.card?.defaults?.guidance ?? usual : usual;
+  const now = typeof at(request, path) === "number" ? at(request, path) : path === "guidance" ? draft.usual.guidance ?? usual : usual;
   opened.add(path);
   draft.change(withAt(request, path, writeKeys([{ frame: 0, value: now }, { frame: frames() - 1, value: now }])));
   choose("curve", { path, point: 0 });
@@ -84,7 +84,7 @@ export function show() {
 function lane(path) {
   const { label } = LANES[path];
   const box = h("input", { type: "text", class: "code", spellcheck: "false", autocomplete: "off", "aria-label": `${label}: numbers over frames`, placeholder: "3 + sin(t / 4)", on: {
-    input: () => write(path, box.value),
+    input: () => { opened.add(path); write(path, written(box), path); },
     keydown: (event) => { if (event.key === "Enter") box.blur(); },
   } });
   const curve = svg("path", { class: "curve" });
@@ -101,11 +101,8 @@ function lane(path) {
   return made;
 }
 
-function write(path, text) {
-  const plain = text.trim();
-  opened.add(path);
-  const value = plain === "" ? undefined : /^[+-]?(\d+\.?\d*|\.\d+)$/.test(plain) ? Number(plain) : plain;
-  draft.change(withAt(draft.request, path, value), { mark: path });
+function write(path, value, mark) {
+  draft.change(withAt(draft.request, path, rewritten(at(draft.request, path), value)), { mark });
 }
 
 function read(path) {
@@ -117,7 +114,7 @@ function question(path) {
   const { bpm, dialect } = draft.request;
   const seed = Number(toSubmit().seed);
   return {
-    text: numbersText(at(draft.request, path) ?? LANES[path].usual), frames: frames(), fps: fps(), dialect, bpm,
+    text: at(draft.request, path) ?? LANES[path].usual, frames: frames(), fps: fps(), dialect, bpm,
     ...(Number.isSafeInteger(seed) && seed >= 0 ? { seed } : {}),
   };
 }
@@ -201,8 +198,7 @@ function clamped(path, value) {
 }
 
 function put(path, keys, mark = "") {
-  const sorted = keys.toSorted((one, other) => one.frame - other.frame);
-  draft.change(withAt(draft.request, path, writeKeys(sorted)), { mark });
+  write(path, writeKeys(keys.toSorted((one, other) => one.frame - other.frame)), mark);
 }
 
 function point(path, index) {
@@ -271,7 +267,7 @@ export function inspect({ kind, index }) {
   const amount = h("input", { type: "number", step: "any", value, on: { change: () => movePoint(path, chosen, frame, clamped(path, Number(amount.value))) } });
   return [
     h("strong", { text: `${LANES[path].label}, point ${chosen + 1}` }), field("Frame", place), field("Value", amount),
-    chosen + 1 < keys.length ? wayOn(ease, (to) => put(path, keys.map((key, i) => (i === chosen ? { ...key, ease: to } : key)))) : null,
+    chosen + 1 < keys.length && !at(draft.request, path).deforum ? wayOn(ease, (to) => put(path, keys.map((key, i) => (i === chosen ? { ...key, ease: to } : key)))) : null,
     button("Remove", { icon: "trash", class: "chip", run: () => removePoint(path, chosen) }),
   ].filter(Boolean);
 }

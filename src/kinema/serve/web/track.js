@@ -29,7 +29,7 @@ export function placeOf(frame, frames) {
 /** A prompt track as blocks `{a, b, text, ease}`, frames a to b of one text with cross-fades in the gaps; null when it
  *  is a mix of weights, which has no blocks, or has more of them than the clip has frames. */
 export function readPrompt(prompt, frames, fps, bpm) {
-  if (prompt === undefined || prompt === null || typeof prompt === "string") {
+  if (typeof (prompt ?? "") === "string") {
     return { blocks: [{ a: 0, b: frames - 1, text: prompt ?? "", ease: "" }], head: "", tail: "" };
   }
   if (prompt.mix) return null;
@@ -115,8 +115,7 @@ function splitKeys(text) {
 
 /** Any way to write numbers over frames as one line of text. */
 export function numbersText(written) {
-  if (written === undefined || written === null) return "";
-  if (typeof written !== "object") return String(written);
+  if (typeof (written ?? "") !== "object") return String(written ?? "");
   if (written.deforum !== undefined) return String(written.deforum);
   const { ease, ...keys } = written;
   return Object.entries(keys).map(([place, value]) => {
@@ -131,6 +130,11 @@ export function writeKeys(keys) {
   if (keys.length === 1) return keys[0].value;
   return keys.map(({ frame, value, ease }) =>
     `${frame}:(${Number(value.toFixed(4))}${ease && ease !== "linear" ? `, ease=${ease}` : ""})`).join(", ");
+}
+
+/** Text, or a number, where `written` was, in the dialect of that. */
+export function rewritten(written, value) {
+  return written?.deforum === undefined || value === undefined ? value : { ...written, deforum: String(value) };
 }
 
 function distinct(keys) {
@@ -163,8 +167,8 @@ export function stretched(request, from, to, fps, paths = []) {
   let out = { ...request };
   for (const path of paths) {
     const written = at(request, path);
-    const { kind, keys } = written === undefined || written === null ? {} : readNumbers(written, from, fps, request.bpm ?? 120);
-    if (kind === "keys") out = withAt(out, path, writeKeys(distinct(keys.map((key) => ({ ...key, frame: moved(key.frame) })))));
+    const { kind, keys } = readNumbers(written, from, fps, request.bpm ?? 120);
+    if (kind === "keys") out = withAt(out, path, rewritten(written, writeKeys(distinct(keys.map((key) => ({ ...key, frame: moved(key.frame) }))))));
   }
   const track = typeof request.prompt === "object" ? readPrompt(request.prompt, from, fps, request.bpm ?? 120) : null;
   if (track) {
