@@ -159,6 +159,19 @@ def test_batches_hold_pairs_that_differ_in_one_factor():
     assert few < 20
 
 
+@pytest.mark.parametrize("grammar", [FULL, Grammar()], ids=["full", "simple"])
+def test_animations_begin_with_their_first_frame_as_often_as_asked(grammar):
+    def share(**changes):
+        drawn = draw_scenes(Random(6), replace(grammar, paired=0.0, **changes), WHO, 600)
+        phases = [subject.phase for scene in drawn for subject in scene.subjects]
+        assert all(0 <= phase < 1 for phase in phases)
+        return sum(phase == 0 for phase in phases) / len(phases)
+
+    assert share() == 0
+    assert 0.65 < share(from_start=0.7) < 0.75
+    assert share(from_start=1.0) == 1
+
+
 def test_pairs_of_identities_and_hues_are_held_out_too():
     rng = Random(5)
     grammar = replace(FULL, held_out=0.15)

@@ -11,7 +11,7 @@ from random import Random
 from kinema.core.errors import ConfigError
 from kinema.training.full_drawing import propose_full, twin
 from kinema.training.grammar import Grammar
-from kinema.training.jitter import jitter, jittered, word_for
+from kinema.training.jitter import jitter, jittered, phase_for, word_for
 from kinema.training.scenes import (
     COLOURS,
     DIRECTIONS,
@@ -88,7 +88,8 @@ def propose_simple(rng: Random, grammar: Grammar, identities: Sequence[Identity]
     base = STILL_SCALE if motion == "none" else CROSSING_SCALE
     scale = base * SIZE_FACTORS[size] * (1 + jitter(rng, grammar.scale_jitter))
     start, end = _draw_path(rng, motion, grammar.place_jitter)
-    return Scene(identity, word, background, native, motion, size, scale, start, end, rng.random())
+    phase = phase_for(rng, grammar.from_start)
+    return Scene(identity, word, background, native, motion, size, scale, start, end, phase)
 
 
 def simple_background(rng: Random, grammar: Grammar) -> Background:

@@ -11,7 +11,7 @@ from random import Random
 
 from kinema.core.errors import ConfigError
 from kinema.training.grammar import Grammar
-from kinema.training.jitter import jitter, jittered, word_for
+from kinema.training.jitter import jitter, jittered, phase_for, word_for
 from kinema.training.scenes import (
     COLOURS,
     DIRECTIONS,
@@ -262,7 +262,7 @@ def _draw_actor(rng: Random, grammar: Grammar, identities: Sequence[Identity], s
             native = "frozen"
         elif rng.random() < grammar.paced:
             native = rng.choice(("fast", "slow"))
-    return Actor(identity, word, native, rng.random())
+    return Actor(identity, word, native, phase_for(rng, grammar.from_start))
 
 
 def _draw_motion(rng: Random, grammar: Grammar, count: int) -> Motion:

@@ -35,6 +35,7 @@ class Grammar:
         viewed: probability that the camera moves, over a pattern.
         company: probability of a second, and again of a third subject.
         paired: probability that a scene is followed by its twin, which differs in one factor.
+        from_start: probability that an animation begins with its first frame, not anywhere in its loop.
     """
 
     synonym: float = 0.05
@@ -54,6 +55,7 @@ class Grammar:
     viewed: float = 0.0
     company: float = 0.0
     paired: float = 0.0
+    from_start: float = 0.0
 
     @property
     def full(self) -> bool:

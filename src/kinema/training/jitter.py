@@ -23,3 +23,12 @@ def word_for(rng: Random, identity: Identity, synonym: float) -> str:
     if identity.synonyms and rng.random() < synonym:
         return rng.choice(identity.synonyms)
     return identity.name
+
+
+def phase_for(rng: Random, from_start: float) -> float:
+    """Where in its loop an animation begins, 0..1; with probability `from_start` at 0.
+
+    Where all begin alike, a caption says nearly all of a clip: less is left to guess where noise is highest.
+    """
+    phase = rng.random()
+    return 0.0 if from_start and rng.random() < from_start else phase
