@@ -10,6 +10,7 @@ import typer
 from kinema.cli.help import VerbCommand
 from kinema.core.errors import ConfigError
 
+_TEXT_ENCODERS = {"text": "text encoder", "text_2": "second text encoder"}
 File = Annotated[Path, typer.Argument(metavar="FILE", help="A .safetensors file.", show_default=False)]
 
 
@@ -33,14 +34,14 @@ def inspect(
     \b
     kinema lora inspect style.safetensors --model Wan-AI/Wan2.1-T2V-1.3B-Diffusers
     """
-    from kinema.models.lora_file import read_lora
+    from kinema.models.lora_file import TEXTS, read_lora
 
-    lora = read_lora(file, texts=True)
+    lora = read_lora(file, texts=tuple(TEXTS))
     ranks = ", ".join(map(str, lora.ranks)) or "none"
     typer.echo(f"{file}: {lora.layout} layout, {len(lora.changes)} layers, {lora.count} keys, rank {ranks}")
     for expert in sorted({e for e, _ in lora.changes if e is not None}):
         layers = sum(e == expert for e, _ in lora.changes)
-        owner = "text encoder" if expert == "text" else f"transformer of {expert} noise"
+        owner = _TEXT_ENCODERS.get(expert) or f"transformer of {expert} noise"
         typer.echo(f"  {layers} layers of the {owner}")
     if model is not None:
         from kinema.pipelines.cards import read_card

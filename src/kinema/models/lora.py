@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from kinema.core.errors import ModelError
 from kinema.models.coded import CodedLinear
-from kinema.models.lora_file import Change, LoraFile, Owner
+from kinema.models.lora_file import TEXTS, Change, LoraFile, Owner
 from kinema.models.lora_names import Naming, Part, parts_by_name, wan
 
 SHARED = (
@@ -74,12 +74,13 @@ def fit(
     Args:
         file: from `read_lora`.
         shapes: of the model's parameters, by name; a model on the meta device has them too.
-        expert: of two transformers, the one to fit: keys that name the other are left to it. Or `text`, for
-            the text encoder.
+        expert: of two transformers, the one to fit: keys that name the other are left to it. Or a text
+            encoder.
         naming: what the model's makers call its layers.
 
     Raises:
-        ModelError: a key names no layer of the model, or has another shape; nothing is left out in silence.
+        ModelError: a key names no layer of the model, or one that another key has named, or has another
+            shape; nothing is left out in silence.
     """
     places = parts_by_name(dict.fromkeys(map(_stem, shapes)), naming)
     changes: dict[str, Change] = {}
@@ -90,7 +91,13 @@ def fit(
         if stem not in places:
             strays += change.keys
             continue
-        for name, part in _rows_of(change, places[stem], shapes, file):
+        for name, rows in _rows_of(change, places[stem], shapes, file):
+            part = _of_one_pixel(rows, shapes.get(f"{name}.weight", ()))
+            if name in changes:
+                raise ModelError(
+                    f"{file.path} changes {name} twice, under two names ({change.keys[0]} is the second); "
+                    "leave one of the two out."
+                )
             if wrong := _misfit(name, part, shapes):
                 raise ModelError(
                     f"{file.path} does not fit this model: {wrong}; it was made for another one."
@@ -106,9 +113,20 @@ def fit(
 
 def _anothers(owner: Owner | None, expert: Owner | None) -> bool:
     """Whether a change is for another part than the one that is fitted."""
-    if "text" in (owner, expert):
+    if owner in TEXTS or expert in TEXTS:
         return owner != expert
     return owner is not None and expert is not None and owner != expert
+
+
+def _of_one_pixel(change: Change, weight: Sequence[int]) -> Change:
+    """A change of a convolution over one pixel as a matrix's, or the other way round, as the layer is."""
+    down, up = change.down, change.up
+    if down is None or up is None or min(down.ndim, up.ndim, len(weight)) < 2:
+        return change
+    if {*down.shape[2:], *up.shape[2:], *weight[2:]} - {1}:
+        return change
+    ones = (1,) * (len(weight) - 2)
+    return replace(change, down=down.view(*down.shape[:2], *ones), up=up.view(*up.shape[:2], *ones))
 
 
 def _rows_of(
@@ -175,12 +193,13 @@ def wearing(
     """
     hooks: list[Any] = []
     kept: dict[str, Tensor] = {}
+    there = dict(module.named_parameters())
     try:
         for worn in loras:
             for name, change in worn.lora.changes.items():
                 layer = _layer(module, name)
                 if merge or not isinstance(layer, Layer):
-                    _merge(module, name, change, _mean(worn.scale_T), kept)
+                    _merge(there, name, change, _mean(worn.scale_T), kept)
                 else:
                     hooks.append(
                         layer.register_forward_hook(_Beside(name, change, worn.scale_T, layer, frames))
@@ -209,7 +228,6 @@ class _Beside:
         self.name, self.change, self.layer = name, change, layer
         shared = any(part in name for part in SHARED)
         self.scale = torch.tensor([_mean(scale_T)] if shared else scale_T)
-        self.down, self.up, self.diff, self.diff_b = change.down, change.up, change.diff, change.diff_b
         self._at: tuple[torch.device, torch.dtype] | None = None
 
     def _follow(self, output: Tensor) -> None:
@@ -218,22 +236,19 @@ class _Beside:
             return
         self._at = (output.device, output.dtype)
         self.scale = self.scale.to(output.device)
-        self.down, self.up, self.diff, self.diff_b = (
-            None if t is None else t.to(output.device, output.dtype)
-            for t in (self.down, self.up, self.diff, self.diff_b)
-        )
+        self.change = self.change.to(output.device, output.dtype)
 
     def __call__(self, layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
         self._follow(output)
-        x = inputs[0]
+        x, change = inputs[0], self.change
         total: Tensor | None = None
-        if self.down is not None and self.up is not None:
-            total = self.change.strength * self._apply(self._apply(x, self.down), self.up, up=True)
-        if self.diff is not None:
-            part = self._apply(x, self.diff)
+        if change.down is not None and change.up is not None:
+            total = change.strength * self._apply(self._apply(x, change.down), change.up, up=True)
+        if change.diff is not None:
+            part = self._apply(x, change.diff)
             total = part if total is None else total + part
-        if self.diff_b is not None:
-            bias = self.diff_b[(..., *[None] * len(getattr(self.layer, "kernel_size", ())))]
+        if change.diff_b is not None:
+            bias = change.diff_b[(..., *[None] * len(getattr(self.layer, "kernel_size", ())))]
             total = bias.expand_as(output) if total is None else total + bias
         assert total is not None
         return output + (self._scale(output) * total).type_as(output)
@@ -262,9 +277,10 @@ class _Beside:
         return scale.repeat_interleave(tokens // T)[:, None]
 
 
-def _merge(module: nn.Module, name: str, change: Change, scale: float, kept: dict[str, Tensor]) -> None:
+def _merge(
+    parameters: Mapping[str, nn.Parameter], name: str, change: Change, scale: float, kept: dict[str, Tensor]
+) -> None:
     """Add a change to the parameters themselves, in fp32, and keep what was there."""
-    parameters = dict(module.named_parameters())
     weight = name if name in parameters else f"{name}.weight"
     added: dict[str, Tensor] = {}
     if change.down is not None and change.up is not None:

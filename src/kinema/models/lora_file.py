@@ -5,8 +5,8 @@
 
 Layouts: diffusers and PEFT (`transformer.blocks.0.attn1.to_q.lora_A.weight`), the original names that ComfyUI
 writes (`diffusion_model.blocks.0.self_attn.q.lora_down.weight`), and the flattened names of kohya and musubi
-(`lora_unet_blocks_0_self_attn_q.lora_down.weight`). A key that is none of these is an error: nothing is
-dropped in silence.
+(`lora_unet_blocks_0_self_attn_q.lora_down.weight`). Text encoders have prefixes of their own (`TEXTS`). A key
+that is none of these is an error: nothing is dropped in silence.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
@@ -28,7 +29,8 @@ from kinema.models.weights import require_finite
 
 Part = Literal["down", "up", "bias", "alpha", "diff", "diff_b"]
 Expert = Literal["high", "low"]
-Owner = Literal["high", "low", "text"]
+Text = Literal["text", "text_2"]
+Owner = Literal["high", "low", "text", "text_2"]
 
 PREFIXES = (
     "base_model.model.",
@@ -40,7 +42,18 @@ PREFIXES = (
 )
 FLAT_PREFIXES = ("lora_unet_", "lora_transformer_")
 TEXT_PREFIXES = ("text_encoder", "lora_te", "te.", "conditioner.")
-FIRST_TEXT = ("text_encoder.", "lora_te_", "lora_te1_", "te.")
+TEXTS: Mapping[Text, tuple[str, ...]] = {
+    "text": (
+        "text_encoder.",
+        "text_encoders.clip_l.transformer.",
+        "text_encoders.clip_h.transformer.",
+        "lora_te_",
+        "lora_te1_",
+        "te.",
+    ),
+    "text_2": ("text_encoder_2.", "text_encoders.clip_g.transformer.", "lora_te2_"),
+}
+"""How keys of a model's text encoders begin: in diffusers, ComfyUI and kohya."""
 OTHER_KINDS = {
     "dora_scale": "DoRA",
     "lora_magnitude_vector": "DoRA",
@@ -55,7 +68,10 @@ _LOW_RANK = re.compile(
     r"(?:\.(?!weight$|bias$)[^.]+)?(?:\.(?P<leaf>weight|bias))?"
 )
 _PROCESSOR = re.compile(r"(?:\.processor)?\.(to_q|to_k|to_v|to_out)_lora\.(down|up)\.weight$")
-_OTHER = re.compile(r"(?P<stem>.+)\.(?P<part>alpha|lora_alpha|diff|diff_b|diff_m)")
+_OTHER = re.compile(r"(?P<stem>.+)\.(?P<part>alpha|lora_alpha|diff|diff_b|diff_m|w_norm|b_norm)")
+_ORIGINAL = re.compile(
+    r"self_attn|cross_attn|\.ffn\.0|(input|output|double|single|joint)_blocks\.|middle_block\."
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -87,6 +103,14 @@ class Change:
         """`alpha / r`."""
         return 1.0 if self.alpha is None or self.rank is None else self.alpha / self.rank
 
+    def to(self, device: torch.device, dtype: torch.dtype | None = None) -> Change:
+        """The same change elsewhere, and in another precision unless that is None."""
+        down, up, diff, diff_b = (
+            None if t is None else t.to(device, t.dtype if dtype is None else dtype)
+            for t in (self.down, self.up, self.diff, self.diff_b)
+        )
+        return replace(self, down=down, up=up, diff=diff, diff_b=diff_b)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LoraFile:
@@ -94,7 +118,7 @@ class LoraFile:
 
     Attributes:
         path: where it was read.
-        changes: by expert (None: the file does not say) or `text` for the text encoder, and layer.
+        changes: by expert (None: the file does not say) or text encoder, and layer.
         layout: what the names look like.
         count: keys in the file.
     """
@@ -110,15 +134,16 @@ class LoraFile:
         return tuple(sorted({c.rank for c in self.changes.values() if c.rank is not None}))
 
 
-def read_lora(path: str | Path, *, texts: bool = False) -> LoraFile:
+def read_lora(path: str | Path, *, texts: Collection[Text] = ()) -> LoraFile:
     """Read a LoRA; every key of it is understood or the file is refused.
 
     Args:
         path: of the file.
-        texts: whether it may change the text encoder too.
+        texts: the text encoders that it may change too.
 
     Raises:
-        ModelError: not there, not safetensors, damaged, of another kind than LoRA, or with halves missing.
+        ModelError: not there, not safetensors, damaged, of another kind than LoRA, with halves missing, or
+            with two names for one thing.
     """
     path = Path(path)
     tensors, metadata = _tensors(path)
@@ -130,7 +155,13 @@ def read_lora(path: str | Path, *, texts: bool = False) -> LoraFile:
             unknown.append(key)
             continue
         expert, stem, part = place
-        changes[expert, stem] = _with(changes.get((expert, stem), Change()), part, tensor, key)
+        before = changes.get((expert, stem), Change())
+        if getattr(before, "diff_b" if part == "bias" else part) is not None:
+            raise ModelError(
+                f"{path} says the {part} of {stem} twice ({key}), and kinema would have to choose; fetch it "
+                "again, or leave one of the two out."
+            )
+        changes[expert, stem] = _with(before, part, tensor, key)
     if unknown or not changes:
         raise ModelError(
             f"{path} has {len(unknown)} keys of {len(tensors)} that are no part of a LoRA "
@@ -161,19 +192,20 @@ def _tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     return tensors, metadata
 
 
-def _parsed(key: str, path: Path, texts: bool) -> tuple[Owner | None, str, Part] | None:
+def _parsed(key: str, path: Path, texts: Collection[Text]) -> tuple[Owner | None, str, Part] | None:
     """Expert, layer and part of a key; None for a key that is no part of a LoRA."""
     for mark, kind in OTHER_KINDS.items():
         if mark in key:
             raise ModelError(f"{path} is a {kind} ({key}), which kinema does not read; it reads LoRA.")
     expert: Owner | None = None
     if key.startswith(TEXT_PREFIXES):
-        if not texts or not key.startswith(FIRST_TEXT):
+        text = next((text for text in texts if key.startswith(TEXTS[text])), None)
+        if text is None:
             raise ModelError(
                 f"{path} also changes a text encoder ({key}), which LoRAs of this model do not. "
-                "Use a file without text encoder keys."
+                "Use a file without such keys, or one that was made for this model."
             )
-        expert, key = "text", _without_first(key, FIRST_TEXT)
+        expert, key = text, _without_first(key, TEXTS[text])
     key = _PROCESSOR.sub(_as_usual, key)
     for prefix in FLAT_PREFIXES:
         key = key.removeprefix(prefix)
@@ -206,7 +238,14 @@ def _as_usual(found: re.Match[str]) -> str:
     return f".{layer}.lora_{found[2]}.weight"
 
 
-_PARTS: dict[str, Part] = {"alpha": "alpha", "lora_alpha": "alpha", "diff": "diff", "diff_b": "diff_b"}
+_PARTS: dict[str, Part] = {
+    "alpha": "alpha",
+    "lora_alpha": "alpha",
+    "diff": "diff",
+    "diff_b": "diff_b",
+    "w_norm": "diff",  # LyCORIS, of norms
+    "b_norm": "diff_b",
+}
 
 
 def _with(change: Change, part: Part, tensor: Tensor, key: str) -> Change:
@@ -266,7 +305,11 @@ def _with_bias_scaled(change: Change) -> Change:
     return replace(change, diff_b=(change.strength * change.diff_b.float()).type_as(change.diff_b))
 
 
-_COMPONENTS: Mapping[Owner | None, tuple[str, ...]] = {"low": ("transformer_2",), "text": ("text_encoder",)}
+_COMPONENTS: Mapping[Owner | None, tuple[str, ...]] = {
+    "low": ("transformer_2",),
+    "text": ("text_encoder",),
+    "text_2": ("text_encoder_2",),
+}
 
 
 def _alpha(written: Mapping[str, Any], part: str, stem: str, rank: int | None) -> float | None:
@@ -288,10 +331,7 @@ def _alpha(written: Mapping[str, Any], part: str, stem: str, rank: int | None) -
 
 def _layout(keys: Iterable[str]) -> Literal["diffusers", "original", "kohya"]:
     names = list(keys)
-    if any(name.startswith(FLAT_PREFIXES) for name in names):
+    if any(name.startswith((*FLAT_PREFIXES, "lora_te")) for name in names):
         return "kohya"
-    return (
-        "original"
-        if any("self_attn" in n or "cross_attn" in n or ".ffn.0" in n for n in names)
-        else "diffusers"
-    )
+    said = any(_ORIGINAL.search(name) for name in names if not name.startswith(TEXT_PREFIXES))
+    return "original" if said else "diffusers"

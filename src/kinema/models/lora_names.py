@@ -59,11 +59,11 @@ def parts_by_name(stems: Iterable[str], naming: Naming) -> dict[str, tuple[Part,
         naming: the makers'.
     """
     own = {stem: (Part(stem),) for stem in stems}
-    rows: dict[str, list[tuple[int, Part]]] = {}
+    placed: dict[str, list[tuple[int, Part]]] = {}
     for stem in own:
         if (found := naming(stem)) is not None:
-            rows.setdefault(found.name, []).append((found.row, Part(stem, found.turned)))
-    theirs = {name: tuple(part for _, part in sorted(parts, key=_row)) for name, parts in rows.items()}
+            placed.setdefault(found.name, []).append((found.row, Part(stem, found.turned)))
+    theirs = {name: tuple(part for _, part in sorted(parts, key=_row)) for name, parts in placed.items()}
     named = theirs | own
     return {name.replace(".", "_"): parts for name, parts in named.items()} | named
 
@@ -93,12 +93,12 @@ def ltx(stem: str) -> Original | None:
 
 def hunyuan(stem: str) -> Original | None:
     """Tencent's HunyuanVideo repository."""
-    return _found(stem, _HUNYUAN_ROOMS, _HUNYUAN_TOP)
+    return in_rooms(stem, _HUNYUAN_ROOMS, _HUNYUAN_TOP)
 
 
 def mochi(stem: str) -> Original | None:
     """Genmo's Mochi repository."""
-    return _found(stem, _MOCHI_ROOMS, _MOCHI_TOP)
+    return in_rooms(stem, _MOCHI_ROOMS, _MOCHI_TOP)
 
 
 def clip(stem: str) -> Original | None:
@@ -112,7 +112,8 @@ def same(stem: str) -> Original | None:
     return None
 
 
-def _found(stem: str, rooms: Iterable[Room], top: Mapping[str, Original]) -> Original | None:
+def in_rooms(stem: str, rooms: Iterable[Room], top: Mapping[str, Original]) -> Original | None:
+    """The makers' name of a layer in numbered blocks, or outside of them."""
     if stem in top:
         return top[stem]
     for room in rooms:
@@ -123,11 +124,13 @@ def _found(stem: str, rooms: Iterable[Room], top: Mapping[str, Original]) -> Ori
     return None
 
 
-def _rows(name: str, *ours: str) -> dict[str, Original]:
+def rows(name: str, *ours: str) -> dict[str, Original]:
+    """Layers of ours that are the rows of one matrix of the makers'."""
     return {layer: Original(name, row) for row, layer in enumerate(ours)}
 
 
-def _plain(names: Mapping[str, str]) -> dict[str, Original]:
+def plain(names: Mapping[str, str]) -> dict[str, Original]:
+    """Layers of ours that the makers call otherwise, and no more than that."""
     return {ours: Original(theirs) for ours, theirs in names.items()}
 
 
@@ -135,9 +138,9 @@ _HUNYUAN_ROOMS = (
     Room(
         "transformer_blocks",
         "double_blocks",
-        _rows("img_attn_qkv", "attn.to_q", "attn.to_k", "attn.to_v")
-        | _rows("txt_attn_qkv", "attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj")
-        | _plain(
+        rows("img_attn_qkv", "attn.to_q", "attn.to_k", "attn.to_v")
+        | rows("txt_attn_qkv", "attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj")
+        | plain(
             {
                 "attn.to_out.0": "img_attn_proj",
                 "attn.to_add_out": "txt_attn_proj",
@@ -157,8 +160,8 @@ _HUNYUAN_ROOMS = (
     Room(
         "single_transformer_blocks",
         "single_blocks",
-        _rows("linear1", "attn.to_q", "attn.to_k", "attn.to_v", "proj_mlp")
-        | _plain(
+        rows("linear1", "attn.to_q", "attn.to_k", "attn.to_v", "proj_mlp")
+        | plain(
             {
                 "proj_out": "linear2",
                 "norm.linear": "modulation.linear",
@@ -170,8 +173,8 @@ _HUNYUAN_ROOMS = (
     Room(
         "context_embedder.token_refiner.refiner_blocks",
         "txt_in.individual_token_refiner.blocks",
-        _rows("self_attn_qkv", "attn.to_q", "attn.to_k", "attn.to_v")
-        | _plain(
+        rows("self_attn_qkv", "attn.to_q", "attn.to_k", "attn.to_v")
+        | plain(
             {
                 "attn.to_out.0": "self_attn_proj",
                 "ff.net.0.proj": "mlp.fc1",
@@ -181,7 +184,7 @@ _HUNYUAN_ROOMS = (
         ),
     ),
 )
-_HUNYUAN_TOP = _plain(
+_HUNYUAN_TOP = plain(
     {
         "x_embedder.proj": "img_in.proj",
         "proj_out": "final_layer.linear",
@@ -212,9 +215,9 @@ _MOCHI_ROOMS = (
     Room(
         "transformer_blocks",
         "blocks",
-        _rows("attn.qkv_x", "attn1.to_q", "attn1.to_k", "attn1.to_v")
-        | _rows("attn.qkv_y", "attn1.add_q_proj", "attn1.add_k_proj", "attn1.add_v_proj")
-        | _plain(
+        rows("attn.qkv_x", "attn1.to_q", "attn1.to_k", "attn1.to_v")
+        | rows("attn.qkv_y", "attn1.add_q_proj", "attn1.add_k_proj", "attn1.add_v_proj")
+        | plain(
             {
                 "attn1.to_out.0": "attn.proj_x",
                 "attn1.to_add_out": "attn.proj_y",
@@ -235,7 +238,7 @@ _MOCHI_ROOMS = (
         },
     ),
 )
-_MOCHI_TOP = _plain(
+_MOCHI_TOP = plain(
     {
         "patch_embed.proj": "x_embedder.proj",
         "time_embed.timestep_embedder.linear_1": "t_embedder.mlp.0",

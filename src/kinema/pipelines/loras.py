@@ -84,9 +84,9 @@ def read_for(card: ModelCard, path: str) -> LoraFile:
         )
     if card.family != "foreign":
         return read_lora(path)
-    from kinema.pipelines.foreign.loras import changes_texts
+    from kinema.pipelines.foreign.loras import texts_changed
 
-    return read_lora(path, texts=changes_texts(card))
+    return read_lora(path, texts=texts_changed(card))
 
 
 def fitted(file: LoraFile, card: ModelCard, expert: str = "both") -> int:

@@ -9,10 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from kinema.pipelines.card import Mode
 from kinema.pipelines.diffusers_solvers import OWN_SOLVER, VP_SOLVERS, Config
+
+if TYPE_CHECKING:
+    from kinema.models.lora_file import Text
 
 Role = Literal["prompt", "negative", "image", "clip", "strength", "frames", "fps", "guidance", "rescale"]
 
@@ -81,7 +84,7 @@ class Family:
         layout: axes of the latents that its pipelines step.
         loras: whose names LoRAs of the denoiser may use beside its own, of `lora_names.NAMINGS`; empty where
             diffusers' pipeline takes none.
-        text_loras: LoRAs may change the text encoder too.
+        text_loras: text encoders that LoRAs may change too.
     """
 
     title: str
@@ -106,7 +109,7 @@ class Family:
     fine_vae: bool = False
     layout: Literal["B C T Y X", "B T C Y X"] = "B C T Y X"
     loras: str = ""
-    text_loras: bool = False
+    text_loras: tuple[Text, ...] = ()
 
     @property
     def solver_names(self) -> tuple[str, ...]:
@@ -262,7 +265,7 @@ FAMILIES: tuple[Family, ...] = (
         solvers=VP_SOLVERS,
         travel=True,
         loras="same",
-        text_loras=True,
+        text_loras=("text",),
     ),
     Family(
         title="Stable Video Diffusion",

@@ -8,33 +8,33 @@ every key fits or the file is refused, from the configurations alone, and the we
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from torch import nn
 
-from kinema.core.errors import ConfigError, ModelError
+from kinema.core.errors import ConfigError
 from kinema.models.lora import Fitted, Worn, fit, shapes_of, wearing
-from kinema.models.lora_file import LoraFile, read_lora
-from kinema.models.lora_names import NAMINGS, clip
+from kinema.models.lora_file import LoraFile, Text, read_lora
+from kinema.models.lora_names import NAMINGS
 from kinema.models.weights import bare
-from kinema.pipelines.card import ModelCard, read_json
+from kinema.pipelines.card import ModelCard
 from kinema.pipelines.foreign.card import ADAPTER_KEY, family_of
 from kinema.pipelines.foreign.families import Family
 from kinema.pipelines.foreign.model import ForeignModel
+from kinema.pipelines.lora_parts import Shapes, empty_part, fit_text, says, text_shapes
 from kinema.pipelines.plan import PlannedLora
 
-Shapes = Mapping[str, Sequence[int]]
 Where = Literal["denoiser", "texts"]
 DENOISER: Where = "denoiser"
 TEXTS: Where = "texts"
 MOTION = "motion_adapter"
 
 
-def changes_texts(card: ModelCard) -> bool:
-    """Whether LoRAs of a model may change its text encoder.
+def texts_changed(card: ModelCard) -> tuple[Text, ...]:
+    """The text encoders that LoRAs of a model may change.
 
     Raises:
         ConfigError: its pipeline takes no LoRA at all.
@@ -55,8 +55,8 @@ def fitted_keys(file: LoraFile, card: ModelCard) -> int:
     """
     family = family_of(card)
     parts = [_fitted(file, _denoiser_shapes(card), family, DENOISER)]
-    if _says_texts(file):
-        parts.append(_fitted(file, _text_shapes(card), family, TEXTS))
+    if says(file, "text"):
+        parts.append(fit_text(file, text_shapes(card.folder, "text"), "text"))
     return sum(part.keys for part in parts)
 
 
@@ -72,7 +72,7 @@ def dressed(model: ForeignModel, loras: Sequence[PlannedLora], where: Where) -> 
     with ExitStack() as stack:
         for lora in loras:
             file = read_lora(lora.path, texts=model.family.text_loras)
-            if where == TEXTS and not _says_texts(file):
+            if where == TEXTS and not says(file, "text"):
                 continue
             module: nn.Module = model.denoiser if where == DENOISER else model.pipe.text_encoder
             changes = _fitted(file, shapes_of(module), model.family, where)
@@ -82,12 +82,8 @@ def dressed(model: ForeignModel, loras: Sequence[PlannedLora], where: Where) -> 
 
 def _fitted(file: LoraFile, shapes: Shapes, family: Family, where: Where) -> Fitted:
     if where == TEXTS:
-        return fit(file, shapes, expert="text", naming=clip)
+        return fit_text(file, shapes, "text")
     return fit(file, shapes, naming=NAMINGS[family.loras])
-
-
-def _says_texts(file: LoraFile) -> bool:
-    return any(owner == "text" for owner, _ in file.changes)
 
 
 def _denoiser_shapes(card: ModelCard) -> Shapes:
@@ -95,32 +91,9 @@ def _denoiser_shapes(card: ModelCard) -> Shapes:
     import diffusers
 
     family = family_of(card)
-    with bare():
-        module = _empty(card.folder / family.denoiser)
-        if isinstance(module, diffusers.UNet2DConditionModel):
-            adapter = card.transformer.get(ADAPTER_KEY) or card.folder / MOTION
-            module = diffusers.UNetMotionModel.from_unet2d(module, _empty(Path(adapter)))
+    module = empty_part(card.folder / family.denoiser)
+    if isinstance(module, diffusers.UNet2DConditionModel):
+        adapter = card.transformer.get(ADAPTER_KEY) or card.folder / MOTION
+        with bare():
+            module = diffusers.UNetMotionModel.from_unet2d(module, empty_part(Path(adapter)))
     return shapes_of(module)
-
-
-def _empty(folder: Path) -> Any:
-    """A part of diffusers as its configuration says, without memory."""
-    import diffusers
-
-    config = read_json(folder / "config.json")
-    kind = getattr(diffusers, str(config.get("_class_name")), None)
-    if not (isinstance(kind, type) and issubclass(kind, diffusers.ModelMixin)):
-        raise ModelError(f"{folder} names no model of diffusers; get the checkpoint again.")
-    try:
-        return kind.from_config(config)  # type: ignore[attr-defined]
-    except (TypeError, ValueError, KeyError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise ModelError(f"{folder} is no configuration of {kind.__name__}: {reason}") from None
-
-
-def _text_shapes(card: ModelCard) -> Shapes:
-    from transformers import CLIPTextConfig, CLIPTextModel
-
-    config = CLIPTextConfig.from_dict(dict(read_json(card.folder / "text_encoder" / "config.json")))
-    with bare():
-        return shapes_of(CLIPTextModel(config))
