@@ -69,7 +69,7 @@ def _only_words(shot: Shot) -> tuple[str, ...]:
 
 
 def read_for(card: ModelCard, path: str) -> LoraFile:
-    """A LoRA for a model, of whose text encoder it may say something where the model's LoRAs do.
+    """A LoRA for a model, of whose text encoders it may say something where the model's LoRAs do.
 
     Raises:
         ConfigError: the model takes none.
@@ -78,15 +78,14 @@ def read_for(card: ModelCard, path: str) -> LoraFile:
     from kinema.models.lora_file import read_lora
 
     if card.family == "image":
-        raise ConfigError(
-            f"loras change transformers of video models, and {card.id!r} is an image model of diffusers; "
-            "leave them out."
-        )
-    if card.family != "foreign":
-        return read_lora(path)
-    from kinema.pipelines.foreign.loras import texts_changed
+        from kinema.pipelines.images import loras as images
 
-    return read_lora(path, texts=texts_changed(card))
+        return read_lora(path, texts=images.texts_changed(card))
+    if card.family == "foreign":
+        from kinema.pipelines.foreign import loras as foreign
+
+        return read_lora(path, texts=foreign.texts_changed(card))
+    return read_lora(path)
 
 
 def fitted(file: LoraFile, card: ModelCard, expert: str = "both") -> int:
@@ -95,10 +94,14 @@ def fitted(file: LoraFile, card: ModelCard, expert: str = "both") -> int:
     Raises:
         ModelError: a key names no layer of the model, or has another shape.
     """
-    if card.family == "foreign":
-        from kinema.pipelines.foreign.loras import fitted_keys
+    if card.family == "image":
+        from kinema.pipelines.images import loras as images
 
-        return fitted_keys(file, card)
+        return images.fitted_keys(file, card)
+    if card.family == "foreign":
+        from kinema.pipelines.foreign import loras as foreign
+
+        return foreign.fitted_keys(file, card)
     from kinema.models.dit import VideoDiT, VideoDiTConfig
     from kinema.models.lora import fit, shapes_of
     from kinema.models.weights import bare

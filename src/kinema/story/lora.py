@@ -1,4 +1,4 @@
-"""`Lora`: a small file that changes a model's transformer, and how strongly it does.
+"""`Lora`: a small file that changes a model, and how strongly it does.
 
 As text `style.safetensors`, `style.safetensors:0.8`, or with a schedule `style.safetensors:0:(0), 16:(1)`.
 """

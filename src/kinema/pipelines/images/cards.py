@@ -17,6 +17,7 @@ from kinema.pipelines.card import Defaults, Mode, ModelCard, read_json
 from kinema.pipelines.diffusers_solvers import OWN_SOLVER, VP_SOLVERS
 
 if TYPE_CHECKING:
+    from kinema.models.lora_file import Text
     from kinema.story.shot import Shot
 
 FPS, FRAMES = "12", 48
@@ -37,6 +38,9 @@ class ImageKind:
         steps, guidance: what its own examples use.
         weights: whether a prompt's (word:1.3) can act: one embedding per token of one tokenizer.
         codec: folder of what decodes its latents.
+        loras: whose names LoRAs of the network may use beside its own, of `IMAGE_NAMINGS`; empty where none
+            are read.
+        text_loras: text encoders that LoRAs may change too.
     """
 
     name: str
@@ -48,6 +52,8 @@ class ImageKind:
     guidance: float
     weights: bool
     codec: str = "vae"
+    loras: str = ""
+    text_loras: tuple[Text, ...] = ()
 
     @property
     def solvers(self) -> tuple[str, ...]:
@@ -58,13 +64,48 @@ class ImageKind:
 
 
 POOLED = ("prompt_embeds", "_", "pooled_prompt_embeds", "_")
+CLIP: tuple[Text, ...] = ("text",)
+TWO_CLIPS: tuple[Text, ...] = ("text", "text_2")
 
 KINDS = {
     kind.name: kind
     for kind in (
-        ImageKind("StableDiffusionPipeline", "unet", ("prompt_embeds", "_"), False, 1, 30, 7.5, True),
-        ImageKind("StableDiffusionXLPipeline", "unet", POOLED, False, 1, 30, 5.0, True),
-        ImageKind("StableDiffusion3Pipeline", "transformer", POOLED, True, 2, 28, 7.0, False),
+        ImageKind(
+            "StableDiffusionPipeline",
+            "unet",
+            ("prompt_embeds", "_"),
+            False,
+            1,
+            30,
+            7.5,
+            True,
+            loras="unet",
+            text_loras=CLIP,
+        ),
+        ImageKind(
+            "StableDiffusionXLPipeline",
+            "unet",
+            POOLED,
+            False,
+            1,
+            30,
+            5.0,
+            True,
+            loras="unet",
+            text_loras=TWO_CLIPS,
+        ),
+        ImageKind(
+            "StableDiffusion3Pipeline",
+            "transformer",
+            POOLED,
+            True,
+            2,
+            28,
+            7.0,
+            False,
+            loras="sd3",
+            text_loras=TWO_CLIPS,
+        ),
         ImageKind(
             "FluxPipeline",
             "transformer",
@@ -74,6 +115,8 @@ KINDS = {
             28,
             3.5,
             False,
+            loras="flux",
+            text_loras=CLIP,
         ),
         ImageKind(KANDINSKY, "unet", ("image_embeds",), False, 1, 50, 4.0, False, "movq"),
     )

@@ -1,7 +1,7 @@
 """A diffusers image model that draws single pictures: text to image, image to image, inpainting.
 
-What kinema decides is given to the pipeline: mixed prompts, the noise, the scheduler, the strength. The rest
-is the pipeline's own call.
+What kinema decides is given to the pipeline: mixed prompts, the noise, the scheduler, the strength, its parts
+with their LoRAs on. The rest is the pipeline's own call.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from kinema.core.errors import ModelError, NumericError
 from kinema.core.runtime import generator
 from kinema.pipelines.given import LEAST_CHANGE
 from kinema.pipelines.images.engine import Drawing
+from kinema.pipelines.images.loras import ImageLoras
 from kinema.pipelines.images.model import ImageModel, Task, given_noise
 from kinema.pipelines.images.texts import ImageTexts
 from kinema.pipelines.picture_track import PictureTrack
@@ -38,8 +39,9 @@ class DiffusersImages:
         self._controls = None if plan.control is None else PictureTrack(plan.control.path, plan, "control")
         blend = plan.sampling.blend
         zeros = bool(getattr(model.pipe.config, "force_zeros_for_empty_prompt", False))
-        self._positive = ImageTexts(plan.prompts, model, blend=blend)
-        self._negative = ImageTexts(plan.negatives, model, blend=blend, zeros=zeros)
+        loras = self._loras = ImageLoras(plan, model)
+        self._positive = ImageTexts(plan.prompts, model, blend=blend, loras=loras)
+        self._negative = ImageTexts(plan.negatives, model, blend=blend, zeros=zeros, loras=loras)
 
     def draw(self, drawing: Drawing) -> Tensor:
         """The picture `[1, 3, H, W]`, 0..1, float32 on the CPU."""
@@ -96,7 +98,8 @@ class DiffusersImages:
             common["latents"] = self._packed(pipe, noise)
         elif task == "inpaint" and options["strength"] == 1.0:
             common["latents"] = noise  # at full strength the picture is not noised, but left out
-        with torch.inference_mode(), given_noise(pipe.scheduler, noise):
+        worn = self._loras.on_network(drawing.frame)
+        with torch.inference_mode(), worn, given_noise(pipe.scheduler, noise):
             out = pipe(
                 **{**common, **self._texts(drawing.frame), **options, **self._followed(task, drawing.frame)}
             )

@@ -4,12 +4,15 @@
     slerp       the arc from z_a to z_b    token by token, each at its own angle
 
 A whole-tensor arc would be ruled by the padding behind the words. Weighted words are moved away from what the
-encoder says to an empty prompt at their place: e + w (z - e), as is usual for these models.
+encoder says to an empty prompt at their place: e + w (z - e), as is usual for these models. Where LoRAs
+change the encoders, by scales that run over frames, prompts are encoded anew for each scale.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -18,10 +21,12 @@ from torch import Tensor
 from kinema.core.errors import ConfigError
 from kinema.diffusion.slerp import slerp
 from kinema.models.text import join, log_weights
+from kinema.pipelines.images.loras import ImageLoras, Scales
 from kinema.pipelines.images.model import ImageModel
 from kinema.pipelines.plan import Prompts, Spans
 
 Embeds = Mapping[str, Tensor]
+CACHED = 8  # encoded prompts beside one of each, where the scales of LoRAs change
 
 
 class ImageTexts:
@@ -32,20 +37,40 @@ class ImageTexts:
         model: encodes them.
         blend: `embedding` or `slerp`.
         zeros: an empty text is all zeros, as the checkpoint was trained on its negative side.
+        loras: which change the encoders, from frame to frame by other scales; None for none.
     """
 
-    def __init__(self, prompts: Prompts, model: ImageModel, *, blend: str, zeros: bool = False) -> None:
+    def __init__(
+        self,
+        prompts: Prompts,
+        model: ImageModel,
+        *,
+        blend: str,
+        zeros: bool = False,
+        loras: ImageLoras | None = None,
+    ) -> None:
         self.prompts, self.model, self.blend, self.zeros = prompts, model, blend, zeros
-        with torch.inference_mode():
-            self.embeds = [self._weighted(spans) for spans in prompts.spans]
+        self._loras = loras
+        self._embeds = lru_cache(len(prompts.spans) + CACHED)(self._read)
+        for index in range(len(prompts.spans)):
+            self._embeds(index, self._scales(0))
 
     def at(self, frame: int) -> Embeds:
         """What the pipeline reads at a frame, by the names of its arguments."""
-        shares = self.prompts.weights[frame]
-        used = [(share, embeds) for share, embeds in zip(shares, self.embeds, strict=True) if share > 0]
+        scales, shares = self._scales(frame), self.prompts.weights[frame]
+        used = [(share, self._embeds(index, scales)) for index, share in enumerate(shares) if share > 0]
         return {
             name: mixed([(share, embeds[name]) for share, embeds in used], self.blend) for name in used[0][1]
         }
+
+    def _scales(self, frame: int) -> Scales:
+        return () if self._loras is None else self._loras.text_scales(frame)
+
+    def _read(self, index: int, scales: Scales) -> Embeds:
+        """A prompt by the encoders with their LoRAs on at these scales."""
+        worn = nullcontext() if self._loras is None else self._loras.on_texts(scales)
+        with torch.inference_mode(), worn:
+            return self._weighted(self.prompts.spans[index])
 
     def _weighted(self, spans: Spans) -> Embeds:
         text = join(spans)
