@@ -71,3 +71,18 @@ def test_what_goes_on_from_a_storyboard_goes_on_from_its_last_shot(page, server,
     request = submitted()
     assert request.pop("extend")["path"].removeprefix("media:") in server.store.media
     assert request == {"prompt": "a wolf", "steps": 4, "shift": 2.0, "width": 64, "height": 64}
+
+
+@pytest.mark.parametrize(("rate", "kept"), [("24", {"fps": 8}), ("8", {"fps": 8}), ("4", {})])
+def test_what_goes_on_is_made_at_the_rate_of_the_clip_or_the_files_lower_one(
+    page, server, submitted, finished, rate, kept
+):
+    [job] = finished("a fox", fps=8, interpolate={"fps": rate})
+    job["result"]["fps"] = rate
+    page.reload()
+    page.click("#gallery .tile-face")
+    page.click("#viewer button:has-text('Extend from the end')")
+    expect(page.locator("#prompt")).to_have_value("a fox")
+    request = submitted()
+    assert {name: request[name] for name in ("fps",) if name in request} == kept
+    assert request["interpolate"] == {"fps": rate}

@@ -11,7 +11,7 @@ from PIL import Image
 
 from kinema.core.errors import MediaError
 from kinema.io import ffmpeg
-from kinema.io.reader import nearest_frames, resample
+from kinema.io.reader import leading_up, nearest_frames, picked, resample
 from kinema.io.video_read import open_video
 from kinema.io.video_write import write_video
 
@@ -116,6 +116,21 @@ def test_variable_rate_keeps_its_duration_when_resampled(clip, tmp_path, suffix)
     assert len(shown) == round(reader.duration * 12)
     assert shown[:6] == [0, 2, 4, 6, 8, 10]
     assert shown[6:12] == [12, 12, 13, 13, 14, 14]
+
+
+def test_what_goes_on_from_a_clip_goes_on_from_its_last_frame(clip, tmp_path):
+    reader = open_video(clip)
+    assert leading_up(reader, Fraction(24)).tolist() == list(range(24))
+    assert leading_up(reader, Fraction(8)).tolist() == [2, 5, 8, 11, 14, 17, 20, 23]
+    assert leading_up(reader, Fraction(48)).tolist() == [0, *(k for k in range(23) for _ in "xx"), 23][1:]
+    assert [position(frame) for frame in picked(reader, np.array([2, 5, 5, 23]))] == [2, 5, 5, 23]
+    pictures = [Image.fromarray(frame) for frame in patches(4)]
+    pictures[0].save(
+        tmp_path / "a.gif", save_all=True, append_images=pictures[1:], duration=[100, 300, 100, 100]
+    )
+    assert leading_up(open_video(tmp_path / "a.gif"), Fraction(10)).tolist() == [0, 1, 1, 2, 3]
+    with pytest.raises(MediaError, match="the limit is"):
+        leading_up(reader, Fraction(2_000_000))
 
 
 @pytest.mark.parametrize("suffix", [".avi", ".ts", ".flv", ".mpg"])

@@ -1,7 +1,7 @@
 """What every source of frames offers, and picking frames from it at another rate.
 
 Output frame k of a clip resampled to r frames per second shows the source frame whose start is nearest to
-k / r.
+k / r; of a clip that is gone on from, the frames are counted from its last moment instead.
 """
 
 from __future__ import annotations
@@ -99,8 +99,29 @@ def resample(reader: VideoReader, fps: Fraction) -> Iterator[np.ndarray]:
 
     One pass over the reader, one frame held at a time.
     """
-    counts = np.bincount(nearest_frames(reader.times, reader.duration, fps), minlength=reader.frames)
-    for frame, count in zip(reader, counts, strict=False):
+    return picked(reader, nearest_frames(reader.times, reader.duration, fps))
+
+
+def leading_up(reader: VideoReader, fps: Fraction) -> np.ndarray:
+    """Indices of the frames that lead up to a clip's last moment at another rate, int64 `[at least 1]`.
+
+    Output frame k of n lies (n - 1 - k) / fps before the end, less one frame at the clip's own rate. The last
+    is always the clip's last, which is what goes on. A steady clip at its own rate is all of its frames.
+    """
+    own, times = float(reader.fps), reader.times
+    if fps == reader.fps and float(np.abs(times * own - np.arange(len(times))).max()) < 0.5:
+        return np.arange(len(times))
+    end = max(reader.duration - 1 / own, 0.0)
+    count = int(end * float(fps) + 1e-2) + 1
+    _check_count(count, reader.duration, fps)
+    indices = _nearest(times, np.maximum(end - np.arange(count)[::-1] / float(fps), 0.0))
+    indices[-1] = len(times) - 1
+    return indices
+
+
+def picked(reader: VideoReader, indices: np.ndarray) -> Iterator[np.ndarray]:
+    """The frames with these indices, which never fall; one pass over the reader, one frame held at a time."""
+    for frame, count in zip(reader, np.bincount(indices, minlength=reader.frames), strict=False):
         for _ in range(count):
             yield frame
 
@@ -117,9 +138,17 @@ def nearest_frames(times: np.ndarray, duration: float, fps: Fraction) -> np.ndar
         int64 `[max(1, round(duration * fps))]`, never falling.
     """
     count = max(1, round(duration * float(fps)))
+    _check_count(count, duration, fps)
+    return _nearest(times, np.arange(count) / float(fps))
+
+
+def _check_count(count: int, duration: float, fps: Fraction) -> None:
     if count > MAX_FRAMES:
         raise MediaError(f"{duration:.0f} s at {fps} fps are {count} frames; the limit is {MAX_FRAMES}.")
-    wanted = np.arange(count) / float(fps)
+
+
+def _nearest(times: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Index of the frame whose start is nearest to each wanted time, the earlier on a tie."""
     slack = min(1e-3, float(np.diff(times).min(initial=1.0)) / 4)  # Matroska rounds to milliseconds
     borders = (times[1:] + times[:-1]) / 2 + slack
     return np.searchsorted(borders, wanted, side="left")

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from kinema.core.contracts import Stride
 from kinema.core.errors import GeometryError
 from kinema.io.image import read_image
-from kinema.io.reader import VideoReader, nearest_frames
+from kinema.io.reader import VideoReader, leading_up, nearest_frames
 from kinema.io.video_read import open_video
 from kinema.pipelines.card import ModelCard
 from kinema.story.shot import Extend, Shot
@@ -37,9 +37,10 @@ class Geometry:
         rows, columns: of the latents.
         context: latent frames of an earlier clip held before them.
         first: place in the whole clip of the first latent frame that is sampled.
-        shown: pixel frames of the clip on disk that is extended, which come first in the file.
+        shown: pixel frames of the clip on disk that is extended, at this rate; they come first.
         time: pixel frames of a latent group.
         fps: frames per second, as a fraction's text.
+        carried: latent frames of the earlier clip that go on to the decoder, those held among them.
         loop: the last frame is followed by the first.
         notes: what was rounded.
     """
@@ -56,6 +57,7 @@ class Geometry:
     shown: int
     time: int
     fps: str
+    carried: int = 0
     loop: bool = False
     notes: tuple[str, ...] = ()
 
@@ -112,7 +114,12 @@ def plan_geometry(shot: Shot, card: ModelCard, after: Geometry | None = None) ->
     if shot.source is not None and clip is not None:
         notes += _stands_still(clip, fps, keep)
     extend = shot.extend
-    context = 0 if extend is None else _context(extend, card, clip, after)
+    shown = 0
+    if extend is not None and clip is not None:
+        shown, more = _shown(extend, clip, fps)
+        notes += more
+    have = 0 if extend is None else _there(card, shown, after)
+    context = 0 if extend is None else _context(extend, card, have, shown)
     geometry = Geometry(
         width=width,
         height=height,
@@ -124,8 +131,9 @@ def plan_geometry(shot: Shot, card: ModelCard, after: Geometry | None = None) ->
         rows=height // card.stride.space,
         columns=width // card.stride.space,
         context=context,
-        first=0 if extend is None else _frames_before(card, clip, after),
-        shown=clip.frames if extend is not None and clip is not None else 0,
+        carried=min(2 * context, have),
+        first=0 if extend is None else _frames_before(card, shown, after),
+        shown=shown,
         time=card.stride.time,
         fps=str(fps),
         loop=shot.loop,
@@ -141,16 +149,33 @@ def plan_geometry(shot: Shot, card: ModelCard, after: Geometry | None = None) ->
     return geometry
 
 
-def _context(extend: Extend, card: ModelCard, clip: VideoReader | None, after: Geometry | None) -> int:
+def _shown(extend: Extend, clip: VideoReader, fps: Fraction) -> tuple[int, tuple[str, ...]]:
+    """Frames of the clip on disk at the rate it goes on at, and a note where these are not its own."""
+    indices = leading_up(clip, fps)
+    if fps != clip.fps:
+        note = f"{extend.path} plays at {clip.fps} fps; the new frames are made at {fps}."
+    elif np.array_equal(indices, np.arange(clip.frames)):
+        return len(indices), ()
+    else:
+        note = f"{extend.path} has a variable rate; it is brought to {fps} fps, each frame at its time."
+    return len(indices), (note,)
+
+
+def _there(card: ModelCard, shown: int, after: Geometry | None) -> int:
+    """Latent frames of the clip that is extended which can be held."""
+    if shown:
+        return card.stride.latent_frames(shown)
+    assert after is not None, "a storyboard's first shot extends no other"
+    return _left_by(after, card)
+
+
+def _context(extend: Extend, card: ModelCard, have: int, shown: int) -> int:
     """Latent frames of the earlier clip that are held: what was asked for, or as many as is usual."""
-    if clip is not None:
+    if shown:
         # its first latent frame stands for one frame, the others for a group; only groups are asked for
-        have = card.stride.latent_frames(clip.frames)
         most, what = max(have - 1, 1), f"the clip's {have - 1} whole latent frames"
     else:
-        assert after is not None, "a storyboard's first shot extends no other"
-        have = most = _left_by(after, card)
-        what = f"the {have} latent frames that the shot before leaves"
+        most, what = have, f"the {have} latent frames that the shot before leaves"
     if extend.context is None:
         return 1 if card.family == "foreign" else min(CONTEXT, have)
     if extend.context > most:
@@ -159,16 +184,16 @@ def _context(extend: Extend, card: ModelCard, clip: VideoReader | None, after: G
 
 
 def _left_by(after: Geometry, card: ModelCard) -> int:
-    """Latent frames of the shot before: its own after those it went on from, or those of its pictures."""
+    """Latent frames of the shot before: its own after those it carried on, or those of its pictures."""
     if card.family == "foreign" or 1 in (after.time, card.stride.time):  # these leave only pictures
         return card.stride.latent_frames(after.shown + after.keep)
     return min(2 * after.context, after.first) + after.latent_frames
 
 
-def _frames_before(card: ModelCard, clip: VideoReader | None, after: Geometry | None) -> int:
+def _frames_before(card: ModelCard, shown: int, after: Geometry | None) -> int:
     """Latent frames of the clip that is extended."""
-    if clip is not None:
-        return card.stride.latent_frames(clip.frames)
+    if shown:
+        return card.stride.latent_frames(shown)
     assert after is not None, "a storyboard's first shot extends no other"
     return after.first + after.latent_frames
 
@@ -190,9 +215,13 @@ def _rate(shot: Shot, card: ModelCard, clip: VideoReader | None, after: Geometry
         return Fraction(own)
     asked = Fraction(shot.fps)
     if shot.extend is not None and clip is not None and asked != clip.fps:
+        drawn = None if shot.interpolate is None else Fraction(shot.interpolate.fps)
+        if drawn == clip.fps and asked < drawn:
+            return asked
+        way = f", or add interpolate: {clip.fps}, which draws frames in between" * (asked < clip.fps)
         raise GeometryError(
             f"fps={asked} is not the rate of {shot.extend.path} ({clip.fps}), and a clip that goes on "
-            "keeps its own; leave fps out."
+            f"keeps its own; leave fps out{way}."
         )
     return asked
 

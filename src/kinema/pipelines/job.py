@@ -14,11 +14,12 @@ from kinema.io.audio_source import open_audio
 from kinema.io.mux import AudioPart
 from kinema.pipelines.card import ModelCard
 from kinema.pipelines.cards import read_card
+from kinema.pipelines.carried import at_made_rate
 from kinema.pipelines.compose import CUT, Join, join
 from kinema.pipelines.listening import same_sound
 from kinema.pipelines.plan import Plan
 from kinema.pipelines.planning import make_plan
-from kinema.pipelines.post import Post, plan_post
+from kinema.pipelines.post import Post, after_clip, plan_post
 from kinema.pipelines.soundtrack import Place, soundtrack
 from kinema.story.shot import Shot
 from kinema.story.storyboard import Storyboard
@@ -57,7 +58,7 @@ class Job:
     def frames(self) -> int:
         """Pixel frames of the file that are made; a clip that is extended adds its own in front."""
         made = sum(plan.geometry.keep for plan in self.plans) - self.overlaps
-        return made if self.post is None else self.post.count(made)
+        return made if self.post is None else self.post.made(made)
 
     @property
     def length(self) -> int:
@@ -113,7 +114,7 @@ class Job:
 def make_job(request: Shot | Storyboard, *, local_files_only: bool = False) -> Job:
     """Plan every shot of a request; what is wrong with it is found here, before weights are read."""
     board = request if isinstance(request, Storyboard) else Storyboard.make(shots=(request,))
-    shots = board.shots
+    shots = at_made_rate(board.shots)
     cards = {
         model: read_card(model, local_files_only=local_files_only)
         for model in dict.fromkeys(s.model for s in shots)
@@ -136,6 +137,8 @@ def make_job(request: Shot | Storyboard, *, local_files_only: bool = False) -> J
     audio = soundtrack(shots, places(plans, joins), fps)
     loop = len(plans) == 1 and plans[0].geometry.loop and joins[0] == end == CUT
     post = plan_post(shots, plans[0].geometry.fps, loop=loop)
+    if post is not None and board.canvas is None and joins[0] == CUT:
+        post = after_clip(post, plans[0], (*joins[1:], end)[0].leaving)
     return Job(tuple(plans), cards, whole, joins, end, board.canvas, audio, post)
 
 

@@ -23,6 +23,7 @@ from kinema.io.clip import Clip
 from kinema.io.image import fit_image, read_image
 from kinema.io.reader import resample
 from kinema.io.video_read import open_video
+from kinema.pipelines.carried import carried_frames
 from kinema.pipelines.given import HeldImage
 from kinema.pipelines.model import Model, require_image_encoder
 from kinema.pipelines.plan import Plan
@@ -116,12 +117,12 @@ def tail_of(plan: Plan, model: Model, previous: Clip | None) -> Tail | None:
     if plan.given.extend is None:
         return None
     time, most = model.card.stride.time, 2 * plan.geometry.context
-    clip = previous if plan.given.extend == PREVIOUS else Clip.open(plan.given.extend)
-    assert clip is not None, "a storyboard's first shot extends no other"
-    if clip.latents is not None:
-        latents = clip.latents.to(model.device)[:, :, -most:]
+    carried = carried_frames(plan) if plan.given.extend != PREVIOUS else previous
+    assert carried is not None, "a storyboard's first shot extends no other"
+    if isinstance(carried, Clip) and carried.latents is not None:
+        latents = carried.latents.to(model.device)[:, :, -most:]
     else:
-        frames = list(deque(clip, maxlen=1 + time * (most - 1)))
+        frames = list(deque(carried, maxlen=1 + time * (most - 1)))
         kept = frames[(len(frames) - 1) % time :]
         latents = model.vae.encode(to_pixels([frame[..., :3] for frame in kept], model.device))
     count = latents.shape[2]

@@ -10,6 +10,7 @@ from kinema.core.contracts import OnProgress, Progress
 from kinema.io.clip import Clip
 from kinema.pipelines import render
 from kinema.pipelines.camera.moves import CameraMoves
+from kinema.pipelines.carried import carried_frames
 from kinema.pipelines.foreign.model import ForeignModel
 from kinema.pipelines.foreign.render import render_plan as render_foreign_plan
 from kinema.pipelines.frame_by_frame.loop import Loop, LoopState, Moves, Still
@@ -91,8 +92,9 @@ def draw_plan(
     clip = loop.clip(on_progress=on_progress, state=begin, on_state=on_state)
     if plan.given.extend == PREVIOUS:  # the shot before has shown its own frames
         return clip
-    shown = Clip.open(plan.given.extend)
-    return replace(clip, frames=chain(shown, clip), count=plan.geometry.shown + plan.geometry.keep)
+    return replace(
+        clip, frames=chain(carried_frames(plan), clip), count=plan.geometry.shown + plan.geometry.keep
+    )
 
 
 def engine_of(plan: Plan, model: AnyModel) -> ImageEngine:

@@ -1,6 +1,8 @@
 """The last step before a file: a clip's frames brought to another rate.
 
 frames <- interpolate <- compose <- the shots
+
+A clip on disk of the file's rate that the first shot goes on from comes first as it is, all of its frames.
 """
 
 from __future__ import annotations
@@ -18,12 +20,29 @@ import numpy as np
 from kinema.core.contracts import OnProgress, Progress, Record
 from kinema.core.errors import ConfigError
 from kinema.io.clip import Clip
-from kinema.io.reader import VideoReader, resample
+from kinema.io.reader import VideoReader, nearest_frames, resample
+from kinema.io.video_read import open_video
+from kinema.pipelines.plan import Plan
 from kinema.story.post import Interpolate, Method
 from kinema.story.shot import Shot
 
 Starts = Sequence[Fraction] | None
 """Of every frame of a clip of variable rate, in frames of its mean rate; None for a steady rate."""
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """A clip on disk of the file's rate, which comes first as it is.
+
+    Attributes:
+        path: of the clip.
+        frames: that it has at the file's rate.
+        shown: frames at the rate of the shots that stand for it there; the last of them is its last.
+    """
+
+    path: str
+    frames: int
+    shown: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,12 +53,14 @@ class Post:
         old_fps, new_fps: frames per second, as fractions' texts.
         method: how frames in between are drawn.
         loop: the last frame goes on into the first.
+        head: what comes first as it is; None for nothing.
     """
 
     old_fps: str
     new_fps: str
     method: Method
     loop: bool
+    head: Head | None = None
 
     @property
     def ratio(self) -> Fraction:
@@ -50,7 +71,15 @@ class Post:
         """Frames of the file; a clip keeps its first and last times, a loop its duration."""
         from kinema.animation.interpolate import count
 
-        return count(frames, self.ratio, loop=self.loop, starts=starts)
+        if self.head is None:
+            return count(frames, self.ratio, loop=self.loop, starts=starts)
+        return self.head.frames + self.made(frames - self.head.shown)
+
+    def made(self, frames: int) -> int:
+        """Frames of the file that are drawn from new ones; after a clip they begin beyond its last."""
+        if self.head is None:
+            return self.count(frames)
+        return replace(self, head=None).count(frames + 1) - 1
 
 
 def plan_post(shots: Sequence[Shot], fps: str, *, loop: bool) -> Post | None:
@@ -75,6 +104,24 @@ def _post(wanted: Interpolate, fps: str, *, loop: bool) -> Post:
     return Post(old_fps=fps, new_fps=str(Fraction(str(wanted.fps))), method=wanted.method, loop=loop)
 
 
+def after_clip(post: Post, first: Plan, leaving: int) -> Post:
+    """The same, with the clip that the first plan goes on from as it is, where it has the file's rate.
+
+    Args:
+        post: what is done to the frames.
+        first: plan of the first shot, which begins with a cut.
+        leaving: frames at its end that the next transition takes part in.
+    """
+    path = first.given.extend
+    if path is None or post.ratio <= 1 or leaving > first.geometry.keep:
+        return post
+    clip, rate = open_video(path), Fraction(post.new_fps)
+    if clip.fps != rate:
+        return post
+    frames = len(nearest_frames(clip.times, clip.duration, rate))
+    return replace(post, head=Head(path, frames, first.geometry.shown))
+
+
 def finished(
     frames: Iterator[np.ndarray], post: Post | None, length: int, device: str, starts: Starts = None
 ) -> Iterator[np.ndarray]:
@@ -89,6 +136,8 @@ def finished(
     """
     if post is None or (post.ratio == 1 and starts is None):
         return frames
+    if post.head is not None:
+        return _after(post.head, frames, replace(post, head=None), length, device)
     if post.method == "minterpolate":
         from kinema.io.minterpolate import minterpolated
 
@@ -100,6 +149,15 @@ def finished(
 
     where = resolve_device(device)
     return interpolated(frames, post.ratio, post.method, loop=post.loop, starts=starts, device=where)
+
+
+def _after(
+    head: Head, frames: Iterator[np.ndarray], post: Post, length: int, device: str
+) -> Iterator[np.ndarray]:
+    """A clip's own frames, then those drawn from its last one on."""
+    yield from resample(open_video(head.path), Fraction(post.new_fps))
+    onward = islice(frames, head.shown - 1, None)
+    yield from islice(finished(onward, post, length - head.shown + 1, device), 1, None)
 
 
 def _around(frames: Iterator[np.ndarray]) -> Iterator[np.ndarray]:

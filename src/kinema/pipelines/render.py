@@ -39,6 +39,7 @@ from kinema.diffusion.windows import Windowed, staggered
 from kinema.io.clip import Clip
 from kinema.models.careful import careful, finite
 from kinema.pipelines.cached import CachedNetwork
+from kinema.pipelines.carried import carried_frames
 from kinema.pipelines.conditioning import Conditions, condition
 from kinema.pipelines.inpaint import restored
 from kinema.pipelines.memory import FORGETFUL, Memory, Snapshot
@@ -47,6 +48,7 @@ from kinema.pipelines.network import CarefulNetwork, Network, ready
 from kinema.pipelines.plan import Plan, Sampling
 from kinema.pipelines.worn import Frames, worn
 from kinema.story.shortcuts import FINAL, WARMUP, Shortcuts
+from kinema.story.shot import PREVIOUS
 
 SAMPLER, LATENTS = "sampler", "latents"
 """Names under which a plan's memory has the state between two steps, and the finished latents."""
@@ -153,10 +155,11 @@ def sample_plan(
 
 def decode_plan(plan: Plan, vae: Decoder, sampled: Sampled, on_progress: OnProgress) -> Clip:
     """A clip whose frames are decoded as they are drawn."""
-    # What a clip on disk already shows is kept as it is; a previous shot has shown its own frames.
-    kept = Clip.open(plan.given.extend) if plan.given.extend not in (None, "previous") else None
     frames = restored(plan, decoded(vae, sampled, on_progress))
-    return clip_of(plan, sampled, frames if kept is None else chain(kept, frames))
+    if plan.given.extend in (None, PREVIOUS):  # a previous shot has shown its own frames
+        return clip_of(plan, sampled, frames)
+    # what a clip on disk already shows never passes through the codec
+    return clip_of(plan, sampled, chain(carried_frames(plan), frames))
 
 
 def clip_of(plan: Plan, sampled: Sampled | None, frames: Iterator[np.ndarray]) -> Clip:

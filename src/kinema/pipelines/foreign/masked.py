@@ -17,6 +17,7 @@ from PIL import Image
 
 from kinema.io.clip import Clip
 from kinema.io.image import fit_image
+from kinema.pipelines.carried import carried_frames
 from kinema.pipelines.foreign.families import Call, Family
 from kinema.pipelines.known import picture
 from kinema.pipelines.picture_track import PictureTrack
@@ -36,7 +37,7 @@ def last_frames(plan: Plan, previous: Clip | None) -> list[Image.Image]:
     """The end of the clip that is carried on, as many frames as are shown again."""
     g, extend = plan.geometry, plan.given.extend
     assert extend is not None, "a plan that extends a clip"
-    clip = previous if extend == PREVIOUS else Clip.open(extend)
+    clip = previous if extend == PREVIOUS else carried_frames(plan)
     assert clip is not None, "a storyboard's first shot extends no other"
     frames: deque[np.ndarray] = deque(clip, maxlen=shown_before(plan))
     return [Image.fromarray(fit_image(frame, g.width, g.height, plan.given.fit)) for frame in frames]

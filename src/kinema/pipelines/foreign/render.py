@@ -17,6 +17,7 @@ from torch import Tensor
 from kinema.core.contracts import OnProgress, Progress
 from kinema.core.errors import NumericError
 from kinema.io.clip import Clip
+from kinema.pipelines.carried import carried_frames
 from kinema.pipelines.foreign.arguments import arguments
 from kinema.pipelines.foreign.asked import call_of
 from kinema.pipelines.foreign.estimate import Look
@@ -68,7 +69,7 @@ def render_plan(
     made = to_uint8(frames_FCHW[skip : skip + plan.geometry.keep])
     if plan.given.extend in (None, PREVIOUS):  # a previous shot has shown its own frames
         return clip_of(plan, None, made)
-    return replace(clip_of(plan, None, made), frames=chain(Clip.open(plan.given.extend), made))
+    return replace(clip_of(plan, None, made), frames=chain(carried_frames(plan), made))
 
 
 def to_uint8(frames_FCHW: Tensor) -> Iterator[np.ndarray]:

@@ -14,6 +14,7 @@ from torch import Tensor
 from kinema.animation.colour import colours
 from kinema.io.clip import Clip
 from kinema.io.image import fit_image, read_image
+from kinema.pipelines.carried import carried_frames
 from kinema.pipelines.known import read_held
 from kinema.pipelines.masks import Mask
 from kinema.pipelines.picture_track import picture_tensor
@@ -58,7 +59,7 @@ class Pictures:
         """The last frame of the clip that this one carries on."""
         extend = self.plan.given.extend
         assert extend is not None, "a plan that extends a clip"
-        clip = self.previous if extend == PREVIOUS else Clip.open(extend)
+        clip = self.previous if extend == PREVIOUS else carried_frames(self.plan)
         assert clip is not None, "a storyboard's first shot extends no other"
         return self._fitted(deque(clip, maxlen=1)[0])
 

@@ -1,5 +1,7 @@
 // The shot that is being written: one request, kept over reloads, with undo; and how the page is set.
 
+import { fpsNumber } from "./track.js";
+
 const KEY = "kinema.draft";
 const MOST_UNDO = 100;
 
@@ -107,9 +109,11 @@ export function toSubmit({ request, lockSeed, seed } = draft.state) {
   return rest.shots ? { ...rest, shots: rest.shots.map(seeded) } : seeded(rest, 0);
 }
 
-/** What a clip that goes on from this one's has of it; a storyboard's goes on from its last shot. */
-export function goingOn({ shots = [], ...board }) {
+/** What a clip that goes on from this one's has of it; a storyboard's goes on from its last shot. Its frames are
+ * made at the rate that this one's were, and never at a higher one than the file has. */
+export function goingOn({ shots = [], ...board }, fileRate) {
   const { source, keyframes, seed, frames, seconds, loop, canvas, end, transition, ...rest } = { ...board, ...shots.at(-1) };
+  if (rest.fps && fpsNumber(rest.fps) > fpsNumber(fileRate)) delete rest.fps;
   return rest;
 }
 

@@ -156,8 +156,8 @@ async function more(job) {
 async function extend(job) {
   await attempt(async () => {
     const ref = await api.asMedia(job.id, "video");
-    const { width, height } = job.result; // a storyboard's canvas may be another than its shots'
-    adopt({ ...goingOn(job.request), width, height, extend: { path: ref } });
+    const { width, height, fps } = job.result; // a storyboard's canvas may be another than its shots'
+    adopt({ ...goingOn(job.request, fps), width, height, extend: { path: ref } });
     leave("The clip goes on from its end: change the words, and press Make.");
   });
 }
