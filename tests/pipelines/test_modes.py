@@ -157,6 +157,24 @@ def test_a_shot_holds_no_more_than_the_one_before_it_leaves(model):
         make_job(board(6, 9, 8, 20))
 
 
+def test_a_chain_of_shots_holds_what_was_carried_so_far(model):
+    """A shot leaves its own latent frames and those it carried on, however long the whole clip is by then."""
+
+    def board(*contexts: int) -> Storyboard:
+        others = [{"frames": 4, "extend": {"path": "previous", "context": c}} for c in contexts]
+        shots = [{"prompt": "a", "frames": 33}, *others]
+        return Storyboard.from_mapping({"model": model.card.id, "seed": 5, "steps": 2, "shots": shots})
+
+    # 9 latent frames; 2 of them and 1 more; all 3 and 1 more: 4, though 2 * 3 are as many as the clip has
+    kept = [plan.geometry.carried for plan in make_job(board(1, 3, 4)).plans]
+    assert kept == [0, 2, 3, 4]
+    clip = kinema.render(board(1, 3, 4), model=model)
+    assert clip.array().shape[0] == 33 + 3 * 4
+    assert clip.latents.shape[2] == 4 + 1
+    with pytest.raises(GeometryError, match=r"shots\[3\]: context=5 is more than the 4 latent frames"):
+        make_job(board(1, 3, 5))
+
+
 @pytest.mark.parametrize(
     ("fields", "reason"),
     [

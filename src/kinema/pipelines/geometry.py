@@ -187,7 +187,7 @@ def _left_by(after: Geometry, card: ModelCard) -> int:
     """Latent frames of the shot before: its own after those it carried on, or those of its pictures."""
     if card.family == "foreign" or 1 in (after.time, card.stride.time):  # these leave only pictures
         return card.stride.latent_frames(after.shown + after.keep)
-    return min(2 * after.context, after.first) + after.latent_frames
+    return after.carried + after.latent_frames
 
 
 def _frames_before(card: ModelCard, shown: int, after: Geometry | None) -> int:
