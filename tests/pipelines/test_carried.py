@@ -1,4 +1,4 @@
-"""Clips on disk that go on: at the rate their frames were made at, each at its time, joined at the file's rate."""
+"""Clips on disk that go on: at the rate that was made, each frame at its time, joined at the file's rate."""
 
 from __future__ import annotations
 

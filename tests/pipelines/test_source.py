@@ -53,6 +53,18 @@ def test_a_control_keeps_what_is_not_said(changed):
         changed("prompt: a fox", control={"strength": "0.5"})
 
 
+def test_settings_of_a_control_are_for_the_shots_that_have_one(changed):
+    text = "shots: [{control: {path: a.png, end: 0.5}}, {prompt: b}, {control: {path: c.png}}]"
+    first, second, third = changed(text, control={"strength": 0.5}, seed=3).shots
+    assert (first.control.strength.constant, first.control.end, third.control.strength.constant) == (0.5,) * 3
+    assert second.control is None
+    assert {shot.seed for shot in (first, second, third)} == {3}
+    everywhere = changed(text, control={"path": "b.png", "strength": 0.5}).shots
+    assert [shot.control.path for shot in everywhere] == ["b.png"] * 3
+    with pytest.raises(ConfigError, match=r"control\.strength needs control\.path"):
+        changed("shots: [a, b]", control={"strength": 0.5})
+
+
 def test_options_of_another_pipeline_keep_each_other(changed):
     shot = changed("{prompt: a fox, options: {a: 1, b: 2}}", options={"b": 3})
     assert dict(shot.options) == {"a": 1, "b": 3}

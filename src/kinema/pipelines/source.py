@@ -27,7 +27,8 @@ def read_request(
     Args:
         path: what to read.
         changes: fields of the shot to replace (of every shot of a storyboard); of `redraw`, `control` and
-            `options` only what a mapping names.
+            `options` only what a mapping names. Settings of a control without its path are for the shots of
+            a storyboard that have one.
         variables: other values for variables of a file.
 
     Raises:
@@ -48,8 +49,17 @@ def read_request(
     if not changes:
         return request
     if isinstance(request, Storyboard):
-        return request.with_(shots=tuple(_changed(shot, changes) for shot in request.shots))
+        return request.with_(shots=_all_changed(request.shots, changes))
     return _changed(request, changes)
+
+
+def _all_changed(shots: tuple[Shot, ...], changes: Mapping[str, Any]) -> tuple[Shot, ...]:
+    control = changes.get("control")
+    led = [shot.control is not None for shot in shots]
+    if not isinstance(control, Mapping) or "path" in control or not any(led):
+        return tuple(_changed(shot, changes) for shot in shots)
+    rest = {name: value for name, value in changes.items() if name != "control"}
+    return tuple(_changed(shot, changes if has else rest) for shot, has in zip(shots, led, strict=True))
 
 
 def _changed(shot: Shot, changes: Mapping[str, Any]) -> Shot:
