@@ -198,6 +198,34 @@ def test_any_words_survive_the_file(tmp_path, words, other, shift, track):
             assert load(tmp_path / name) == story
 
 
+SIDES = st.fixed_dictionaries({}, optional={"width": st.sampled_from([32, 64]), "height": st.just(64)})
+LENGTHS = st.one_of(
+    st.just({}), st.sampled_from([{"frames": 9}, {"frames": 17}, {"seconds": 2.0}, {"seed": 7}])
+)
+SHOTS = st.lists(st.builds(lambda sides, length: {**sides, **length}, SIDES, LENGTHS), min_size=1, max_size=3)
+
+
+@given(SHOTS, st.booleans())
+def test_a_storyboard_that_is_written_reads_the_same(shots, all_fields):
+    """Sizes and lengths of a shot's own among others that all of them share."""
+    board = Storyboard.from_mapping({"canvas": "64x64", "shots": shots})
+    assert from_mapping(board.to_mapping(all_fields=all_fields)) == board
+
+
+def test_a_height_that_all_share_stays_beside_widths_that_differ():
+    board = Storyboard.from_mapping(
+        {
+            "canvas": "64x64",
+            "fps": 8,
+            "height": 64,
+            "shots": [{"prompt": "a", "size": "32x64"}, {"size": "96x64"}],
+        }
+    )
+    written = board.to_mapping()
+    assert (written["fps"], "height" in written) == (8, False)
+    assert [(shot.width, shot.height) for shot in from_mapping(written).shots] == [(32, 64), (96, 64)]
+
+
 @settings(max_examples=60)
 @given(st.text("ab:-[]{}&*!|>'\"%@`#?, \n\t019.~<=", max_size=60))
 def test_any_text_is_values_or_a_config_error(text):

@@ -118,13 +118,17 @@ class Storyboard(Settings):
     def to_mapping(self, *, all_fields: bool = False) -> dict[str, Any]:
         """JSON values that `from_mapping` reads back; what all shots share stands above them."""
         written = [shot.to_mapping(all_fields=all_fields) for shot in self.shots]
-        common = {
+        shared = {
             name: value
             for name, value in written[0].items()
             if name not in _PER_SHOT
             and len(written) > 1
             and all(name in shot and shot[name] == value for shot in written)
         }
+        parted = {name for shot in written for name in shot} - shared.keys()
+        # a side or a length of a shot's own replaces what stands above of the other one too
+        split = {name for names in _ALTERNATIVES if parted & set(names) for name in names}
+        common = {name: value for name, value in shared.items() if name not in split}
         shots = [{name: value for name, value in shot.items() if name not in common} for shot in written]
         return {**self.whole(all_fields=all_fields), **common, "shots": shots}
 
