@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from fractions import Fraction
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.nn import functional as F
 
 from kinema.core.errors import ModelError
 from kinema.pipelines.camera.depth import open_depth
@@ -135,6 +137,62 @@ def test_glpn_sees_what_its_own_processor_gives(tmp_path):
     torch.testing.assert_close(found, seen, atol=0.005, rtol=0)  # theirs is rounded to bytes
     assert source.means == "distance"
     assert source(frame, 0).shape == (1, 1, 70, 101)
+
+
+@pytest.fixture(scope="module")
+def zoe():
+    """A ZoeDepth in its true layout, tiny and random."""
+    from transformers import BeitConfig, ZoeDepthConfig, ZoeDepthForDepthEstimation
+
+    torch.manual_seed(0)
+    trunk = BeitConfig(
+        image_size=64, patch_size=16, hidden_size=16, num_hidden_layers=4, num_attention_heads=2,
+        intermediate_size=32, use_relative_position_bias=True, reshape_hidden_states=False,
+        out_features=["stage1", "stage2", "stage3", "stage4"],
+    )  # fmt: skip
+    model = ZoeDepthForDepthEstimation(
+        ZoeDepthConfig(
+            backbone_config=trunk, neck_hidden_sizes=[8, 8, 8, 8], fusion_hidden_size=8,
+            num_relative_features=8, bottleneck_features=8, num_attractors=[4, 2, 2, 1], bin_embedding_dim=8,
+            bin_configurations=[{"n_bins": 8, "min_depth": 0.001, "max_depth": 10.0}],
+        )
+    )  # fmt: skip
+    for weight in model.parameters():  # as they come, the same depth is everywhere
+        torch.nn.init.normal_(weight, std=0.3)
+    return model.eval()
+
+
+@pytest.mark.parametrize("told", [{"do_pad": True}, {"do_pad": False}, None])
+def test_zoedepth_sees_and_says_what_its_own_processor_does(zoe, tmp_path, monkeypatch, told):
+    """Mirrored beyond its edges and cut again, scaled from corner to corner; with its defaults too."""
+    from transformers import ZoeDepthImageProcessorPil
+    from transformers.models.zoedepth import image_processing_pil_zoedepth as theirs
+
+    resize = SimpleNamespace(  # torchvision's, of tensors
+        resize=lambda x, size, interpolation, antialias: F.interpolate(x[None], size, mode="bicubic")[0],
+        InterpolationMode=SimpleNamespace(BICUBIC="bicubic"),
+    )
+    monkeypatch.setattr(theirs, "tvF", resize, raising=False)
+    usual = {"size": {"height": 64, "width": 96}, "ensure_multiple_of": 32}
+    processor = ZoeDepthImageProcessorPil(**({} if told is None else {**usual, **told}))
+    zoe.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 72, 3), np.uint8)
+    seen = processor(pixels, return_tensors="pt")["pixel_values"]
+    source = open_depth(Depth(model=str(tmp_path)), Fraction(24))
+    frame = torch.from_numpy(pixels).permute(2, 0, 1)[None] / 255
+    torch.testing.assert_close(source.preparation(frame), seen, atol=1e-5, rtol=0)
+    if told is None:
+        return  # as large as the true model's; what it sees was the question
+    with torch.no_grad():
+        output = zoe(seen)
+    [said] = processor.post_process_depth_estimation(output, source_sizes=[(40, 72)])
+    found, depth = source(frame, 0)[0, 0], said["predicted_depth"]
+    assert source.means == "distance"
+    assert float(depth.std() / depth.median()) > 1e-2
+    if told["do_pad"]:
+        torch.testing.assert_close(found, depth / depth.median(), atol=1e-5, rtol=1e-5)
+    assert found.shape == (40, 72)
 
 
 def test_what_is_no_depth_model_is_refused(depth_anything, tmp_path):

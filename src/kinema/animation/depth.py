@@ -116,6 +116,7 @@ class EstimatedDepth:
             ModelError: the network gave values that are no numbers.
         """
         found = self.network(self.preparation(frame_BCHW[:1])).float()[:, None]
+        found = self.preparation.unpadded(found, *frame_BCHW.shape[-2:])
         if not bool(torch.isfinite(found).all()):
             raise ModelError(f"the depth model gave values that are not finite at frame {index}.")
         placed = self._relative(found) if self.means == "disparity" else self._metric(found)
@@ -171,48 +172,70 @@ class Preparation:
         ensure_multiple_of: sides are whole multiples of this.
         image_mean, image_std: of each channel.
         resample: `bicubic` or `bilinear`.
+        align_corners: from corner to corner and without a filter, as ZoeDepth is shown its pictures.
+        do_pad: mirror the frame beyond its edges first, where ZoeDepth is wrong about distances; what it says
+            of them is cut off again.
     """
 
     size: tuple[int, int] | None = (384, 384)
     keep_aspect_ratio: bool = False
-    ensure_multiple_of: int = 1
+    ensure_multiple_of: float = 1
     image_mean: tuple[float, ...] = _HALF
     image_std: tuple[float, ...] = _HALF
     resample: str = "bicubic"
+    align_corners: bool = False
+    do_pad: bool = False
 
     @staticmethod
     def from_dict(config: Mapping[str, Any]) -> Preparation:
-        """Read a `preprocessor_config.json`; missing entries are the DPT processor's, or GLPN's for GLPN."""
-        name = config.get("image_processor_type") or config.get("feature_extractor_type") or ""
-        glpn = str(name).startswith("GLPN")  # has no size to aim at, and normalises only when told to
+        """Read a `preprocessor_config.json`; missing entries are those of the processor that it names, of
+        GLPN, ZoeDepth and DPT, or else DPT's."""
+        name = str(config.get("image_processor_type") or config.get("feature_extractor_type") or "")
+        glpn = name.startswith("GLPN")  # has no size to aim at, and normalises only when told to
+        zoe = name.startswith("ZoeDepth")
         size = config.get("size") or {}
-        sides = (size, size) if isinstance(size, int) else (size.get("height", 384), size.get("width", 384))
+        wide = 512 if zoe else 384
+        sides = (size, size) if isinstance(size, int) else (size.get("height", 384), size.get("width", wide))
         step = config.get("size_divisor") or _GLPN_STEP if glpn else config.get("ensure_multiple_of") or 1
-        bilinear = config.get("resample", _BILINEAR if glpn else None) == _BILINEAR
+        bilinear = config.get("resample", _BILINEAR if glpn or zoe else None) == _BILINEAR
         normal = config.get("do_normalize")
         plain = not normal if glpn else normal is False
         return Preparation(
             size=None if glpn else sides,
-            keep_aspect_ratio=bool(config.get("keep_aspect_ratio", False)),
-            ensure_multiple_of=int(step),
+            keep_aspect_ratio=bool(config.get("keep_aspect_ratio", zoe)),
+            ensure_multiple_of=float(step),
             image_mean=(0.0,) * 3 if plain else tuple(config.get("image_mean") or _HALF),
             image_std=(1.0,) * 3 if plain else tuple(config.get("image_std") or _HALF),
             resample="bilinear" if bilinear else "bicubic",
+            align_corners=zoe,
+            do_pad=zoe and bool(config.get("do_pad", True)),
         )
 
     def __call__(self, frame_BCHW: Tensor) -> Tensor:
         """sRGB in 0..1 as the network's pixels."""
-        size = self.sides(*frame_BCHW.shape[-2:])
+        if self.do_pad:
+            high, wide = _beyond(*frame_BCHW.shape[-2:])
+            frame_BCHW = F.pad(frame_BCHW, (wide, wide, high, high), mode="reflect")
+        corners, size = self.align_corners, self.sides(*frame_BCHW.shape[-2:])
         pixels = F.interpolate(
-            frame_BCHW.float(), size, mode=self.resample, align_corners=False, antialias=True
+            frame_BCHW.float(), size, mode=self.resample, align_corners=corners, antialias=not corners
         ).clamp(0, 1)
         mean, std = (pixels.new_tensor(v)[None, :, None, None] for v in (self.image_mean, self.image_std))
         return (pixels - mean) / std
 
+    def unpadded(self, depth_B1HW: Tensor, height: int, width: int) -> Tensor:
+        """Depth of the frame alone, `[B, 1, height, width]`, where it was padded; else as it is."""
+        if not self.do_pad:
+            return depth_B1HW
+        high, wide = _beyond(height, width)
+        whole = (height + 2 * high, width + 2 * wide)
+        depth_B1HW = F.interpolate(depth_B1HW, whole, mode="bicubic", align_corners=False)
+        return depth_B1HW[..., high : high + height, wide : wide + width]
+
     def sides(self, height: int, width: int) -> tuple[int, int]:
         """Height and width that the network sees."""
-        step = self.ensure_multiple_of
         if self.size is None:
+            step = int(self.ensure_multiple_of)
             return max(step, height // step * step), max(step, width // step * step)
         scale_h, scale_w = self.size[0] / height, self.size[1] / width
         if self.keep_aspect_ratio:
@@ -220,5 +243,11 @@ class Preparation:
         return self._whole(height * scale_h), self._whole(width * scale_w)
 
     def _whole(self, side: float) -> int:
-        step = self.ensure_multiple_of
-        return max(step, round(side / step) * step)
+        step = self.ensure_multiple_of  # 1/32 where a ZoeDepth processor was written with its defaults
+        return int(max(step, round(side / step) * step, 1))
+
+
+def _beyond(height: int, width: int) -> tuple[int, int]:
+    """Rows and columns that ZoeDepth's frames are mirrored beyond each edge."""
+    high, wide = (min(int(3 * (side / 2) ** 0.5), side - 1) for side in (height, width))
+    return high, wide

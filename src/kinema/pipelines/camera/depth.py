@@ -18,6 +18,8 @@ from kinema.story.depth import Depth
 
 METRIC = ("zoedepth", "depth_pro", "glpn", "prompt_depth_anything")
 INVERSE = ("depth_pro",)  # metric, but the network gives 1/d
+# Depth Pro also finds the field of view, which scales a whole frame's distances. The first frame's median
+# takes that out again, and another guess for each later frame of the same lens would make a camera stumble.
 _INVERSE_RANGE = (1e-4, 1e4)  # that transformers clips 1/d to
 _FILES = ["*.json", "*.safetensors"]
 
