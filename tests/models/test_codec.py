@@ -64,6 +64,12 @@ def test_shapes_go_there_and_back(small, frames, first, length):
     assert small.decode(z, first=first).shape == x.shape
 
 
+def test_a_clip_that_comes_in_parts_is_encoded_to_the_same_bits(small):
+    x = clip(13)
+    parts = (part.clone() for part in torch.split(x, [1, 4, 4, 4], dim=2))
+    assert torch.equal(small.encode_parts(parts), small.encode(x))
+
+
 def test_an_image_is_the_first_latent_of_every_clip_that_begins_with_it(small):
     x = clip(9)
     assert torch.equal(small.encode(x[:, :, :1]), small.encode(x)[:, :, :1])

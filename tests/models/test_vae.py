@@ -174,6 +174,26 @@ def test_a_stream_is_the_clip_to_the_last_bit_one_latent_frame_at_a_time(vae):
     assert torch.equal(torch.cat(chunks, dim=2), vae.decode(z_BCTYX))
 
 
+def test_a_clip_that_comes_in_parts_is_encoded_to_the_same_bits_part_by_part(vae, monkeypatch):
+    frames_BCFHW, order, chunk = clip(vae, frames=13), [], vae.encode_chunk
+
+    def parts():
+        for part in torch.split(frames_BCFHW, [1, 4, 4, 4], dim=2):
+            order.append("asked")
+            yield part.clone()
+
+    def encode_chunk(part, state):
+        order.append("coded")
+        return chunk(part, state)
+
+    whole = vae.encode(frames_BCFHW)
+    monkeypatch.setattr(vae, "encode_chunk", encode_chunk)
+    assert torch.equal(vae.encode_parts(parts()), whole)
+    assert order == ["asked", "coded"] * 4
+    with pytest.raises(GeometryError, match="is not a multiple of"):
+        vae.encode_parts([torch.zeros(1, 3, 1, 20, 20)])
+
+
 @pytest.mark.parametrize("at_once", [2, 3, 8])
 def test_frames_do_not_depend_on_how_many_latents_are_decoded_together(vae, at_once, monkeypatch):
     z_BCTYX = latents(vae, length=6)

@@ -18,6 +18,7 @@ import kinema
 from kinema.core.errors import ConfigError, GeometryError
 from kinema.core.runtime import frame_noise
 from kinema.io.image import fit_image
+from kinema.pipelines import known
 from kinema.pipelines.cards import read_card
 from kinema.pipelines.conditioning import condition
 from kinema.pipelines.job import make_job
@@ -233,6 +234,34 @@ def test_a_storyboard_does_not_go_on_in_another_model_or_from_trimmed_frames(sma
 
 
 # Video to video
+
+
+def test_a_clip_to_make_over_is_read_as_it_is_encoded(model, tmp_path, monkeypatch):
+    """No more than a latent frame's pixels are ahead of the encoder, whatever the clip's length."""
+    path, pixels = clip_file(tmp_path / "clip.mkv", 17)
+    plan = make_plan(Shot(model=model.card.id, frames=17, seed=1, source=path), model.card)
+    read, ahead, stream = [], [], known.source_stream
+    encode, parts = model.vae.encode, model.vae.encode_parts
+
+    def counted(plan):
+        for frame in stream(plan):
+            read.append(frame)
+            yield frame
+
+    def listening(given):
+        def heard():
+            done = 0
+            for part in given:
+                ahead.append(len(read) - done)
+                done += part.shape[2]
+                yield part
+
+        return parts(heard())
+
+    monkeypatch.setattr(known, "source_stream", counted)
+    monkeypatch.setattr(model.vae, "encode_parts", listening)
+    assert torch.equal(known.source_latents(plan, model), encode(to_pixels(pixels, CPU)))
+    assert ahead == [1, 4, 4, 4, 4]
 
 
 def test_strength_0_keeps_the_clip_and_1_ignores_it(model, tmp_path):

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -207,6 +207,16 @@ class PatchCodec(nn.Module):
         # Each group is projected by itself: an image and the first frame of a clip then get the same bits.
         latents = [self.projection(group) for group in (*heads, *groups) if group.shape[2]]
         return torch.stack(latents, dim=2)
+
+    def encode_parts(self, parts: Iterable[Tensor]) -> Tensor:
+        """`encode` of a clip that comes in parts, to the same bits: its first frame, then `stride.time` each.
+
+        A part is asked for when the one before is encoded, so that memory does not grow with length.
+        """
+        latents: list[Tensor] = []
+        for part_BCFHW in parts:
+            latents.append(self.encode(part_BCFHW, first=not latents))
+        return torch.cat(latents, dim=2)
 
     def decode(
         self,

@@ -14,7 +14,7 @@ diffusers' `AutoencoderKLWan`.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +94,24 @@ class CausalVideoVAE(nn.Module):
             GeometryError: the frames do not fit the stride.
         """
         mean_BCTYX, _ = self.moments(frames_BCFHW, tiles=tiles)
+        centre, scale = self._statistics(mean_BCTYX)
+        return ((mean_BCTYX - centre) / scale).contiguous()
+
+    @torch.no_grad()
+    def encode_parts(self, parts: Iterable[Tensor]) -> Tensor:
+        """`encode` of a clip that comes in parts, to the same bits: its first frame, then `stride.time` each.
+
+        A part is asked for when the one before is encoded, so that memory does not grow with length.
+
+        Raises:
+            GeometryError: the frames do not fit the stride.
+        """
+        state, means = self.beginning(), list[Tensor]()
+        for part_BCFHW in parts:
+            if not state.started:
+                self._check(part_BCFHW)
+            means.append(self.encode_chunk(part_BCFHW, state).chunk(2, dim=1)[0])
+        mean_BCTYX = torch.cat(means, dim=2)
         centre, scale = self._statistics(mean_BCTYX)
         return ((mean_BCTYX - centre) / scale).contiguous()
 

@@ -95,18 +95,29 @@ def source_frames(plan: Plan) -> list[np.ndarray]:
 
 def source_latents(plan: Plan, model: Model) -> Tensor:
     """The latents of the clip to make over."""
-    return encoded(to_pixels(source_stream(plan), model.device), plan, model)
+    return encoded((to_pixels([frame], model.device) for frame in source_stream(plan)), plan, model)
 
 
-def encoded(pixels_BCFHW: Tensor, plan: Plan, model: Model) -> Tensor:
-    """`[1, C, T, Y, X]` of the pixels of every frame of the plan, -1..1."""
-    g = plan.geometry
+def encoded(frames_BC1HW: Iterable[Tensor], plan: Plan, model: Model) -> Tensor:
+    """`[1, C, T, Y, X]` of every frame of the plan, `[1, 3, 1, H, W]` each in -1..1.
+
+    Frames are asked for as they are encoded: a few are in memory at a time, of a loop all.
+    """
+    g, time = plan.geometry, model.card.stride.time
     if not g.loop:
-        return model.vae.encode(pixels_BCFHW)
+        return model.vae.encode_parts(_parts(frames_BC1HW, time))
     # the encoder, too, comes to a loop's first frame from its end
-    before = model.card.stride.pixel_frames(1 + model.vae.memory)
-    places = torch.arange(-before, g.frames, device=pixels_BCFHW.device) % g.frames
-    return model.vae.encode(pixels_BCFHW[:, :, places])[:, :, -g.latent_frames :]
+    before, around = model.card.stride.pixel_frames(1 + model.vae.memory), list(frames_BC1HW)
+    places = (around[place % g.frames] for place in range(-before, g.frames))
+    return model.vae.encode_parts(_parts(places, time))[:, :, -g.latent_frames :]
+
+
+def _parts(frames_BC1HW: Iterable[Tensor], time: int) -> Iterator[Tensor]:
+    """The first frame alone, then `time` frames together."""
+    source, count = iter(frames_BC1HW), 1
+    while part := list(islice(source, count)):
+        yield torch.cat(part, dim=2)
+        count = time
 
 
 def tail_of(plan: Plan, model: Model, previous: Clip | None) -> Tail | None:
@@ -134,15 +145,17 @@ def mask_channels(plan: Plan, model: Model, previous: Clip | None = None) -> Ten
     that shows the pictures where they are and mid-gray elsewhere.
     """
     g = plan.geometry
-    pixels = torch.zeros(1, 3, g.frames, g.height, g.width, device=model.device)
+    gray = torch.zeros(1, 3, 1, g.height, g.width, device=model.device)
+    shown: dict[int, Tensor] = {}
     mask_F = torch.zeros(g.frames, device=model.device)
     for held in plan.given.held:
         frame = 0 if held.latent == 0 else g.frames - 1
-        pixels[:, :, frame] = to_pixels([picture(held, plan, previous)], model.device)[:, :, 0]
+        shown[frame] = to_pixels([picture(held, plan, previous)], model.device)
         mask_F[frame] = 1
     padded_F = torch.cat([mask_F[:1].expand(g.time), mask_F[1:]])
     mask = repeat(padded_F, "(T c) -> 1 c T Y X", c=g.time, Y=g.rows, X=g.columns)
-    return torch.cat([mask, model.vae.encode(pixels)], dim=1)
+    frames = (shown.get(frame, gray) for frame in range(g.frames))
+    return torch.cat([mask, model.vae.encode_parts(_parts(frames, g.time))], dim=1)
 
 
 def image_tokens(held: Sequence[HeldImage], model: Model, previous: Clip | None = None) -> Tensor | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, Self
@@ -56,6 +56,10 @@ class VideoVAE(Decoder, Protocol):
 
     def encode(self, frames_BCFHW: Tensor) -> Tensor:
         """`[B, 3, F, H, W] -> [B, C, T, Y, X]`."""
+        ...
+
+    def encode_parts(self, parts: Iterable[Tensor]) -> Tensor:
+        """The same of a clip's first frame, then `stride.time` frames each, one part in memory at a time."""
         ...
 
 

@@ -12,7 +12,7 @@ act; what the checkpoint itself would make of the words is not known.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Self, cast
 
@@ -183,11 +183,13 @@ class StandInCodec:
 
     def encode(self, frames_BCFHW: Tensor) -> Tensor:
         """`[B, 3, F, H, W] -> [B, C, T, Y, X]`."""
-        time = self.stride.time
-        first, rest = frames_BCFHW[:, :, :1], frames_BCFHW[:, :, 1:]
-        groups = rearrange(rest, "B C (T t) H W -> B C T t H W", t=time).mean(dim=3)
-        clip = torch.cat([first, groups], dim=2)
-        height, width = (side // self.stride.space * self.detail for side in frames_BCFHW.shape[3:])
+        groups = torch.split(frames_BCFHW[:, :, 1:], self.stride.time, dim=2)
+        return self.encode_parts(part for part in (frames_BCFHW[:, :, :1], *groups) if part.shape[2])
+
+    def encode_parts(self, parts: Iterable[Tensor]) -> Tensor:
+        """The same of a clip's first frame, then `stride.time` frames each."""
+        clip = torch.cat([part.mean(dim=2, keepdim=True) for part in parts], dim=2)
+        height, width = (side // self.stride.space * self.detail for side in clip.shape[3:])
         cells = F.adaptive_avg_pool2d(rearrange(clip, "B C T H W -> (B C T) H W"), (height, width))
         picture = rearrange(cells, "(B C T) H W -> B C T H W", B=len(clip), C=3)
         return SCALE * packed(picture, self.detail)

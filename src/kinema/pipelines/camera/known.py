@@ -28,11 +28,13 @@ def moved_latents(plan: Plan, camera: CameraPlan, model: Model, previous: Clip |
     Each frame shows the last keyframe before it, or the first one before there is any.
     """
     moves, shown = CameraMoves.of(plan, camera), _pictures(plan, previous)
-    frames = []
-    for f in range(plan.geometry.frames):
+
+    def seen(f: int) -> Tensor:
         held = _last_before(plan.given.held, f)
-        frames.append(moves.warp(shown(held), held.frame, f)[0].clamp(0, 1))
-    return encoded((torch.stack(frames, dim=2) * 2 - 1).to(model.device), plan, model)
+        frame_BCHW = moves.warp(shown(held), held.frame, f)[0].clamp(0, 1)
+        return (frame_BCHW[:, :, None] * 2 - 1).to(model.device)
+
+    return encoded(map(seen, range(plan.geometry.frames)), plan, model)
 
 
 def camera_noise(

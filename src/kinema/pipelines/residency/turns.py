@@ -8,7 +8,7 @@ A decode that is under way keeps its weights until it is done, whoever comes mea
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Generic, Self, TypeVar
 
 import numpy as np
@@ -95,6 +95,10 @@ class VAEInTurn:
     def encode(self, frames_BCFHW: Tensor) -> Tensor:
         """`[B, 3, F, H, W] -> [B, C, T, Y, X]`."""
         return self._part.get().encode(frames_BCFHW)
+
+    def encode_parts(self, parts: Iterable[Tensor]) -> Tensor:
+        """The same of a clip's first frame, then `stride.time` frames each."""
+        return self._part.get().encode_parts(parts)
 
     def stream(self, latents_BCTYX: Tensor) -> Iterator[Tensor]:
         """Frames of one latent frame after the other; in tiles where a whole picture does not fit."""
