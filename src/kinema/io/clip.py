@@ -61,16 +61,18 @@ class Clip:
             self._take_array(self.frames)
 
     @staticmethod
-    def open(path: str | Path, *, still_fps: FrameRate = 24) -> Clip:
+    def open(path: str | Path, *, still_fps: FrameRate = 24, alpha: bool = False) -> Clip:
         """A clip on disk as a stream of RGB frames, with its record and its sound.
 
         Args:
             path: a video file, an animated picture, a still, a folder of stills, or `frames/%04d.png`.
             still_fps: the rate of what has none: a still, a folder, a sequence.
+            alpha: RGBA frames of a file that has transparency, which is laid on black otherwise.
         """
         from kinema.io.record import read_record
 
         reader = _reader(Path(path), parse_fps(still_fps))
+        reader.keeps_alpha = alpha
         clip = Clip(reader, reader.fps, read_record(path), count=reader.frames, size=reader.size)
         if reader.has_sound:  # looked into only then: that costs another start of ffmpeg
             clip.audio = sound_of(path, len(clip) / reader.fps)

@@ -1,7 +1,4 @@
-"""Clips that are pictures: animated GIF, WebP, PNG and AVIF; a still as one frame; a folder of stills.
-
-Transparency is laid on black, since a clip's frames are RGB.
-"""
+"""Clips that are pictures: animated GIF, WebP, PNG and AVIF; a still as one frame; a folder of stills."""
 
 from __future__ import annotations
 
@@ -51,8 +48,17 @@ class AnimationReader(VideoReader):
     def __iter__(self) -> Iterator[np.ndarray]:
         with self._open() as image:
             for index, picture in enumerate(_moving(image)):
-                yield self._one_size(flatten(np.asarray(picture.convert("RGBA"))), index)
+                frame = np.asarray(picture.convert("RGBA"))
+                yield self._one_size(frame if self._transparent else flatten(frame), index)
         self._stamp.check()
+
+    @cached_property
+    def _transparent(self) -> bool:
+        """Whether a frame lets something through, and that is to be kept."""
+        if not self.keeps_alpha:
+            return False
+        with self._open() as image:
+            return any(_lets_through(np.asarray(picture.convert("RGBA"))) for picture in _moving(image))
 
     @cached_property
     def _durations(self) -> list[float]:
@@ -79,6 +85,11 @@ class AnimationReader(VideoReader):
             image = Image.open(file, formats=ANIMATED)
             check_pixels(self.path, image.size)
             yield image
+
+
+def _lets_through(picture: np.ndarray) -> bool:
+    """Whether a pixel of `[H, W, 3 or 4]` is less than opaque."""
+    return picture.shape[2] == 4 and bool((picture[..., 3] < 255).any())
 
 
 def _moving(image: Image.Image) -> Iterator[Image.Image]:
@@ -123,7 +134,7 @@ class StillsReader(VideoReader):
 
     def __iter__(self) -> Iterator[np.ndarray]:
         for index in range(len(self._files)):
-            yield self._frame(index)
+            yield self._frame(index, transparent=self._transparent)
 
     def read(self, indices: Sequence[int]) -> np.ndarray:
         """The frames with these indices, `[N, H, W, 3]`; only those files are opened."""
@@ -131,8 +142,16 @@ class StillsReader(VideoReader):
         width, height = self.size
         return np.array([self._frame(index) for index in wanted], np.uint8).reshape(-1, height, width, 3)
 
-    def _frame(self, index: int) -> np.ndarray:
-        return self._one_size(flatten(read_image(self._files[index])), index)
+    @cached_property
+    def _transparent(self) -> bool:
+        """Whether a picture lets something through, and that is to be kept."""
+        return self.keeps_alpha and any(_lets_through(read_image(file)) for file in self._files)
+
+    def _frame(self, index: int, *, transparent: bool = False) -> np.ndarray:
+        picture = read_image(self._files[index])
+        if transparent and picture.shape[2] == 3:
+            picture = np.dstack((picture, np.full(picture.shape[:2], 255, np.uint8)))
+        return self._one_size(picture if transparent else flatten(picture), index)
 
 
 def open_pictures(path: Path, still_fps: Fraction) -> VideoReader:

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from kinema.core.errors import MediaError
+from kinema.io.image import flatten
 
 MAX_FRAMES = 1_000_000
 
@@ -21,17 +22,22 @@ MAX_FRAMES = 1_000_000
 class VideoReader(ABC):
     """A clip on disk; iterating yields its frames, uint8 `[H, W, 3]` RGB, in order, as often as wanted.
 
+    Transparency is laid on black, or kept where `keeps_alpha` says so: then all frames of a file that has
+    any are `[H, W, 4]`. `read` always gives RGB.
+
     Attributes:
         path: the file or folder.
         size: (width, height) of the frames, after rotation.
         fps: the nominal rate; for a variable rate the mean.
         has_sound: whether the file says that sound goes with the pictures.
+        keeps_alpha: set before the first frame is drawn.
     """
 
     path: Path
     size: tuple[int, int]
     fps: Fraction
     has_sound: bool = False
+    keeps_alpha: bool = False
 
     @property
     def frames(self) -> int:
@@ -65,7 +71,7 @@ class VideoReader(ABC):
         last = max(wanted, default=-1)
         for index, frame in enumerate(self):
             if index in wanted:
-                found[index] = frame
+                found[index] = flatten(frame)
             if index >= last:
                 break
         width, height = self.size

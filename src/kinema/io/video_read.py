@@ -96,7 +96,8 @@ class _FFmpegReader(VideoReader):
         shape = (height, width, 4 if stream.alpha else 3)
         dtype = np.uint8 if convert is None else np.uint16
         for frame in ffmpeg.frames(self._video.arguments(), shape, dtype, self.path):
-            yield flatten(frame if convert is None else convert(frame))
+            picture = frame if convert is None else convert(frame)
+            yield picture if self.keeps_alpha else flatten(picture)
         self._stamp.check()
 
     @cached_property
