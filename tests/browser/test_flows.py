@@ -54,7 +54,7 @@ def shown(page) -> list[int]:
 
 @pytest.mark.parametrize("name", ["length_fit", "loop"])
 def test_switches_lie_apart_and_take_a_click(page, name):
-    page.locator("#advanced summary", has_text="Length and rate").click()
+    page.locator("#advanced summary", has_text="Length, rate and size").click()
     switch = page.locator(f'#advanced input[data-param="{name}"]')
     switch.scroll_into_view_if_needed()
     assert switch.evaluate(

@@ -98,6 +98,9 @@ def test_a_wrong_query_names_its_field(server, query, param):
         ({"prompt": "a", "keyframes": [{"image": "/etc/passwd"}]}, "not_media", "keyframes[0].image"),
         ({"prompt": "a", "keyframes": ["../../x.png@3"]}, "not_media", "keyframes[0].image"),
         ({"prompt": "a", "source": "file:///etc/passwd"}, "not_media", "source.path"),
+        ({"prompt": "a", "upscale": "2:/etc/x.safetensors"}, "not_media", "upscale.model"),
+        ({"prompt": "a", "upscale": 17}, "invalid_value", "upscale.scale"),
+        ({"prompt": "a", "upscale": 1.3}, "invalid_geometry", "upscale"),
         ({"prompt": "a", "audio": "media:" + "0" * 64}, "unknown_media", "audio"),
         ({"shots": [{"prompt": "a"}, {"prompt": "b", "steps": -1}]}, "invalid_value", "shots[1].steps"),
         ({"shots": [{"prompt": "a"}, {"prompt": "b", "model": "x/y"}]}, "unknown_model", "shots[1].model"),
@@ -309,6 +312,13 @@ def test_the_plan_says_what_is_sampled(server):
     assert found["work"] == 64 * 64 * 17 * 4
     assert found["most_seconds"] == server.get("/api/about").json()["limits"]["seconds"] == 4 * 3600
     assert not found["is_image"]
+
+
+def test_a_plan_counts_the_pixels_that_are_made_at_the_end(server):
+    request = {"prompt": "a", "steps": 4, "frames": 17, "upscale": 1.5, "interpolate": 16}
+    found = server.post("/api/plan", json={"request": request}).json()
+    assert (found["frames"], found["width"], found["height"]) == (33, 96, 96)
+    assert found["work"] == 64 * 64 * 17 * 4 + 96 * 96 * 33
 
 
 def test_a_plan_has_all_that_the_command_line_tells_a_program(server, capsys):

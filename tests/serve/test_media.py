@@ -145,6 +145,7 @@ FULL = {
     "redraw": {"mask": "/a/mask.png", "colour_from": "/a/colour.png"},
     "control": {"path": "/a/control.png", "model": "canny"},
     "camera": {"z": "t", "depth": {"path": "/a/depth.png"}},
+    "upscale": {"model": "/a/net.safetensors"},
 }
 OTHERS = (
     {"prompt": "b", "source": {"path": "/a/source.mp4", "mask": "/a/open.png"}},
@@ -165,7 +166,7 @@ def test_paths_are_found_wherever_they_are():
     found = dict(named_paths(story))
     assert sorted(Path(path).name for path in found.values()) == [
         "colour.png", "control.png", "depth.png", "extend.mp4", "key.png", "lora.safetensors", "mask.png",
-        "open.png", "sound.wav", "source.mp4",
+        "net.safetensors", "open.png", "sound.wav", "source.mp4",
     ]  # fmt: skip
     assert found["shots[0].keyframes[0].image"] == "/a/key.png"
 

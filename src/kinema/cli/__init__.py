@@ -88,6 +88,7 @@ def _program() -> typer.Typer:
         models,
         resume,
         serve,
+        upscale,
         worker,
     )
     from kinema.cli.help import PLAIN, VerbGroup
@@ -100,7 +101,7 @@ def _program() -> typer.Typer:
         context_settings=PLAIN,
     )
     program.callback(invoke_without_command=True)(_root)
-    making = (make, interpolate, resume, look, models, lora, bring, evaluate)
+    making = (make, interpolate, upscale, resume, look, models, lora, bring, evaluate)
     for verbs in (*making, serve, worker, doctor, calibrate):
         verbs.register(program)
     return program

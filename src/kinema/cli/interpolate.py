@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -13,6 +15,9 @@ from kinema.cli.make import free_name
 from kinema.cli.options import with_options
 from kinema.cli.progress import Reporter
 from kinema.core.errors import MediaError
+
+if TYPE_CHECKING:
+    from kinema.io.clip import Clip
 
 
 def _option(*names: str, help: str, metavar: str | None = None, panel: str = "Output") -> Any:
@@ -69,25 +74,36 @@ def interpolate(
     \b
     kinema interpolate rooster.mp4 --fps 24 -o smooth.mp4
     """
-    from kinema.io.video_write import check_output
     from kinema.pipelines.post import interpolate_clip
     from kinema.story.post import Interpolate
 
     wanted = Interpolate.make(fps=fps, method=method)
     out = file.out or free_name(f"{clip.stem}-{str(wanted.fps).replace('/', '-')}fps", clip.suffix or ".mp4")
+    with writing(file, out) as report:
+        made = interpolate_clip(clip, wanted, loop=loop, device=device, on_progress=report)
+        write_clip(made, out, file, report)
+
+
+@contextmanager
+def writing(file: FileOptions, out: Path) -> Iterator[Reporter]:
+    """Refuse a name that is taken, and draw events meanwhile."""
     if out.is_file() and not file.overwrite:
         raise MediaError(f"{out} exists; choose another name, or add --overwrite.")
-    quality = cast("Any", file.quality)  # the writer checks it
     with Reporter(file.format, quiet=file.quiet) as report:
-        made = interpolate_clip(clip, wanted, loop=loop, device=device, on_progress=report)
-        beside = file.sidecar and not file.no_record
-        check_output(out, fps=made.fps, overwrite=file.overwrite, quality=quality, sidecar=beside)
-        width, height = made.size or (0, 0)
-        text = f"{out}  {len(made)} frame{'s' * (len(made) != 1)} at {made.fps} fps, {width}x{height}"
-        facts = {"frames": len(made), "fps": str(made.fps), "width": width, "height": height}
-        if file.dry_run:
-            report.done(text, path=str(out), **facts)
-            return
+        yield report
+
+
+def write_clip(made: Clip, out: Path, file: FileOptions, report: Reporter) -> None:
+    """Write a clip that is made as it is drawn, or say what it would be, and where it went."""
+    from kinema.io.video_write import check_output
+
+    quality = cast("Any", file.quality)  # the writer checks it
+    beside = file.sidecar and not file.no_record
+    check_output(out, fps=made.fps, overwrite=file.overwrite, quality=quality, sidecar=beside)
+    width, height = made.size or (0, 0)
+    text = f"{out}  {len(made)} frame{'s' * (len(made) != 1)} at {made.fps} fps, {width}x{height}"
+    facts = {"frames": len(made), "fps": str(made.fps), "width": width, "height": height}
+    if not file.dry_run:
         made.record = None if file.no_record else made.record
         made.save(out, overwrite=file.overwrite, sidecar=file.sidecar, quality=quality, on_note=report.note)
-        report.done(text, path=str(out), **facts)
+    report.done(text, path=str(out), **facts)

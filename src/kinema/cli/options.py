@@ -67,6 +67,9 @@ class ShotOptions:
         Text,
         _clip("--interpolate", metavar="RATE", help="Frames per second of the file: 24, or 24:blend."),
     ] = None
+    upscale: Annotated[
+        Text, _clip("--upscale", metavar="N", help="Larger frames: 4, 4:nearest, or FILE.safetensors.")
+    ] = None
     windows: Annotated[
         Text,
         _clip(
@@ -244,7 +247,7 @@ class ShotOptions:
             del said["loras"]
         if self.guidance_interval is not None:
             said["guidance_interval"] = _two_levels(self.guidance_interval)
-        for name in ("camera", "windows"):
+        for name in ("camera", "windows", "upscale"):
             if said.get(name, "").lstrip().startswith("{"):
                 from kinema.story.files import parse_yaml
 

@@ -24,6 +24,7 @@ WORDS: dict[Phase, str] = {
     "draw": "drawing",
     "decode": "decoding",
     "interpolate": "interpolating",
+    "upscale": "upscaling",
     "write": "writing",
 }
 BAR = "{desc:<18} {percentage:3.0f}%|{bar:24}| {n_fmt}/{total_fmt}, {remaining} left"

@@ -25,9 +25,9 @@ MOST_WINDOWS = 12
 
 
 def show_job(job: Job, report: Reporter) -> None:
-    """Print every shot's plan, or emit one event for each."""
+    """Print every shot's plan, or emit one event for each; then the file, where it is not as it is made."""
     from kinema.pipelines.estimate import estimate, measure_rate
-    from kinema.pipelines.plan_costs import shot_facts
+    from kinema.pipelines.plan_costs import file_facts, shot_facts
     from kinema.pipelines.residency.fit import offers
 
     rate = measure_rate(job.plans[0].device)
@@ -40,6 +40,25 @@ def show_job(job: Job, report: Reporter) -> None:
             typer.echo(f"shot {index + 1} of {len(job.plans)}")
         for line in [*lines(plan, card), *costs(estimate(plan, card), rate), *room(offers(plan, card=card))]:
             typer.echo(line)
+    if job.post is None and job.upscale is None:
+        return
+    if report.json:
+        report.emit("file", **file_facts(job, rate))
+    else:
+        typer.echo(of_file(job, rate))
+
+
+def of_file(job: Job, rate: float) -> str:
+    """What becomes of the frames on their way into the file."""
+    from kinema.pipelines.plan_costs import file_facts
+
+    facts = file_facts(job, rate)
+    steps = [] if job.post is None else [f"drawn in between by {job.post.method}"]
+    if job.upscale is not None:
+        about = "" if facts["seconds"] is None else f", about {duration(facts['seconds'])}"
+        steps.append(f"{job.upscale.words()}{about}")
+    shape = f"{facts['width']}x{facts['height']}, {facts['frames']} frames at {facts['fps']} fps"
+    return row("file", f"{shape}: {'; '.join(steps)}")
 
 
 def show_tracks(job: Job, report: Reporter) -> None:

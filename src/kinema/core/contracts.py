@@ -13,7 +13,9 @@ from typing import Any, Literal
 
 RECORD_SCHEMA = 1
 
-Phase = Literal["fetch", "load", "text", "encode", "denoise", "draw", "decode", "interpolate", "write"]
+Phase = Literal[
+    "fetch", "load", "text", "encode", "denoise", "draw", "decode", "interpolate", "upscale", "write"
+]
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import pairwise
 from typing import Any
@@ -21,6 +21,7 @@ from kinema.pipelines.plan import Plan
 from kinema.pipelines.planning import make_plan
 from kinema.pipelines.post import Post, after_clip, plan_post
 from kinema.pipelines.soundtrack import Place, soundtrack
+from kinema.pipelines.upscale import Enlargement, plan_upscale
 from kinema.story.shot import Shot
 from kinema.story.storyboard import Storyboard
 
@@ -38,6 +39,7 @@ class Job:
         canvas: (width, height) that every shot is brought to; None where all shots have one size.
         audio: what is heard.
         post: what is done to the frames once they are composed.
+        upscale: and how they are made larger then.
     """
 
     plans: tuple[Plan, ...]
@@ -48,6 +50,7 @@ class Job:
     canvas: tuple[int, int] | None = None
     audio: tuple[AudioPart, ...] = ()
     post: Post | None = None
+    upscale: Enlargement | None = None
 
     @property
     def is_image(self) -> bool:
@@ -82,13 +85,19 @@ class Job:
 
     @property
     def width(self) -> int:
-        """Pixels."""
-        return self.canvas[0] if self.canvas else self.plans[0].geometry.width
+        """Pixels of the file."""
+        return (self.made_size if self.upscale is None else self.upscale.new_size)[0]
 
     @property
     def height(self) -> int:
-        """Pixels."""
-        return self.canvas[1] if self.canvas else self.plans[0].geometry.height
+        """Pixels of the file."""
+        return (self.made_size if self.upscale is None else self.upscale.new_size)[1]
+
+    @property
+    def made_size(self) -> tuple[int, int]:
+        """(width, height) in which the shots are made, or brought to."""
+        first = self.plans[0].geometry
+        return self.canvas or (first.width, first.height)
 
     @property
     def fps(self) -> str:
@@ -139,7 +148,8 @@ def make_job(request: Shot | Storyboard, *, local_files_only: bool = False) -> J
     post = plan_post(shots, plans[0].geometry.fps, loop=loop)
     if post is not None and board.canvas is None and joins[0] == CUT:
         post = after_clip(post, plans[0], (*joins[1:], end)[0].leaving)
-    return Job(tuple(plans), cards, whole, joins, end, board.canvas, audio, post)
+    job = Job(tuple(plans), cards, whole, joins, end, board.canvas, audio, post)
+    return replace(job, upscale=plan_upscale(shots, job.made_size))
 
 
 @contextmanager

@@ -1,28 +1,27 @@
-"""The last step before a file: a clip's frames brought to another rate.
+"""A step between the shots and their file: the clip's frames brought to another rate.
 
-frames <- interpolate <- compose <- the shots
+file <- upscale <- interpolate <- compose <- the shots
 
 A clip on disk of the file's rate that the first shot goes on from comes first as it is, all of its frames.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from kinema.core.contracts import OnProgress, Progress, Record
+from kinema.core.contracts import OnProgress, Progress
 from kinema.core.errors import ConfigError
 from kinema.io.clip import Clip
 from kinema.io.reader import VideoReader, nearest_frames, resample
 from kinema.io.video_read import open_video
 from kinema.pipelines.plan import Plan
+from kinema.pipelines.post_record import with_post
 from kinema.story.post import Interpolate, Method
 from kinema.story.shot import Shot
 
@@ -191,7 +190,9 @@ def interpolate_clip(
     if post.method == "minterpolate":
         starts, source = None, resample(clip.frames, clip.frames.fps)
     total = post.count(len(clip), starts)
-    record = _with_post(clip.record, post, wanted, Path(path))
+    setting = wanted.model_dump(mode="json")
+    done = {"fps": post.old_fps, "interpolate": setting, "loop": post.loop}
+    record = with_post(clip.record, Path(path), done, lambda shot: {**shot, "interpolate": setting})
     frames = finished(source, post, len(clip), device, starts)
     told = _told(frames, total, on_progress or (lambda _: None))
     fps = Fraction(post.new_fps)
@@ -211,34 +212,3 @@ def _told(frames: Iterator[np.ndarray], total: int, on_progress: OnProgress) -> 
     for done, frame in enumerate(frames, start=1):
         on_progress(Progress("interpolate", done, total))
         yield frame
-
-
-def _with_post(record: Record | None, post: Post, wanted: Interpolate, path: Path) -> Record:
-    """The clip's own record with the file's rate, and what was done; alone for a stranger's clip."""
-    setting = wanted.model_dump(mode="json")
-    done = {
-        "of": path.name,
-        "sha256": _hash(path),
-        "fps": post.old_fps,
-        "interpolate": setting,
-        "loop": post.loop,
-    }
-    if record is None:
-        return Record({}, post=done)
-    whole: dict[str, Any] = dict(record.shot)
-    if "shots" in whole:
-        whole["shots"] = [_changed(shot, setting) for shot in whole["shots"]]
-    else:
-        whole = _changed(whole, setting)
-    return replace(record, shot=whole, post=done)
-
-
-def _changed(shot: Mapping[str, Any], setting: Mapping[str, Any]) -> dict[str, Any]:
-    return {**shot, "interpolate": dict(setting)}
-
-
-def _hash(path: Path) -> str:
-    if not path.is_file():  # a folder of pictures, or a pattern of numbered ones
-        return ""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -32,10 +32,10 @@ STILL_GAP = 6
 
 
 def preview_clip(job: Job, *, on_progress: OnProgress | None = None) -> Clip:
-    """The job's clip as the stand-in makes it; frames are drawn as they are asked for."""
+    """The job's clip as the stand-in makes it, no larger than the model's; drawn as it is asked for."""
     columns = {plan.model: plan.geometry.columns for plan in job.plans}
     models = {name: stand_in(card, columns[name]) for name, card in job.cards.items()}
-    quick = replace(job, plans=tuple(map(_quick, job.plans)))
+    quick = replace(job, plans=tuple(map(_quick, job.plans)), upscale=None)
     return stream(quick, model=models, on_progress=on_progress, keep_record=False)
 
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from kinema.core.contracts import OnProgress, Progress, Record
 from kinema.core.errors import KinemaError, ResourceError
+from kinema.core.runtime import out_of_memory
 from kinema.io.clip import Clip, SaveOptions
 from kinema.io.live import Live, live_path
 from kinema.pipelines.compose import compose
@@ -34,6 +35,7 @@ from kinema.pipelines.render import LATENTS, Sampled, clip_of, decode_plan
 from kinema.pipelines.residency.fit import Fits, arrangements, tell
 from kinema.pipelines.shot_files import OnShot, shot_files
 from kinema.pipelines.source import read_request
+from kinema.pipelines.upscale import told, upscaled
 from kinema.story.shot import Shot
 from kinema.story.storyboard import Storyboard
 
@@ -190,10 +192,12 @@ def stream(
             made if on_shot is None else map(on_shot, range(len(job.plans)), made),
             job.joins,
             job.end,
-            size=(job.width, job.height),
+            size=job.made_size,
             fits=tuple(plan.given.fit for plan in job.plans) if job.canvas else None,
         )
-        return finished(composed, job.post, job.composed, job.plans[0].device)
+        device = job.plans[0].device
+        frames = finished(composed, job.post, job.composed, device)
+        return upscaled(frames, job.upscale, device, told(on_progress, job.length))
 
     clip.frames = draw() if keep is None else keep.frames(draw)
     return clip
@@ -301,10 +305,7 @@ def _told_of_memory(plan: Plan) -> Iterator[None]:
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        text = str(error).lower()
-        if isinstance(error, KinemaError) or not (
-            isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text
-        ):
+        if isinstance(error, KinemaError) or not out_of_memory(error):
             raise
         raise ResourceError(
             f"there is not enough memory for {g.width}x{g.height} and {g.frames} frames; make it smaller or "

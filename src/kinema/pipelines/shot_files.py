@@ -72,5 +72,6 @@ def shot_files(job: Job, folder: Path, suffix: str, *, overwrite: bool, quality:
 def _record(plan: Plan) -> Record | None:
     """What makes the shot again by itself; None for one that begins from the shot before it."""
     leans = plan.given.extend == PREVIOUS or any(held.image == PREVIOUS for held in plan.given.held)
-    alone = {name: value for name, value in plan.shot.items() if name not in ("transition", "interpolate")}
+    of_clip = ("transition", "interpolate", "upscale")
+    alone = {name: value for name, value in plan.shot.items() if name not in of_clip}
     return None if leans else Record(alone, {"id": plan.model}, versions())

@@ -93,8 +93,9 @@ def _from_record(path: Path) -> Shot | Storyboard:
             f"{path} carries no record of kinema's; only files made without --no-record can be made again."
         )
     if not record.shot:
+        verb, done = ("upscale", "upscaled") if "upscale" in record.post else ("interpolate", "interpolated")
         raise MediaError(
-            f"{path} was not made by kinema, only interpolated; run kinema interpolate on "
+            f"{path} was not made by kinema, only {done}; run kinema {verb} on "
             f"{record.post.get('of', 'its source')} again."
         )
     try:

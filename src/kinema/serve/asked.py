@@ -100,5 +100,8 @@ def _media(where: str, path: str, settings: ServeSettings, exists: Callable[[str
             return ""
         message = f"unknown LoRA {path[:80]!r}; this server has {', '.join(known) or 'none'}."
         raise ApiError(422, message, code="unknown_lora", param=where)
+    if where.endswith("upscale.model"):
+        message = f"{path[:80]!r}: this server upscales without networks; write a scale and a method."
+        raise ApiError(422, message, code="not_media", param=where)
     message = f"{path[:80]!r} is not media:<sha256>; upload the file first and name what the answer says."
     raise ApiError(422, message, code="not_media", param=where)

@@ -24,12 +24,14 @@ def plan(request: Mapping[str, Any]) -> dict[str, Any]:
     """What every shot of a request would do and cost; paths stand where media are."""
     with importing():  # torch among it
         from kinema.pipelines.job import make_job
-        from kinema.pipelines.plan_costs import shot_facts
+        from kinema.pipelines.plan_costs import shot_facts, upscale_seconds
         from kinema.story.storyboard import from_mapping
 
     job = make_job(from_mapping(request), local_files_only=True)
     shots = [shot_facts(plan, job.cards[plan.model], _rate(plan.device)) for plan in job.plans]
     seconds = [shot["seconds"] for shot in shots]
+    if (more := upscale_seconds(job, _rate(job.plans[0].device))) is not None:
+        seconds.append(more)
     return {
         "shots": shots,
         "request": job.shot,
@@ -39,7 +41,7 @@ def plan(request: Mapping[str, Any]) -> dict[str, Any]:
         "height": job.height,
         "notes": list(job.notes),
         "seconds": None if None in seconds else sum(seconds),
-        "work": float(sum(_work(plan) for plan in job.plans)),
+        "work": float(sum(_work(plan) for plan in job.plans) + _enlarging(job)),
         "is_image": job.is_image,
     }
 
@@ -48,6 +50,11 @@ def _work(plan: Any) -> int:
     """Pixels x frames x steps."""
     g = plan.geometry
     return int(g.width * g.height * g.frames * plan.sampling.steps)
+
+
+def _enlarging(job: Any) -> int:
+    """Pixels x frames that come out of the last step, where the file is larger than what is made."""
+    return 0 if job.upscale is None else int(job.width * job.height * job.length)
 
 
 @cache

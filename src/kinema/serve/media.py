@@ -155,9 +155,13 @@ def named_paths(story: BaseModel) -> Iterator[tuple[str, str]]:
 
 
 def named_models(story: BaseModel) -> Iterator[tuple[str, str]]:
-    """Every model's name with that of its field, `camera.depth.model`: it could be a folder or a hub id."""
-    for where, _, value in _texts(story, ""):
-        if where.rpartition(".")[2] == "model":
+    """Every model's name with that of its field, `camera.depth.model`: it could be a folder or a hub id.
+
+    A model that is a file, as that of `upscale`, is among `named_paths`.
+    """
+    for where, field, value in _texts(story, ""):
+        a_file = _marked(field.metadata) or _marked_in(field.annotation)
+        if where.rpartition(".")[2] == "model" and not a_file:
             yield where, value
 
 

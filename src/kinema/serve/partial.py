@@ -48,12 +48,12 @@ def save_part(
     count, frames = _frames(job, facts, state, model, on_progress)
     if not count:
         return None
-    fitted = (fit_image(frame, job.width, job.height) for frame in frames)
+    fitted = (fit_image(frame, *job.made_size) for frame in frames)
     shown = islice(fitted, 1 if job.is_image else None)
     count = 1 if job.is_image else count
     record = Record(job.shot, identity(job, {}), versions(), {"partial": count})
-    size = (job.width, job.height)
-    Clip(shown, Fraction(job.made_fps), record, count=count, size=size).save(out, overwrite=True)
+    clip = Clip(shown, Fraction(job.made_fps), record, count=count, size=job.made_size)
+    clip.save(out, overwrite=True)
     return count
 
 

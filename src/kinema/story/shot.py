@@ -39,6 +39,7 @@ from kinema.story.steering import Nag, SkipLayers
 from kinema.story.timing import FrameRate
 from kinema.story.tracks import Dialect, Schedule, reading
 from kinema.story.transition import CUT, Transition
+from kinema.story.upscale import Upscale
 from kinema.story.window import Windows
 
 PREVIOUS = "previous"
@@ -270,6 +271,9 @@ class Shot(Settings):
     )
     interpolate: Interpolate | None = Field(
         None, title="Interpolate", description="another rate for the file, frames in between by flow"
+    )
+    upscale: Upscale | None = Field(
+        None, title="Upscale", description="a larger file: how many times as large, and by what"
     )
     fit: Literal["crop", "pad", "stretch"] = Field(
         "crop", title="Fit", description="how a picture of another shape fills the frame"

@@ -246,6 +246,8 @@ def _shot_with_paths(shot: Shot, change: Callable[[str], str]) -> Shot:
         changes["control"] = _with_control_files(shot.control, change)
     if shot.audio is not None:
         changes["audio"] = change(shot.audio)
+    if shot.upscale is not None and shot.upscale.model is not None:
+        changes["upscale"] = shot.upscale.with_(model=change(shot.upscale.model))
     if shot.extend is not None and not shot.extend.previous:
         changes["extend"] = shot.extend.with_(path=change(shot.extend.path))
     if shot.camera is not None and shot.camera.depth.path is not None:

@@ -35,9 +35,15 @@ def versions() -> dict[str, str]:
 
 
 def identity(job: Job, models: Mapping[str, AnyModel]) -> dict[str, Any]:
-    """Which weights a job uses: id and hash of every file, of the one model or of each by name."""
+    """Which weights a job uses: id and hash of every file, of the one model or of each by name.
+
+    Beside them stands `upscale`: the network that makes the frames larger.
+    """
     found = {name: {"id": name, "files": _hashes(job, name, models)} for name in job.cards}
-    return found[next(iter(found))] if len(found) == 1 else found
+    whole: dict[str, Any] = found[next(iter(found))] if len(found) == 1 else dict(found)
+    if job.upscale is not None and job.upscale.network is not None:
+        whole |= {"upscale": job.upscale.weights()}
+    return whole
 
 
 def _hashes(job: Job, name: str, models: Mapping[str, AnyModel]) -> dict[str, str]:

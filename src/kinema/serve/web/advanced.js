@@ -11,7 +11,7 @@ const GROUPS = {
   "Clips to start from": ["source", "extend", "fit"],
   Camera: ["camera"],
   Sampling: ["solver", "grid", "shift", "guidance_low", "guidance_rescale", "guidance_interval", "guidance_method", "nag", "skip_layers", "blend", "loras", "speed"],
-  "Length and rate": ["length_fit", "loop", "windows", "interpolate"],
+  "Length, rate and size": ["length_fit", "loop", "windows", "interpolate", "upscale"],
   "Frame by frame": ["mode", "redraw"],
   Sound: ["audio", "sound", "bpm"],
   Machine: ["device", "dtype"],
@@ -20,7 +20,7 @@ const MEDIA = {
   source: "video/*", extend: "video/*", path: "image/*,video/*", audio: "audio/*,video/*", image: "image/*", mask: "image/*,video/*",
 };
 const SHORT = { // settings that have a form in words beside their mapping
-  camera: "zoom in 1.2, pan left", windows: "fuse, continue or whole", interpolate: "24 or 24:flow", transition: "cut, match, ...",
+  camera: "zoom in 1.2, pan left", windows: "fuse, continue or whole", interpolate: "24 or 24:flow", upscale: "4, 1.5 or 4:nearest", transition: "cut, match, ...",
   nag: "11", skip_layers: "9 or 9,10:2.8",
 };
 const LISTS = { loras: "names, with commas in between" };

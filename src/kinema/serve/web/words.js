@@ -54,7 +54,7 @@ export function trackText(track) {
 
 const PHASES = {
   load: "loading the model", text: "reading the prompt", encode: "reading the pictures", denoise: "denoising", draw: "drawing frames",
-  decode: "decoding frames", interpolate: "drawing frames in between", write: "writing the file",
+  decode: "decoding frames", interpolate: "drawing frames in between", upscale: "making frames larger", write: "writing the file",
 };
 
 /** "denoising, step 7 of 20, 4 s left". */

@@ -1,0 +1,58 @@
+"""The verb that makes a clip larger: upscale."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from kinema.cli.help import VerbCommand
+from kinema.cli.interpolate import FileOptions, write_clip, writing
+from kinema.cli.make import free_name
+from kinema.cli.options import with_options
+
+
+def _option(*names: str, help: str, metavar: str) -> Any:
+    return typer.Option(*names, help=help, metavar=metavar, rich_help_panel="Upscale", show_default=False)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb."""
+    app.command(cls=VerbCommand, rich_help_panel="Make a file")(with_options(upscale))
+
+
+def upscale(
+    clip: Annotated[Path, typer.Argument(metavar="CLIP", help="The clip.", show_default=False)],
+    file: FileOptions,
+    scale: Annotated[
+        str | None,
+        _option("--scale", metavar="N", help="Times as large: 4, 1.5; 2, or what the network is for."),
+    ] = None,
+    method: Annotated[
+        str, _option("--method", metavar="NAME", help="lanczos (default), bicubic or nearest.")
+    ] = "lanczos",
+    model: Annotated[
+        Path | None,
+        _option("--model", metavar="FILE", help="An ESRGAN or Real-ESRGAN network, as .safetensors."),
+    ] = None,
+    device: Annotated[
+        str, _option("--device", metavar="NAME", help="Of a network: auto, cpu, cuda, cuda:1 or mps.")
+    ] = "auto",
+) -> None:
+    """Make a clip larger, by resampling or by a network.
+
+    \b
+    kinema upscale rooster.mp4 --scale 4 -o large.mp4
+    """
+    from kinema.io.formats import CONTAINERS, STILLS
+    from kinema.pipelines.upscale_clip import upscale_clip
+    from kinema.story.upscale import Upscale
+
+    times = {"scale": scale or "2"} if scale or model is None else {}
+    wanted = Upscale.make(method=method, **times, **({} if model is None else {"model": model}))
+    suffix = clip.suffix if clip.suffix.lower() in (*CONTAINERS, *STILLS) else ".mp4"
+    out = file.out or free_name(f"{clip.stem}-large", suffix)
+    with writing(file, out) as report:
+        made = upscale_clip(clip, wanted, device=device, on_progress=report)
+        write_clip(made, out, file, report)

@@ -1,0 +1,297 @@
+"""The file's size: planned, made, remembered; for shots, storyboards, resumed renders, clips on disk."""
+
+from __future__ import annotations
+
+import json
+import wave
+from dataclasses import replace
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import kinema
+import upscalers
+from kinema.animation.enlarge import enlarged
+from kinema.cli import run
+from kinema.core.errors import ConfigError, GeometryError, MediaError, ModelError, ResourceError
+from kinema.io.audio import listen
+from kinema.io.clip import Clip
+from kinema.io.mux import AudioPart
+from kinema.io.record import read_record
+from kinema.pipelines.job import make_job
+from kinema.pipelines.model import Model
+from kinema.pipelines.preview import preview_clip
+from kinema.pipelines.source import read_request
+from kinema.pipelines.upscale import enlargement, upscaled
+from kinema.pipelines.upscale_clip import upscale_clip
+from kinema.story.shot import Shot
+from kinema.story.storyboard import Storyboard
+from kinema.story.upscale import Upscale
+from moving_scenes import clip
+
+
+@pytest.fixture(scope="module")
+def model(small) -> Model:
+    return kinema.load(str(small), device="cpu")
+
+
+@pytest.fixture
+def no_weights(monkeypatch):
+    def refuse(*args, **kwargs):
+        raise AssertionError("weights are read")
+
+    monkeypatch.setattr("kinema.models.upscaler.load_upscaler", refuse)
+
+
+FIELDS = {"seed": 1, "frames": 5, "steps": 2, "fps": 8}
+
+
+def test_a_shots_file_is_larger_and_its_frames_are_the_shots_own(model):
+    plain = kinema.generate("a rooster", model=model, **FIELDS)
+    made = kinema.generate("a rooster", model=model, **FIELDS, upscale="2:nearest")
+    assert (made.size, len(made)) == ((128, 128), 5)
+    assert np.array_equal(made.array(), plain.array().repeat(2, 1).repeat(2, 2))
+    assert made.record.shot["upscale"] == {"scale": 2, "method": "nearest"}
+    assert (made.record.shot["width"], made.record.shot["height"]) == (64, 64)
+
+
+def test_frames_are_drawn_in_between_before_they_are_made_larger(model):
+    between = kinema.generate("a rooster", model=model, **FIELDS, interpolate="16:flow").array()
+    made = kinema.generate("a rooster", model=model, **FIELDS, interpolate="16:flow", upscale=1.5)
+    assert np.array_equal(made.array(), [enlarged(frame, (96, 96)) for frame in between])
+
+
+def test_the_job_has_the_files_size_and_a_preview_the_models(model):
+    job = make_job(Shot(model=model.card.id, upscale=1.5, frames=5))
+    assert (job.width, job.height, job.made_size) == (96, 96, (64, 64))
+    assert next(iter(preview_clip(job))).shape == (64, 64, 3)
+    canvas = Storyboard.make(shots=(Shot(model=model.card.id, frames=5, upscale=2),), canvas="80x48")
+    assert (make_job(canvas).width, make_job(canvas).height) == (160, 96)
+
+
+def test_the_shots_of_one_file_ask_for_one_size(model):
+    shots = [Shot(model=model.card.id, frames=5, upscale=scale) for scale in (2, 4)]
+    with pytest.raises(ConfigError, match="one clip has one size: write upscale beside the shots"):
+        make_job(Storyboard.make(shots=shots))
+    board = Storyboard.from_mapping({"upscale": 2, "model": model.card.id, "shots": ["a fox", "a wolf"]})
+    assert make_job(board).width == 128
+
+
+@pytest.mark.parametrize(
+    ("scale", "said"),
+    [
+        (1.3, r"upscale: scale=1\.3 makes 64x64 into 83\.2x83\.2.*1\.28125 \(82x82\) or 1\.3125 \(84x84\)"),
+        ("65/64", r"into 65x65, which is not of whole even sides; write 1\.03125 \(66x66\)"),
+    ],
+)  # fmt: skip
+def test_a_size_of_broken_pixels_is_refused_before_weights_load(model, no_weights, scale, said):
+    with pytest.raises(GeometryError, match=said):
+        make_job(Shot(model=model.card.id, upscale=scale))
+
+
+def test_sizes_are_exact():
+    assert enlargement(Upscale(scale=Fraction(4, 3)), (960, 540)).new_size == (1280, 720)
+    assert enlargement(Upscale(scale=3), (65, 33)).new_size == (195, 99)  # odd from odd, as the writer pads
+    with pytest.raises(GeometryError, match="at most 16384: write 8"):
+        enlargement(Upscale(scale=16), (1920, 1080))
+
+
+def test_a_resumed_render_has_the_bytes_of_an_uninterrupted_one(model, tmp_path):
+    net = upscalers.saved(tmp_path / "4x.safetensors", upscalers.compact())
+    shot = Shot(prompt="a fox", model=model.card.id, **FIELDS, upscale=f"2:{net}")
+    whole = kinema.render(shot, model=model, out=tmp_path / "whole.mp4")
+    assert whole.size == (128, 128)
+    seen = []
+
+    def stop(event):
+        seen.append(event.phase)
+        if (event.phase, event.step) == ("upscale", 3):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        kinema.render(shot, model=model, out=tmp_path / "cut.mp4", on_progress=stop)
+    assert "denoise" in seen
+    again = []
+    kinema.render(shot, model=model, out=tmp_path / "cut.mp4", on_progress=lambda e: again.append(e.phase))
+    assert "denoise" not in again
+    assert (tmp_path / "cut.mp4").read_bytes() == (tmp_path / "whole.mp4").read_bytes()
+    assert read_record(tmp_path / "cut.mp4").model["upscale"]["file"] == "4x.safetensors"
+
+
+def test_frames_are_made_larger_one_at_a_time_and_held_ones_once(tmp_path, monkeypatch):
+    drawn, made = [], []
+    monkeypatch.setattr("kinema.animation.enlarge.enlarged", lambda f, *a: made.append(1) or enlarged(f, *a))
+    rng = np.random.default_rng(0)
+    frames = [rng.integers(0, 256, (8, 8, 3), np.uint8) for _ in range(3)]
+
+    def source():
+        for index in (0, 0, 0, 1, 2, 2):
+            drawn.append(index)
+            yield frames[index].copy()
+
+    out = upscaled(source(), enlargement(Upscale(scale=2), (8, 8)), "cpu")
+    assert not drawn
+    for count, index in enumerate((0, 0, 0, 1, 2, 2), start=1):
+        assert np.array_equal(next(out), enlarged(frames[index], (16, 16)))
+        assert len(drawn) == count
+    assert len(made) == 3
+
+
+def test_a_network_makes_frames_of_its_scale_or_of_another(tmp_path):
+    net = str(upscalers.doubled(tmp_path / "2x.safetensors"))
+    frames = [np.random.default_rng(0).integers(0, 256, (9, 12, 3), np.uint8)]
+    twice = frames[0].repeat(2, 0).repeat(2, 1)
+    (own,) = upscaled(iter(frames), enlargement(Upscale(model=net), (12, 9)), "cpu")
+    assert np.array_equal(own, twice)
+    (more,) = upscaled(iter(frames), enlargement(Upscale(model=net, scale=4), (12, 9)), "cpu")
+    assert np.array_equal(more, enlarged(twice, (48, 36)))
+
+
+def test_hidden_colours_do_not_reach_the_edge_through_a_network(tmp_path):
+    smooth = {name: torch.zeros_like(t) for name, t in upscalers.compact(2, blocks=1).items()}
+    smooth["body.0.weight"][:3, :3] = torch.eye(3)[..., None, None] / 9  # a mean of 3x3, less the middle
+    for k in (1, 3):
+        smooth[f"body.{k}.weight"][:] = 1
+    smooth["body.2.weight"][:3, :3, 1, 1] = torch.eye(3)
+    smooth["body.4.weight"][:, :3, 1, 1] = torch.eye(3).repeat_interleave(4, 0)
+    net = str(upscalers.saved(tmp_path / "a.safetensors", smooth))
+    frame = np.zeros((12, 12, 4), np.uint8)
+    frame[4:8, 4:8] = (60, 100, 20, 255)
+    (made,) = upscaled(iter([frame]), enlargement(Upscale(model=net), (12, 12)), "cpu")
+    seen = made[made[..., 3] > 100][:, :3]
+    assert made.shape == (24, 24, 4)
+    assert np.abs(seen.astype(int) - (120, 200, 40)).max() <= 2
+
+
+def test_running_out_of_memory_is_one_line(tmp_path, monkeypatch):
+    how = enlargement(Upscale(model=str(upscalers.doubled(tmp_path / "2x.safetensors"))), (8, 8))
+
+    def full(*args):
+        raise RuntimeError("CUDA out of memory. Tried to allocate")
+
+    monkeypatch.setattr("kinema.pipelines.upscale.Network.__call__", full)
+    with pytest.raises(ResourceError, match="not enough memory to make 8x8 2 times as large"):
+        list(upscaled(iter(clip("pan", 1)[:, :8, :8]), how, "cpu"))
+
+
+def test_a_network_that_gives_no_numbers_is_named(tmp_path):
+    state = upscalers.compact(2, blocks=1)
+    state["body.0.weight"][:] = 1e38
+    net = str(upscalers.saved(tmp_path / "mad.safetensors", state))
+    with pytest.raises(kinema.KinemaError, match=r"mad\.safetensors gave values that are not finite"):
+        list(upscaled(iter(clip("pan", 1)), enlargement(Upscale(model=net), (64, 64)), "cpu"))
+
+
+# Clips on disk
+
+
+def test_a_clip_made_by_kinema_keeps_its_record_and_is_made_again_as_large(model, tmp_path):
+    first = kinema.generate("a rooster", model=model, **FIELDS)
+    first.save(tmp_path / "a.mkv", quality="lossless")
+    upscale_clip(tmp_path / "a.mkv", Upscale(scale=2, method="nearest")).save(
+        tmp_path / "b.mkv", quality="lossless"
+    )
+    record = read_record(tmp_path / "b.mkv")
+    assert record.post["upscale"] == {"scale": 2, "method": "nearest", "model": None}
+    assert (record.post["of"], record.post["size"]) == ("a.mkv", "64x64")
+    assert record.model == first.record.model
+    made = Clip.open(tmp_path / "b.mkv").array()
+    assert np.array_equal(made, first.array().repeat(2, 1).repeat(2, 2))
+    assert np.array_equal(kinema.render(read_request(tmp_path / "b.mkv"), model=model).array(), made)
+    upscale_clip(tmp_path / "b.mkv", Upscale(scale=1.5)).save(tmp_path / "c.mkv")
+    assert read_request(tmp_path / "c.mkv").upscale == Upscale(scale=3)
+    assert read_record(tmp_path / "c.mkv").post["before"]["upscale"]["scale"] == 2
+
+
+def test_a_strangers_clip_remembers_only_what_was_done(tmp_path):
+    net = upscalers.doubled(tmp_path / "2x.safetensors")
+    Clip(clip("spin", 3), 8).save(tmp_path / "a.mkv", quality="lossless")
+    upscale_clip(tmp_path / "a.mkv", Upscale(model=str(net))).save(tmp_path / "b.mkv")
+    record = read_record(tmp_path / "b.mkv")
+    assert not record.shot
+    assert record.post["weights"]["file"] == "2x.safetensors"
+    assert len(record.post["weights"]["sha256"]) == 64
+    with pytest.raises(MediaError, match=r"only upscaled; run kinema upscale on a\.mkv"):
+        read_request(tmp_path / "b.mkv")
+    upscale_clip(tmp_path / "b.mkv", Upscale(scale=2)).save(tmp_path / "c.mkv")
+    assert not read_record(tmp_path / "c.mkv").shot
+
+
+@pytest.mark.parametrize("name", ["a.mov", "a.webm", "a.webp", "%d.png"])
+def test_transparency_is_kept_where_the_file_has_it(tmp_path, name):
+    frames = np.zeros((3, 32, 32, 4), np.uint8)
+    frames[:, 8:24, 8:24] = (250, 200, 40, 255)
+    frames[:, 0, 0] = [(90 * f, 0, 0, 255) for f in range(3)]  # equal frames would be one in a WebP
+    Clip(frames, 8).save(tmp_path / name, quality="high")
+    made = upscale_clip(tmp_path / name, Upscale(scale=2)).array()
+    assert made.shape == (3, 64, 64, 4)
+    assert made[1, 4, 4, 3] <= 8
+    assert np.abs(made[1, 32, 32].astype(int) - (250, 200, 40, 255)).max() <= 10
+    frames[..., 3] = 255
+    Clip(frames, 8).save(tmp_path / "opaque.webp", quality="lossless")
+    assert upscale_clip(tmp_path / "opaque.webp", Upscale(scale=2)).array().shape[-1] == 3
+    assert Clip.open(tmp_path / name).array().shape[-1] == 3
+
+
+def test_a_clip_keeps_its_sound_and_its_rate(tmp_path):
+    rate = 48_000
+    with wave.open(str(tmp_path / "tone.wav"), "wb") as sound:
+        sound.setparams((1, 2, rate, 0, "NONE", ""))
+        sound.writeframes((np.sin(np.arange(2 * rate) / 17) * 20_000).astype("<i2").tobytes())
+    part = AudioPart(path=str(tmp_path / "tone.wav"), at=Fraction(0), seconds=Fraction(1))
+    silent = Clip(np.zeros((30, 16, 16, 3), np.uint8), "30000/1001")
+    replace(silent, audio=(part,)).save(tmp_path / "loud.mp4")
+    upscale_clip(tmp_path / "loud.mp4", Upscale(scale=2)).save(tmp_path / "out.mp4")
+    made = Clip.open(tmp_path / "out.mp4")
+    assert (made.fps, len(made), made.size) == (Fraction(30000, 1001), 30, (32, 32))
+    assert listen(tmp_path / "out.mp4").seconds == pytest.approx(30 * 1001 / 30000, abs=0.03)
+
+
+def test_a_picture_that_lasts_a_second_lasts_a_second(tmp_path):
+    greys = [Image.new("RGB", (32, 32), (value,) * 3) for value in (20, 60, 100, 140)]
+    greys[0].save(tmp_path / "pause.webp", save_all=True, append_images=greys[1:], lossless=True, quality=100,
+                  duration=[100, 1000, 100, 100])  # fmt: skip
+    made = upscale_clip(tmp_path / "pause.webp", Upscale(scale=2, method="nearest"))
+    shown = made.array()[:, 0, 0, 0]
+    assert (made.fps, len(shown), len(made)) == (10, 13, 13)
+    assert shown.tolist() == [20, *[60] * 10, 100, 140]
+
+
+def test_the_verb_writes_the_larger_clip(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Clip(clip("spin", 3), 8).save("a.mp4")
+    assert run(["upscale", "a.mp4", "--scale", "4", "-o", "b.mp4", "--format", "json"]) == 0
+    done = [json.loads(line) for line in capsys.readouterr().out.splitlines()][-1]
+    assert (done["event"], done["frames"], done["width"], done["height"]) == ("done", 3, 256, 256)
+    assert Clip.open("b.mp4").size == (256, 256)
+    assert run(["inspect", "b.mp4"]) == 0
+    assert '"upscale"' in capsys.readouterr().out
+    assert run(["upscale", "a.mp4", "-o", "b.mp4"]) == 2
+    assert "exists" in capsys.readouterr().err
+    upscalers.doubled(tmp_path / "2x.safetensors")
+    assert run(["upscale", "a.mp4", "--model", "2x.safetensors"]) == 0
+    assert Clip.open("a-large.mp4").size == (128, 128)
+    Image.new("RGB", (10, 6)).save("still.png")
+    assert run(["upscale", "still.png", "--scale", "3"]) == 0
+    assert Image.open("still-large.png").size == (30, 18)
+    for more in (["--scale", "1.01"], ["--method", "cubic"], ["--model", "none.safetensors"]):
+        assert run(["upscale", "a.mp4", "-o", "c.mp4", *more]) == 2
+        assert len(capsys.readouterr().err.strip().splitlines()) == 1
+    assert not (tmp_path / "c.mp4").exists()
+
+
+def test_a_plan_shows_the_size_of_the_file(tmp_path, capsys, model):
+    net = upscalers.saved(tmp_path / "4x.safetensors", upscalers.compact())
+    wanted = ["plan", "a fox", "--model", model.card.id, "--frames", "5", "--upscale"]
+    assert run([*wanted, "{scale: 3, method: bicubic}"]) == 0
+    assert "file       192x192, 5 frames" in capsys.readouterr().out
+    assert run([*wanted, f"2:{net}", "--format", "json"]) == 0
+    told = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (told["event"], told["width"], told["height"], told["frames"]) == ("file", 128, 128, 5)
+    assert told["seconds"] > 0
+    (tmp_path / "4x.pth").write_bytes(b"\x80\x02")
+    with pytest.raises(ModelError, match="pickle"):
+        make_job(Shot(model=model.card.id, upscale=str(tmp_path / "4x.pth")))
