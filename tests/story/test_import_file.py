@@ -91,6 +91,20 @@ def test_deforum_redrawing(tmp_path):
     assert (redraw.seed, redraw.seed_every, redraw.colour) == ("iter", 2, "histogram")
 
 
+@pytest.mark.parametrize(("factor", "scale"), [("x2", 2), ("x4", 4), ("x8", None)])
+def test_deforum_upscales(tmp_path, factor, scale):
+    settings = {
+        "r_upscale_video": True,
+        "r_upscale_factor": factor,
+        "r_upscale_model": "realesr-animevideov3",
+    }
+    shot, lost = imported(tmp_path, DEFORUM | settings)
+    assert (None if shot.upscale is None else shot.upscale.scale) == scale
+    named = "r_upscale_factor: x8" if scale is None else "r_upscale_model: realesr-animevideov3"
+    assert any(named in line for line in lost)
+    assert imported(tmp_path, DEFORUM | settings | {"r_upscale_video": False})[0].upscale is None
+
+
 @pytest.mark.parametrize(
     "part",
     [

@@ -24,7 +24,8 @@ _SOLVERS = {
 _LEFT = {
     "path": "the checkpoint; write model: with a diffusers folder or hub id",
     "vae_path": "the VAE", "motion_module": "the motion module", "lora_map": "LoRAs; list them under loras",
-    "motion_lora_map": "motion LoRAs", "upscale_config": "upscaling", "clip_skip": "clip skip",
+    "motion_lora_map": "motion LoRAs", "clip_skip": "clip skip",
+    "upscale_config": "upscaling by redrawn tiles; write upscale: 2, or with a network's file",
 }  # fmt: skip
 _SWITCHED = {
     "ip_adapter_map": "IP-Adapter", "region_map": "regions with prompts of their own",

@@ -48,7 +48,6 @@ _SWITCHES = {
     "hybrid_motion": "motion from a driving video; restyle does that inside a video model",
     "color_force_grayscale": "grayscale",
     "parseq_manifest": "a Parseq manifest; import its export as well",
-    "r_upscale_video": "upscaling",
     "frame_interpolation_engine": "frame interpolation by that engine; see fps in docs/long-clips.md",
     "init_video": "a video as source of frames; use source:",
 }
@@ -74,6 +73,7 @@ def read(settings: Mapping[str, Any]) -> Imported:
         found.values["camera"] = _camera(found, settings, mode)
     else:
         found.leave("animation_mode", f"{mode} is not one of 2D and 3D; the camera stands still")
+    _upscale(found, settings)
     _switches(found, settings)
     return found
 
@@ -286,6 +286,20 @@ def _pictures(found: Imported, settings: Mapping[str, Any], frames: int) -> None
         found.values["keyframes"] = [
             {"image": path, "frame": frame} for frame, path in sorted(held.items()) if 0 <= frame < frames
         ]
+
+
+def _upscale(found: Imported, settings: Mapping[str, Any]) -> None:
+    """`r_upscale_factor` is x2, x3 or x4; the network that it is done with there is not at hand."""
+    if settings.get("r_upscale_video") in _OFF:
+        return
+    written = str(settings.get("r_upscale_factor", "x2")).strip().lower()
+    if written not in ("x2", "x3", "x4"):
+        return found.leave("r_upscale_factor", f"{written[:40]} is not one of x2, x3 and x4; write upscale:")
+    found.values["upscale"] = {"scale": int(written[1:])}
+    network = settings.get("r_upscale_model") or "a network"
+    found.leave(
+        "r_upscale_model", f"{network}; frames are resampled, or write its file: upscale: FILE.safetensors"
+    )
 
 
 def _switches(found: Imported, settings: Mapping[str, Any]) -> None:
