@@ -218,6 +218,15 @@ def test_the_smallest_sizes_work(tmp_path, suffix, size):
     assert abs(next(iter(reader)).astype(int) - 90).max() <= 2
 
 
+@pytest.mark.parametrize("size", [(353, 16), (16, 289), (1280, 720), (7680, 16)])
+@pytest.mark.parametrize("suffix", [".mkv", ".gif"])
+def test_lossless_frames_have_as_many_slices_as_their_size_asks_for(tmp_path, suffix, size):
+    frames = np.full((1, size[1], size[0], 3), 90, np.uint8)
+    reader = open_video(write_video(tmp_path / f"a{suffix}", frames, fps=24))
+    assert reader.size == size
+    assert np.array_equal(next(iter(reader)), frames[0])
+
+
 def never():
     raise AssertionError("a frame was drawn")
     yield

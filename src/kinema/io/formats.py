@@ -34,6 +34,8 @@ class Codec:
         pixels_alpha: pixel format of frames with alpha; None when it cannot keep alpha.
         rgb: whether it codes RGB as it is, without the conversion to BT.709.
         even: whether width and height must be even.
+        one_slice: (width, height) up to which frames are to be in one slice. ffmpeg's own choice is none for
+            frames one pixel wide, which it then refuses, and above 352x288 it refuses one.
     """
 
     arguments: tuple[str, ...]
@@ -42,14 +44,17 @@ class Codec:
     pixels_alpha: str | None = None
     rgb: bool = False
     even: bool = False
+    one_slice: tuple[int, int] = (0, 0)
 
-    def encode_arguments(self, quality: Quality, *, alpha: bool) -> list[str]:
-        """ffmpeg output options from the filter to the codec."""
+    def encode_arguments(self, quality: Quality, *, size: tuple[int, int], alpha: bool) -> list[str]:
+        """ffmpeg output options from the filter to the codec, for frames of a (width, height)."""
         pixels = self.pixels_alpha if alpha else self.pixels
         assert pixels is not None
         steps = [f"format={pixels}"] if self.rgb else [_CONVERT, f"format={pixels}", _TAG]
         alt_ref = ["-auto-alt-ref", "0"] if pixels == "yuva420p" else []  # libvpx cannot do both
-        return ["-vf", ",".join(steps), *self.arguments, *self.by_quality[quality], *alt_ref]
+        single = size[0] <= self.one_slice[0] and size[1] <= self.one_slice[1]
+        slices = ["-slices", "1"] if single else []
+        return ["-vf", ",".join(steps), *self.arguments, *slices, *self.by_quality[quality], *alt_ref]
 
 
 def _crf(small: int, medium: int, high: int, *extra: str) -> dict[Quality, tuple[str, ...]]:
@@ -87,12 +92,12 @@ CODECS: dict[str, Codec] = {
         "yuva444p10le",
     ),
     "ffv1": Codec(
-        # one slice: ffmpeg chooses none for frames one pixel wide, and then refuses them
-        ("-c:v", "ffv1", "-level", "3", "-slices", "1", "-slicecrc", "1"),
+        ("-c:v", "ffv1", "-level", "3", "-slicecrc", "1"),
         {**_any(), "lossless": ()},
         "bgr0",
         "bgra",
         rgb=True,
+        one_slice=(352, 288),
     ),
     "webp": Codec(("-c:v", "libwebp_anim", "-loop", "0"), _WEBP, "bgra", "bgra", rgb=True),
     "gif": Codec((), _any(), "bgr0", "bgra", rgb=True),

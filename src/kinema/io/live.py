@@ -68,7 +68,8 @@ class Live:
         height, width, _ = frame.shape
         arguments = ["-f", "rawvideo", "-pixel_format", "rgb24", "-video_size", f"{width}x{height}"]
         arguments += ["-framerate", str(self._fps), "-probesize", "32", "-i", "pipe:0"]
-        arguments += [*CODECS["h264"].encode_arguments("medium", alpha=False), *_AT_ONCE, *_FRAGMENTS]
+        arguments += [*CODECS["h264"].encode_arguments("medium", size=(width, height), alpha=False)]
+        arguments += [*_AT_ONCE, *_FRAGMENTS]
         return FrameSink([*arguments, "-f", "mp4", ffmpeg.url(self._path)], self._path, self._path)
 
 

@@ -275,7 +275,8 @@ class _Encoded:
         name = choose_codec(self.container, self._codec, self._quality, alpha=first.shape[2] == 4)
         codec = CODECS[name]
         prepare = self._preparation(codec, first)
-        size = prepare(first).shape[1::-1]
+        height, width = prepare(first).shape[:2]
+        size = (width, height)
         count = itertools.count()
         shown = (prepare(frame) for frame, _ in zip(itertools.chain([first], frames), count, strict=False))
         if name == "gif":
@@ -311,7 +312,7 @@ class _Encoded:
     def _encode(
         self,
         frames: Iterator[np.ndarray],
-        size: tuple[int, ...],
+        size: tuple[int, int],
         codec: Codec,
         container: Container,
         result: Path,
@@ -327,7 +328,7 @@ class _Encoded:
         arguments += [
             "-map",
             "0:v:0",
-            *codec.encode_arguments(self._quality, alpha=alpha),
+            *codec.encode_arguments(self._quality, size=size, alpha=alpha),
             "-fflags",
             "+bitexact",
         ]
@@ -358,7 +359,7 @@ class _Encoded:
         mux(video, self.audio, frames / self._rate, self.container, result, metadata=metadata)
         return result
 
-    def _gif(self, frames: Iterator[np.ndarray], size: tuple[int, ...], work: Path, *, alpha: bool) -> Path:
+    def _gif(self, frames: Iterator[np.ndarray], size: tuple[int, int], work: Path, *, alpha: bool) -> Path:
         """One palette for all frames; by way of a lossless file, since one ffmpeg would hold them all."""
         master, palette, result = work / "master.mkv", work / "palette.png", work / "video.gif"
         self._encode(frames, size, CODECS["ffv1"], Container("matroska", ("ffv1",), tags=False), master, work)
@@ -380,7 +381,7 @@ class _Encoded:
         ffmpeg.run([*source, *used, ffmpeg.url(result)], seconds=86_400).check(what)
         return result
 
-    def _with_record(self, result: Path, size: tuple[int, ...], work: Path) -> Path:
+    def _with_record(self, result: Path, size: tuple[int, int], work: Path) -> Path:
         """The finished file with the record inside, for the containers in which ffmpeg cannot put it."""
         if self._record is None or self.container.tags:
             return result
