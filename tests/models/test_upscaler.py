@@ -1,6 +1,12 @@
 """Upscaling networks: their maths written out once more, files under every name, tiles and the whole."""
 
+import functools
+import json
+import re
 import struct
+import subprocess
+import sys
+import tracemalloc
 
 import pytest
 import torch
@@ -135,11 +141,62 @@ def test_pickles_are_refused_and_the_way_to_convert_them_is_told(tmp_path):
     torch.save({"params_ema": upscalers.compact()}, tmp_path / "a.pth")
     (tmp_path / "b.safetensors").write_bytes((tmp_path / "a.pth").read_bytes())
     for name in ("a.pth", "b.safetensors"):
-        with pytest.raises(ModelError, match=r"pickle.*safetensors\.torch\.save_file\(torch\.load"):
+        with pytest.raises(ModelError, match=r"pickle.*w = torch\.load\(.*safetensors\.torch\.save_file"):
             read_upscaler(tmp_path / name)
     with pytest.raises(ModelError, match="is not a file"):
         read_upscaler(tmp_path / "none.safetensors")
-    header = b'{"conv_first.weight":7}'
-    (tmp_path / "c.safetensors").write_bytes(struct.pack("<Q", len(header)) + header)
-    with pytest.raises(ModelError, match="has no shape"):
-        read_upscaler(tmp_path / "c.safetensors")
+
+
+@pytest.mark.parametrize("wrapped", [("params_ema",), ("params",), ()])
+def test_the_line_that_an_error_gives_converts_a_pickle(tmp_path, monkeypatch, wrapped):
+    monkeypatch.chdir(tmp_path)
+    state = upscalers.compact()
+    torch.save(functools.reduce(lambda inner, name: {name: inner}, wrapped, state), "a.pth")
+    with pytest.raises(ModelError) as refused:
+        read_upscaler("a.pth")
+    line = re.search(r"w = torch\.load.*'FILE\.safetensors'\)", str(refused.value))[0]
+    steps = line.replace("(FILE,", "('a.pth',").replace("FILE.safetensors", "a.safetensors")
+    subprocess.run([sys.executable, "-c", f"import torch, safetensors.torch; {steps}"], check=True)
+    assert read_upscaler("a.safetensors").scale == read_upscaler(upscalers.saved(tmp_path / "b", state)).scale
+
+
+def entries(*names, shape=(8, 8, 3, 3), **more):
+    return {name: {"dtype": "F32", "shape": list(shape), "data_offsets": [0, 0]} | more for name in names}
+
+
+RRDB = entries("conv_first.weight", shape=(8, 3, 3, 3)) | entries("body.0.rdb1.conv1.weight")
+COMPACT = entries("body.0.weight", shape=(8, 3, 3, 3)) | entries("body.1.weight", shape=(8,))
+
+
+@pytest.mark.parametrize(
+    ("header", "said"),
+    [
+        ({"conv_first.weight": 7}, "has no shape"),
+        ([1, 2], "header is no table of tensors"),
+        ("text", "header is no table of tensors"),
+        ({"a": {"shape": [1]}}, "'a' has no dtype"),
+        ({"a": {"shape": [1], "dtype": 5}}, "'a' has no dtype"),
+        (entries("a", shape=(2**40,)), "'a' has no shape"),
+        (entries("a", shape=(True,)), "'a' has no shape"),
+        (RRDB | entries("body.0.rdb1.conv1.weight", shape=()), "no whole RRDBNet"),
+        (COMPACT | entries("body.2.weight", shape=()), "goes from 3 channels to 0"),
+        (RRDB | entries(f"body.{'9' * 5000}.x"), "beside|no whole"),
+        (COMPACT | entries(f"body.{'9' * 5000}.weight"), "goes from 3 channels"),
+        (RRDB | entries(*(f"conv_up{n}.weight" for n in range(15_000))), "claims 15000 doublings"),
+        (entries("model.0.weight", "model.9999999.weight"), "is no upscaling network"),
+        (entries("model.0.weight", f"model.{'9' * 5000}.weight"), "is no upscaling network"),
+        (RRDB | entries("body.999.x"), "claims 1000 blocks"),
+    ],
+)
+def test_odd_headers_are_refused_in_one_short_line(tmp_path, monkeypatch, header, said):
+    text = json.dumps(header).encode()
+    (tmp_path / "a.safetensors").write_bytes(struct.pack("<Q", len(text)) + text)
+    monkeypatch.chdir(tmp_path)
+    tracemalloc.start()
+    with pytest.raises(ModelError, match=said) as refused:
+        read_upscaler("a.safetensors")
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 64 << 20
+    assert len(str(refused.value)) < 400
+    assert "\n" not in str(refused.value)

@@ -32,13 +32,17 @@ _BSRGAN = (
 )
 _ESRGAN_BLOCK = re.compile(r"model\.1\.sub\.(\d+)\.RDB(\d)\.conv(\d)\.0\.(weight|bias)")
 _ESRGAN_TRUNK = re.compile(r"model\.1\.sub\.\d+\.(weight|bias)")
-_ESRGAN_LAYER = re.compile(r"model\.(\d+)\.(weight|bias)")
+_ESRGAN_LAYER = re.compile(r"model\.(\d{1,3})\.(weight|bias)")
+_BODY = re.compile(r"body\.(\d{1,3})\.")  # what has a higher number is no part of any network
 _KNOWN = "RRDBNet (ESRGAN, Real-ESRGAN) and SRVGGNetCompact"
 _CONVERT = (
     "convert it once, where you trust it: "
-    "safetensors.torch.save_file(torch.load(FILE, weights_only=True)['params_ema'], 'FILE.safetensors')"
+    "w = torch.load(FILE, weights_only=True); "
+    "safetensors.torch.save_file(w.get('params_ema', w.get('params', w)), 'FILE.safetensors')"
 )
-MOST_BLOCKS, MOST_WIDTH = 200, 1024
+MOST_BLOCKS, MOST_WIDTH, MOST_SCALE = 200, 1024, 16
+MOST_DOUBLINGS = 6  # 64 times as large, of squares of four pixels that are taken as one
+_MOST_SIDE = 2**31  # of a tensor
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -139,12 +143,26 @@ def _header(path: Path) -> dict[str, Any]:
     with path.open("rb") as file:
         (length,) = struct.unpack("<Q", file.read(8))
         header = json.loads(file.read(length))
+    if not isinstance(header, dict):
+        raise ModelError(f"{path} is damaged: its header is no table of tensors; fetch it again.")
     tensors = {name: entry for name, entry in header.items() if name != "__metadata__"}
     for name, entry in tensors.items():
-        shape = entry.get("shape") if isinstance(entry, dict) else None
-        if not isinstance(shape, list) or not all(isinstance(n, int) and n >= 0 for n in shape):
-            raise ModelError(f"{path} is damaged: {name[:60]!r} has no shape; fetch it again.")
+        found = entry if isinstance(entry, dict) else {}
+        for what, there in (
+            ("shape", _is_shape(found.get("shape"))),
+            ("dtype", _is_dtype(found.get("dtype"))),
+        ):
+            if not there:
+                raise ModelError(f"{path} is damaged: {name[:60]!r} has no {what}; fetch it again.")
     return tensors
+
+
+def _is_shape(value: object) -> bool:
+    return isinstance(value, list) and all(type(n) is int and 0 <= n < _MOST_SIDE for n in value)
+
+
+def _is_dtype(value: object) -> bool:
+    return isinstance(value, str) and len(value) < 20
 
 
 def _canonical(shapes: Mapping[str, Shape]) -> dict[str, str]:
@@ -182,18 +200,22 @@ def _recognized(path: Path, shapes: Mapping[str, Shape], names: Mapping[str, str
     """The network that these tensors are of, as its first and last ones say."""
     first, compact = shapes.get("conv_first.weight", ()), shapes.get("body.0.weight", ())
     if len(first) == 4 and "body.0.rdb1.conv1.weight" in shapes:
-        grown = shapes["body.0.rdb1.conv1.weight"]
-        doublings = len({name for name in shapes if re.fullmatch(r"conv_up\d+\.weight", name)})
+        grown = shapes["body.0.rdb1.conv1.weight"] or (0,)
+        doublings = sum(bool(re.fullmatch(r"conv_up\d+\.weight", name)) for name in shapes)
+        if doublings > MOST_DOUBLINGS:
+            raise ModelError(
+                f"{path} claims {doublings} doublings, which no such network has; fetch it again."
+            )
         fold = math.isqrt(first[1] // 3)
         if 3 * fold**2 != first[1] or fold not in (1, 2, 4) or 2**doublings % fold:
             raise ModelError(f"{path} takes {first[1]} channels; only networks of RGB pictures are read.")
         return UpscalerFile(
-            path=path, kind="RRDBNet", scale=2**doublings // fold, blocks=_count(shapes, r"body\.(\d+)\."),
+            path=path, kind="RRDBNet", scale=2**doublings // fold, blocks=_count(shapes),
             width=first[0], growth=grown[0], doublings=doublings, fold=fold, names=names,
         )  # fmt: skip
     if len(compact) == 4 and len(shapes.get("body.1.weight", ())) == 1:
-        layers = _count(shapes, r"body\.(\d+)\.")
-        gives = shapes.get(f"body.{layers - 1}.weight", (0,))[0]
+        layers = _count(shapes)
+        gives = (shapes.get(f"body.{layers - 1}.weight") or (0,))[0]
         scale = math.isqrt(gives // 3)
         if compact[1] != 3 or not scale or 3 * scale**2 != gives or layers % 2 == 0:
             raise ModelError(f"{path} goes from {compact[1]} channels to {gives}; RGB networks are read.")
@@ -201,17 +223,21 @@ def _recognized(path: Path, shapes: Mapping[str, Shape], names: Mapping[str, str
             path=path, kind="SRVGGNetCompact", scale=scale, blocks=(layers - 3) // 2, width=compact[0],
             names=names,
         )  # fmt: skip
-    some = ", ".join(sorted(shapes)[:3]) or "nothing"
+    some = ", ".join(repr(name[:60])[1:-1] for name in sorted(shapes)[:3]) or "nothing"
     raise ModelError(f"{path} is no upscaling network that is read here (it has {some}); {_KNOWN} are.")
 
 
-def _count(shapes: Mapping[str, Shape], pattern: str) -> int:
-    return 1 + max(int(match[1]) for match in (re.match(pattern, name) for name in shapes) if match)
+def _count(shapes: Mapping[str, Shape]) -> int:
+    return 1 + max(int(match[1]) for match in map(_BODY.match, shapes) if match)
 
 
 def _check(net: UpscalerFile, shapes: Mapping[str, Shape], dtypes: Mapping[str, str]) -> None:
     """All tensors of the network are there and no others, in its shapes and in numbers that can be read."""
-    if net.blocks > MOST_BLOCKS or max(net.width, net.growth) > MOST_WIDTH or not 1 <= net.scale <= 16:
+    if (
+        net.blocks > MOST_BLOCKS
+        or max(net.width, net.growth) > MOST_WIDTH
+        or not 1 <= net.scale <= MOST_SCALE
+    ):
         what = f"{net.blocks} blocks of {net.width} channels, scale {net.scale}"
         raise ModelError(f"{net.path} claims {what}, which no such network has; fetch it again.")
     wanted = net.shapes()
