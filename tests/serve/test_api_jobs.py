@@ -99,6 +99,7 @@ def test_a_wrong_query_names_its_field(server, query, param):
         ({"prompt": "a", "keyframes": ["../../x.png@3"]}, "not_media", "keyframes[0].image"),
         ({"prompt": "a", "source": "file:///etc/passwd"}, "not_media", "source.path"),
         ({"prompt": "a", "upscale": "2:/etc/x.safetensors"}, "not_media", "upscale.model"),
+        ({"prompt": "a", "upscale": {"model": "media:" + "0" * 64}}, "not_media", "upscale.model"),
         ({"prompt": "a", "upscale": 17}, "invalid_value", "upscale.scale"),
         ({"prompt": "a", "upscale": 1.3}, "invalid_geometry", "upscale"),
         ({"prompt": "a", "audio": "media:" + "0" * 64}, "unknown_media", "audio"),

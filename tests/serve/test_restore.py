@@ -68,6 +68,7 @@ def test_a_file_of_kinema_gives_its_request_back(tmp_path):
         "prompt": "a fox", "seed": 5, "steps": 4,
         "keyframes": [{"image": f"media:{digest}"}, {"image": f"/srv/k/media/{digest}", "frame": 4},
                       {"image": "/home/me/a.png", "frame": 8}],
+        "upscale": {"scale": 2, "model": "/home/me/4x.safetensors"},
     }  # fmt: skip
     file = write_image(tmp_path / "x.png", np.zeros((8, 8, 3), np.uint8), Record(shot))
     found = restore_file(file)
@@ -78,6 +79,7 @@ def test_a_file_of_kinema_gives_its_request_back(tmp_path):
     images = [key["image"] for key in found["request"]["keyframes"]]
     assert images[:2] == [f"media:{digest}"] * 2
     assert [note for note in found["notes"] if "keyframes[2].image: a.png" in note]
+    assert [note for note in found["notes"] if "upscale.model: 4x.safetensors" in note]
 
 
 def test_the_paragraph_of_a1111_is_read(tmp_path):

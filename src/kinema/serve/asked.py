@@ -87,6 +87,9 @@ def _with_model(values: Mapping[str, Any], model: str) -> Mapping[str, Any]:
 
 def _media(where: str, path: str, settings: ServeSettings, exists: Callable[[str], bool]) -> str:
     """The upload that a path stands for; empty for a word, or a LoRA of the server's."""
+    if where.endswith("upscale.model"):
+        message = f"{path[:80]!r}: this server upscales without networks; write a scale and a method."
+        raise ApiError(422, message, code="not_media", param=where)
     match = REFERENCE.fullmatch(path)
     if match is not None:
         if exists(match[1]):
@@ -100,8 +103,5 @@ def _media(where: str, path: str, settings: ServeSettings, exists: Callable[[str
             return ""
         message = f"unknown LoRA {path[:80]!r}; this server has {', '.join(known) or 'none'}."
         raise ApiError(422, message, code="unknown_lora", param=where)
-    if where.endswith("upscale.model"):
-        message = f"{path[:80]!r}: this server upscales without networks; write a scale and a method."
-        raise ApiError(422, message, code="not_media", param=where)
     message = f"{path[:80]!r} is not media:<sha256>; upload the file first and name what the answer says."
     raise ApiError(422, message, code="not_media", param=where)

@@ -23,7 +23,7 @@ from kinema.story.imported import Imported
 from kinema.story.storyboard import from_mapping
 
 _UPLOAD = re.compile(r"(?:.*[\\/])?media[\\/:](?P<sha256>[0-9a-f]{64})")
-_FILES = (".image", ".path", ".mask")
+_FILES = (".image", ".path", ".mask", "upscale.model")
 
 
 def restore_file(path: Path) -> dict[str, Any]:
