@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import wave
 from dataclasses import replace
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,10 +18,12 @@ import kinema
 import upscalers
 from kinema.animation.enlarge import enlarged
 from kinema.cli import run
+from kinema.core.contracts import Record
 from kinema.core.errors import ConfigError, GeometryError, MediaError, ModelError, ResourceError
 from kinema.io.audio import listen
 from kinema.io.clip import Clip
 from kinema.io.mux import AudioPart
+from kinema.io.probe import MAX_PIXELS, MAX_SIDE
 from kinema.io.record import read_record
 from kinema.pipelines.job import make_job
 from kinema.pipelines.model import Model
@@ -29,7 +33,7 @@ from kinema.pipelines.upscale import enlargement, upscaled
 from kinema.pipelines.upscale_clip import upscale_clip
 from kinema.story.shot import Shot
 from kinema.story.storyboard import Storyboard
-from kinema.story.upscale import Upscale
+from kinema.story.upscale import Upscale, write_scale
 from moving_scenes import clip
 
 
@@ -95,8 +99,42 @@ def test_a_size_of_broken_pixels_is_refused_before_weights_load(model, no_weight
 def test_sizes_are_exact():
     assert enlargement(Upscale(scale=Fraction(4, 3)), (960, 540)).new_size == (1280, 720)
     assert enlargement(Upscale(scale=3), (65, 33)).new_size == (195, 99)  # odd from odd, as the writer pads
-    with pytest.raises(GeometryError, match="at most 16384: write 8"):
-        enlargement(Upscale(scale=16), (1920, 1080))
+
+
+@pytest.mark.parametrize(
+    ("size", "scale", "most"),
+    [
+        ((832, 480), 16, 15),  # 13312x7680: above 100 million pixels, no side above 16384
+        ((1920, 1080), 16, 6),
+        ((4000, 100), 16, 4),  # here the side comes first
+        ((8000, 6000), 2, Fraction(36, 25)),
+        ((8000, 6000), "1.999", Fraction(36, 25)),
+    ],
+)
+def test_a_size_that_could_not_be_read_again_is_refused_with_the_largest_that_can(size, scale, most):
+    with pytest.raises(GeometryError, match=rf"million: write {write_scale(most)}\.$"):
+        enlargement(Upscale(scale=scale), size)
+    width, height = enlargement(Upscale(scale=most), size).new_size
+    assert max(width, height) <= MAX_SIDE
+    assert width * height <= MAX_PIXELS
+    with pytest.raises(GeometryError, match="leave it out"):
+        enlargement(Upscale(scale=2, method="nearest"), (8000, 6000))
+    with pytest.raises(GeometryError, match="leave it out"):
+        enlargement(Upscale(scale=1.5), (16384, 16))
+
+
+@pytest.mark.parametrize(
+    ("size", "scale"), [((512, 512), "1.3"), ((4096, 4096), "1.0003"), ((1002, 1002), "1.35")]
+)
+def test_a_scale_that_an_error_names_can_be_typed(size, scale):
+    with pytest.raises(GeometryError, match="not of whole even sides; write ") as refused:
+        enlargement(Upscale.model_validate(scale), size)
+    named = re.findall(r"([\d./]+) \((\d+)x(\d+)\)", str(refused.value))
+    assert named
+    pattern = re.compile(Upscale.model_json_schema()["properties"]["scale"]["anyOf"][1]["pattern"])
+    for text, width, height in named:
+        assert enlargement(Upscale.model_validate(text), size).new_size == (int(width), int(height))
+        assert pattern.fullmatch(text)
 
 
 def test_a_resumed_render_has_the_bytes_of_an_uninterrupted_one(model, tmp_path):
@@ -218,6 +256,61 @@ def test_a_strangers_clip_remembers_only_what_was_done(tmp_path):
         read_request(tmp_path / "b.mkv")
     upscale_clip(tmp_path / "b.mkv", Upscale(scale=2)).save(tmp_path / "c.mkv")
     assert not read_record(tmp_path / "c.mkv").shot
+
+
+def remembering(path: Path, shot: dict, **more) -> Path:
+    """A clip of 64x64 whose record a stranger wrote."""
+    return Clip(clip("spin", 2), 8, Record(shot, **more)).save(path, quality="lossless", overwrite=True)
+
+
+@pytest.mark.parametrize(
+    "shot",
+    [
+        {"prompt": "a fox", "upscale": {"scale": "abc"}},
+        {"prompt": "a fox", "upscale": {"scale": "1/0"}},
+        {"prompt": "a fox", "upscale": [4]},
+        {"prompt": "a fox", "upscale": {"size": 2}},
+        {"prompt": "a fox", "upscale": {"model": "4x.safetensors"}},
+        {"prompt": "a fox", "upscale": {"scale": "4993/4999"}},
+        {"upscale": 2, "shots": ["a fox"]},
+        {"shots": 5},
+        {"shots": [{"prompt": "a fox"}, {"prompt": "a wolf", "upscale": "huge"}]},
+    ],
+)
+def test_a_record_that_cannot_say_both_keeps_its_shot(tmp_path, shot):
+    made = upscale_clip(remembering(tmp_path / "a.mkv", shot), Upscale(scale=3))
+    assert made.record.shot == shot
+    assert made.record.post["upscale"]["scale"] == 3
+
+
+@pytest.mark.parametrize(("before", "scale"), [(4, 12), ("2:nearest", 6), ({"scale": "4/3"}, 4)])
+def test_a_record_may_say_it_in_any_words(tmp_path, before, scale):
+    shot = {"prompt": "a fox", "upscale": before}
+    made = upscale_clip(remembering(tmp_path / "a.mkv", shot), Upscale(scale=3))
+    assert made.record.shot["upscale"]["scale"] == scale
+
+
+def test_what_repeats_pixels_unevenly_is_no_setting(tmp_path):
+    file = remembering(tmp_path / "a.mkv", {"prompt": "a fox", "upscale": 1.5})
+    made = upscale_clip(file, Upscale(scale=3, method="nearest"))
+    assert made.record.shot["upscale"] == 1.5
+    made.save(tmp_path / "b.mkv")
+    assert read_request(tmp_path / "b.mkv").upscale == Upscale(scale=1.5)
+
+
+def test_frames_of_a_cancelled_render_were_not_yet_larger(tmp_path):
+    shot = {"prompt": "a fox", "upscale": {"scale": 2, "method": "lanczos"}}
+    part = remembering(tmp_path / "a.mkv", shot, post={"partial": 2})
+    upscale_clip(part, Upscale(scale=3)).save(tmp_path / "b.mkv")
+    assert read_request(tmp_path / "b.mkv").upscale == Upscale(scale=3)
+    upscale_clip(tmp_path / "b.mkv", Upscale(scale=2)).save(tmp_path / "c.mkv")
+    assert read_request(tmp_path / "c.mkv").upscale == Upscale(scale=6)
+
+
+def test_odd_parts_of_a_record_are_passed_over(tmp_path):
+    file = remembering(tmp_path / "a.mkv", {"prompt": "a fox"}, post=[1], model=5)
+    made = upscale_clip(file, Upscale(scale=2))
+    assert (made.record.model, "before" in made.record.post) == ({}, False)
 
 
 @pytest.mark.parametrize("name", ["a.mov", "a.webm", "a.webp", "%d.png"])

@@ -78,8 +78,8 @@ class Record:
         data = json.loads(text)
         if not isinstance(data, dict) or "kinema" not in data or not isinstance(data.get("shot"), dict):
             raise ValueError("not a kinema record")
-        parts = (data.get(name) or {} for name in ("model", "versions", "post", "run"))
-        return Record(data["shot"], *parts)
+        parts = (data.get(name) for name in ("model", "versions", "post", "run"))
+        return Record(data["shot"], *(part if isinstance(part, dict) else {} for part in parts))
 
 
 @dataclass(frozen=True, slots=True)

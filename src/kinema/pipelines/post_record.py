@@ -11,28 +11,36 @@ from typing import Any
 from kinema.core.contracts import Record
 
 Values = Mapping[str, Any]
+Change = Callable[[Values], Values | None]
 
 
-def with_post(record: Record | None, path: Path, done: Values, change: Callable[[Values], Values]) -> Record:
+def with_post(record: Record | None, path: Path, done: Values, change: Change) -> Record:
     """The record of a clip that was changed; of one that kinema did not make, only what was done.
 
     Args:
         record: of the clip as it was.
         path: of it.
         done: what was done, JSON values.
-        change: gives the shot that would make the clip as it is, from the one that made it as it was.
+        change: gives the shot that would make the clip as it is, from the one that made it as it was; None
+            where no shot would. The record keeps the shot of before then, and `post` alone tells of the rest.
     """
     done = {"of": path.name, "sha256": _hash(path), **done}
     if record is not None and record.post:
         done["before"] = dict(record.post)
     if record is None or not record.shot:
         return Record({}, post=done)
-    whole = dict(record.shot)
-    if "shots" in whole:
-        whole["shots"] = [dict(change(shot)) for shot in whole["shots"]]
-    else:
-        whole = dict(change(whole))
-    return replace(record, shot=whole, post=done)
+    return replace(record, shot=_changed(record.shot, change) or record.shot, post=done)
+
+
+def _changed(whole: Values, change: Change) -> Values | None:
+    """The shot, or the storyboard with all of its shots; None where one of them cannot be changed."""
+    if "shots" not in whole:
+        return change(whole)
+    shots = whole["shots"]
+    if not isinstance(shots, list) or not all(isinstance(shot, Mapping) for shot in shots):
+        return None  # nothing that kinema writes
+    changed = [change(shot) for shot in shots]
+    return None if None in changed else {**whole, "shots": changed}
 
 
 def _hash(path: Path) -> str:

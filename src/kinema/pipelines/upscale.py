@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,14 +21,16 @@ import numpy as np
 
 from kinema.core.contracts import OnProgress, Progress
 from kinema.core.errors import ConfigError, GeometryError, NumericError, ResourceError
+from kinema.io.probe import MAX_PIXELS, MAX_SIDE
 from kinema.models.upscaler_file import UpscalerFile, read_upscaler
-from kinema.story.shot import MAX_SIDE, Shot
-from kinema.story.upscale import Resampling, Upscale, write_scale
+from kinema.story.shot import Shot
+from kinema.story.upscale import MAX_SCALE, Resampling, Upscale, write_scale
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
 OnFrame = Callable[[int], None]
+_ROOM = 64
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -94,7 +97,7 @@ def enlargement(wanted: Upscale, size: tuple[int, int]) -> Enlargement:
     """
     network = None if wanted.model is None else read_upscaler(wanted.model)
     scale = wanted.scale or Fraction(network.scale if network is not None else 1)
-    new_size = _sides(size, scale)
+    new_size = _sides(size, scale, whole=wanted.method == "nearest")
     if network is None:
         return Enlargement(size=size, new_size=new_size, method=wanted.method)
     with network.path.open("rb") as file:
@@ -102,21 +105,55 @@ def enlargement(wanted: Upscale, size: tuple[int, int]) -> Enlargement:
     return Enlargement(size=size, new_size=new_size, method=wanted.method, network=network, sha256=sha256)
 
 
-def _sides(size: tuple[int, int], scale: Fraction) -> tuple[int, int]:
-    """The new size: pixels stay square, and a fraction gives even sides, which most video needs."""
+def _sides(size: tuple[int, int], scale: Fraction, *, whole: bool) -> tuple[int, int]:
+    """The new size: pixels stay square, and a fraction gives even sides, which most video needs.
+
+    Where it is none, the error names the nearest that are, `whole` ones if need be.
+    """
     width, height = (side * scale for side in size)
     shown = f"scale={write_scale(scale)} makes {size[0]}x{size[1]}"
     if scale.denominator != 1 and (width % 2 or height % 2):
-        step = Fraction(2, math.gcd(*size))
+        step = _even_step(size)
         near = sorted({max(n * step, Fraction(1)) for n in (scale // step, scale // step + 1)} - {1})
-        ways = " or ".join(f"{write_scale(n)} ({size[0] * n}x{size[1] * n})" for n in near)
+        ways = " or ".join(
+            f"{write_scale(n)} ({size[0] * n}x{size[1] * n})" for n in near if _can_be_read(size, n)
+        )
         made = f"{float(width):g}x{float(height):g}"
-        raise GeometryError(f"{shown} into {made}, which is not of whole even sides; write {ways}.")
-    if max(width, height) > MAX_SIDE:
-        most = MAX_SIDE // max(size)
-        way = f"write {most}" if most > 1 else "leave it out"
-        raise GeometryError(f"{shown} into {width}x{height}; a side has at most {MAX_SIDE}: {way}.")
+        way = f"write {ways}" if ways else "leave it out"
+        raise GeometryError(f"{shown} into {made}, which is not of whole even sides; {way}.")
+    if not _can_be_read(size, scale):
+        most = _largest(size, (Fraction(1),) if whole else (Fraction(1), _even_step(size)))
+        way = "leave it out" if most is None else f"write {write_scale(most)}"
+        raise GeometryError(
+            f"{shown} into {width}x{height}; a side has at most {MAX_SIDE} pixels, and a picture "
+            f"{MAX_PIXELS // 1_000_000} million: {way}."
+        )
     return int(width), int(height)
+
+
+def _even_step(size: tuple[int, int]) -> Fraction:
+    """Scales that are multiples of this give whole even sides."""
+    return Fraction(2, math.gcd(*size))
+
+
+def _can_be_read(size: tuple[int, int], scale: Fraction) -> bool:
+    """Whether a file of this many times the size can be opened again.
+
+    ffmpeg counts the pixels that its decoders have room for, whose sides are multiples of 64.
+    """
+    width, height = (int(side * scale) for side in size)
+    room = math.prod(-(-side // _ROOM) * _ROOM for side in (width, height))
+    return max(width, height) <= MAX_SIDE and room <= MAX_PIXELS
+
+
+def _largest(size: tuple[int, int], steps: Sequence[Fraction]) -> Fraction | None:
+    """The largest scale whose result can be read, of the first step that has one; None for none."""
+    for step in steps:
+        above = range(int(1 / step) + 1, int(MAX_SCALE / step) + 1)
+        found = bisect_left([not _can_be_read(size, n * step) for n in above], True)
+        if found:
+            return above[found - 1] * step
+    return None
 
 
 def told(on_progress: OnProgress | None, total: int) -> OnFrame:

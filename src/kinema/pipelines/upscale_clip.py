@@ -13,9 +13,9 @@ import numpy as np
 from kinema.core.contracts import OnProgress, Progress
 from kinema.io.clip import Clip
 from kinema.io.reader import VideoReader
-from kinema.pipelines.post_record import with_post
+from kinema.pipelines.post_record import Change, with_post
 from kinema.pipelines.upscale import enlargement, upscaled
-from kinema.story.upscale import MAX_SCALE, Upscale, write_scale
+from kinema.story.upscale import Upscale
 
 FASTEST = 60  # frames a second to which a clip of variable rate is brought at most
 _SLACK = 2.0  # milliseconds by which a container may have rounded a time
@@ -49,7 +49,8 @@ def upscale_clip(
         **({} if how.network is None else {"weights": how.weights()}),
     }
     by = Fraction(how.new_size[0], how.size[0])
-    record = with_post(clip.record, Path(path), done, lambda shot: _changed(shot, wanted, by))
+    post = {} if clip.record is None else clip.record.post
+    record = with_post(clip.record, Path(path), done, _change(wanted, by, enlarged=not _never_enlarged(post)))
     made = _told(upscaled(_held(clip.frames, counts), how, device), total, on_progress or (lambda _: None))
     audio = tuple(replace(part, seconds=total / fps) for part in clip.audio)
     return replace(clip, frames=made, fps=fps, record=record, count=total, size=how.new_size, audio=audio)
@@ -93,16 +94,34 @@ def _told(frames: Iterator[np.ndarray], total: int, on_progress: OnProgress) -> 
         yield frame
 
 
-def _changed(shot: Mapping[str, Any], wanted: Upscale, by: Fraction) -> dict[str, Any]:
-    """The shot with its file `by` times as large; one that was made larger before is that much larger still.
+def _never_enlarged(post: Any) -> bool:
+    """Whether frames were never made larger: those of a render that was cancelled before that."""
+    while isinstance(post, Mapping) and "upscale" not in post:
+        if "partial" in post:
+            return True
+        post = post.get("before")
+    return False
 
-    Where no single setting can say both, the shot stays as it was, and `post` alone tells of the second.
+
+def _change(wanted: Upscale, by: Fraction, *, enlarged: bool) -> Change:
+    """Gives a shot whose file is `by` times as large; its own setting counts if that `enlarged` it.
+
+    Where no single setting says both, or the shot's own is none, there is no such shot.
     """
-    setting = wanted.model_dump(mode="json")
-    if not (before := shot.get("upscale")):
-        return {**shot, "upscale": setting}
-    scale = Fraction(str(before["scale"])) * by if before.get("scale") else None
-    model = setting["model"] or before.get("model")
-    if scale is None or scale > MAX_SCALE or (model and setting["method"] == "nearest"):
-        return dict(shot)
-    return {**shot, "upscale": {**setting, "scale": write_scale(scale), "model": model}}
+
+    def changed(shot: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        after = wanted
+        if enlarged and shot.get("upscale"):
+            try:
+                before = Upscale.model_validate(shot["upscale"])
+                if before.scale is None:  # a network's own, which only its file tells
+                    return None
+                model = wanted.model or before.model
+                after = Upscale(scale=before.scale * by, method=wanted.method, model=model)
+                if Upscale(**after.model_dump(mode="json")) != after:
+                    return None
+            except ValueError:
+                return None
+        return {**shot, "upscale": after.model_dump(mode="json")}
+
+    return changed

@@ -22,7 +22,7 @@ METHODS: tuple[Resampling, ...] = ("lanczos", "bicubic", "nearest")
 MIN_SCALE, MAX_SCALE = 1, 16
 
 _RATIO = re.compile(r"(\d{1,4})/(\d{1,4})")
-_DECIMAL = re.compile(r"\d{1,4}(?:\.\d{1,6})?")
+_DECIMAL = re.compile(r"\d{1,4}(?:\.\d{1,12})?")
 _NUMBER = re.compile(r"[-+]?[\d./]+")
 
 
@@ -77,7 +77,7 @@ class _Scale:
         return {
             "anyOf": [
                 {"type": "number", "minimum": MIN_SCALE, "maximum": MAX_SCALE},
-                {"type": "string", "pattern": r"^\d{1,4}(\.\d{1,6}|/\d{1,4})?$"},
+                {"type": "string", "pattern": r"^\d{1,4}(\.\d{1,12}|/\d{1,4})?$"},
             ]
         }
 
