@@ -388,3 +388,37 @@ def test_a_plan_shows_the_size_of_the_file(tmp_path, capsys, model):
     (tmp_path / "4x.pth").write_bytes(b"\x80\x02")
     with pytest.raises(ModelError, match="pickle"):
         make_job(Shot(model=model.card.id, upscale=str(tmp_path / "4x.pth")))
+
+
+def test_several_frames_are_no_single_picture(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("kinema.animation.enlarge.enlarged", lambda *a: pytest.fail("a frame is made"))
+    Clip(clip("spin", 3), 8).save("a.mp4")
+    for verb in ("upscale", "interpolate"):
+        for out in ("x.jpg", "x.png"):
+            for more in ([], ["--dry-run"]):
+                assert run([verb, "a.mp4", "-o", out, *more]) == 2
+                said = capsys.readouterr().err
+                assert f"{out} holds one frame and the clip has more; use .mp4" in said
+    assert run(["upscale", "a.mp4", "-o", "frames/%d.png", "--dry-run"]) == 0
+
+
+def test_a_name_is_chosen_that_can_hold_the_clip(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    pictures = [Image.new("RGBA", (8, 8), (90 * k, 0, 0, 128)) for k in range(3)]
+    pictures[0].save("anim.png", save_all=True, append_images=pictures[1:], duration=100)
+    assert run(["upscale", "anim.png"]) == 0
+    assert Clip.open("anim-large.webp", alpha=True).array().shape == (3, 16, 16, 4)
+    assert run(["interpolate", "anim.png", "--fps", "20"]) == 0
+    assert len(Clip.open("anim-20fps.webp")) == 5
+    for folder in ("scenes.v2", "."):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        for k, picture in enumerate(pictures):
+            picture.save(tmp_path / folder / f"{k:04d}.png")
+    assert run(["upscale", "scenes.v2/%04d.png"]) == 0
+    assert run(["upscale", "scenes.v2"]) == 0
+    assert run(["upscale", "%04d.png"]) == 0
+    for made in ("scenes.v2-large", f"{tmp_path.name}-large"):
+        assert sorted(path.name for path in Path(made).iterdir()) == ["0001.png", "0002.png", "0003.png"]
+    assert len(list(tmp_path.glob("*.png"))) == 4
+    assert Clip.open("scenes-large.mp4").size == (16, 16)

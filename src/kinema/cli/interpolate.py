@@ -78,10 +78,27 @@ def interpolate(
     from kinema.story.post import Interpolate
 
     wanted = Interpolate.make(fps=fps, method=method)
-    out = file.out or free_name(f"{clip.stem}-{str(wanted.fps).replace('/', '-')}fps", clip.suffix or ".mp4")
+    out = file.out or new_name(clip, f"{str(wanted.fps).replace('/', '-')}fps")
     with writing(file, out) as report:
         made = interpolate_clip(clip, wanted, loop=loop, device=device, on_progress=report)
         write_clip(made, out, file, report)
+
+
+def new_name(clip: Path, what: str) -> Path:
+    """A name that no file has, in the current folder: `rooster-large.mp4` for `rooster.mp4`.
+
+    Numbered pictures get a folder of their own, and an animated PNG becomes a WebP.
+    """
+    from kinema.io.formats import CONTAINERS, STILLS
+    from kinema.io.names import frames_of, is_numbered
+    from kinema.io.video_read import open_video
+
+    if is_numbered(clip) and frames_of(clip):
+        return free_name(f"{clip.resolve().parent.name or 'frames'}-{what}", "") / clip.name
+    suffix = clip.suffix if clip.suffix.lower() in (*CONTAINERS, *STILLS) and not clip.is_dir() else ".mp4"
+    if suffix.lower() in STILLS and len(open_video(clip)) > 1:
+        suffix = ".webp"
+    return free_name(f"{clip.stem}-{what}", suffix)
 
 
 @contextmanager
@@ -99,10 +116,11 @@ def write_clip(made: Clip, out: Path, file: FileOptions, report: Reporter) -> No
 
     quality = cast("Any", file.quality)  # the writer checks it
     beside = file.sidecar and not file.no_record
-    check_output(out, fps=made.fps, overwrite=file.overwrite, quality=quality, sidecar=beside)
+    frames = len(made)
+    check_output(out, fps=made.fps, frames=frames, overwrite=file.overwrite, quality=quality, sidecar=beside)
     width, height = made.size or (0, 0)
-    text = f"{out}  {len(made)} frame{'s' * (len(made) != 1)} at {made.fps} fps, {width}x{height}"
-    facts = {"frames": len(made), "fps": str(made.fps), "width": width, "height": height}
+    text = f"{out}  {frames} frame{'s' * (frames != 1)} at {made.fps} fps, {width}x{height}"
+    facts = {"frames": frames, "fps": str(made.fps), "width": width, "height": height}
     if not file.dry_run:
         made.record = None if file.no_record else made.record
         made.save(out, overwrite=file.overwrite, sidecar=file.sidecar, quality=quality, on_note=report.note)

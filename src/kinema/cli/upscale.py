@@ -8,8 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from kinema.cli.help import VerbCommand
-from kinema.cli.interpolate import FileOptions, write_clip, writing
-from kinema.cli.make import free_name
+from kinema.cli.interpolate import FileOptions, new_name, write_clip, writing
 from kinema.cli.options import with_options
 
 
@@ -45,14 +44,13 @@ def upscale(
     \b
     kinema upscale rooster.mp4 --scale 4 -o large.mp4
     """
-    from kinema.io.formats import CONTAINERS, STILLS
+    from kinema.io.video_write import fastest
     from kinema.pipelines.upscale_clip import upscale_clip
     from kinema.story.upscale import Upscale
 
     times = {"scale": scale or "2"} if scale or model is None else {}
     wanted = Upscale.make(method=method, **times, **({} if model is None else {"model": model}))
-    suffix = clip.suffix if clip.suffix.lower() in (*CONTAINERS, *STILLS) else ".mp4"
-    out = file.out or free_name(f"{clip.stem}-large", suffix)
+    out = file.out or new_name(clip, "large")
     with writing(file, out) as report:
-        made = upscale_clip(clip, wanted, device=device, on_progress=report)
+        made = upscale_clip(clip, wanted, device=device, most_fps=fastest(out), on_progress=report)
         write_clip(made, out, file, report)

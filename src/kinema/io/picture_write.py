@@ -10,9 +10,21 @@ import numpy as np
 from kinema.core.contracts import Record
 from kinema.core.errors import MediaError
 from kinema.io.atomic import check_target, sync
-from kinema.io.formats import Quality
+from kinema.io.formats import STILLS, Quality
 from kinema.io.image import encode_image
-from kinema.io.names import is_one_sequence, numbered
+from kinema.io.names import is_numbered, is_one_sequence, numbered
+
+
+def is_still(path: Path) -> bool:
+    """Whether a name is of a single picture."""
+    return path.suffix.lower() in STILLS and not is_numbered(path)
+
+
+def not_one(path: Path) -> MediaError:
+    """What is said where a clip should become a single picture."""
+    return MediaError(
+        f"{path.name} holds one frame and the clip has more; use .mp4, .webp or a folder/%04d.png."
+    )
 
 
 class Still:
@@ -30,9 +42,7 @@ class Still:
         """Make the picture in `work`: where it is, and where it belongs."""
         frame = next(frames)
         if next(frames, None) is not None:
-            raise MediaError(
-                f"{self.path.name} holds one frame and the clip has more; use .mp4 or a folder/%04d.png."
-            )
+            raise not_one(self.path)
         (work / "image").write_bytes(
             encode_image(frame, self.path.suffix.lower(), self._record, self._quality)
         )

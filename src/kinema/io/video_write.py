@@ -30,17 +30,17 @@ from kinema.io.image import check_frame, check_image_target, flatten
 from kinema.io.mux import CODECS as AUDIO_CODECS
 from kinema.io.mux import AudioPart, mux
 from kinema.io.names import is_numbered, sidecar_path
-from kinema.io.picture_write import PictureSequence, Still, check_sequence
+from kinema.io.picture_write import PictureSequence, Still, check_sequence, is_still, not_one
 from kinema.io.record import check_sidecar, ffmetadata, record_text
 
 OnNote = Callable[[str], None]
 OnReady = Callable[[Mapping[Path, Path]], None]
 FrameRate = Fraction | int | float | str
 
-_MAX_FPS = 1000
+MAX_FPS = 1000
 ATTEMPTS = 3
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
-_MAX_FPS_GIF = 50
+MAX_FPS_GIF = 50
 _log = logging.getLogger("kinema.io")
 
 
@@ -150,13 +150,16 @@ def check_output(
     path: str | Path,
     *,
     fps: FrameRate,
+    frames: int | None = None,
     overwrite: bool = False,
     quality: Quality = "high",
     codec: str | None = None,
     sidecar: bool = False,
 ) -> None:
-    """Refuse, as `write_video` would, a target that cannot be; nothing stays written."""
+    """Refuse, as `write_video` would, a target that cannot be for this many frames; nothing stays written."""
     path = Path(path)
+    if frames is not None and frames > 1 and is_still(path):
+        raise not_one(path)
     _writer_for(
         path, parse_fps(fps), None, overwrite=overwrite, quality=quality, codec=codec, note=_log.warning
     )
@@ -165,6 +168,11 @@ def check_output(
     # A folder that takes no files is found out by trying.
     with staging(_home(path)):
         pass
+
+
+def fastest(path: Path) -> int:
+    """Frames a second that a file with this suffix has at most."""
+    return MAX_FPS_GIF if path.suffix.lower() == ".gif" else MAX_FPS
 
 
 def parse_fps(fps: FrameRate) -> Fraction:
@@ -183,8 +191,8 @@ def parse_fps(fps: FrameRate) -> Fraction:
         ntsc = [Fraction(n * 1000, 1001) for n in (24, 30, 48, 60, 120)]
         near = [candidate for candidate in ntsc if abs(rate - candidate) < Fraction(1, 200)]
         rate = near[0] if near else rate.limit_denominator(1001)
-    if not 0 < rate <= _MAX_FPS:
-        raise ConfigError(f"fps={fps!r} is out of range; it is above 0 and at most {_MAX_FPS}.")
+    if not 0 < rate <= MAX_FPS:
+        raise ConfigError(f"fps={fps!r} is out of range; it is above 0 and at most {MAX_FPS}.")
     return rate
 
 
@@ -212,9 +220,9 @@ def _writer_for(
         return Still(path, record, quality)
     container = container_of(path.suffix)
     choose_codec(container, codec, quality)
-    if suffix == ".gif" and rate > _MAX_FPS_GIF:
+    if rate > fastest(path):
         raise ConfigError(
-            f"fps={rate} is above {_MAX_FPS_GIF}, the most that players show of a GIF; use .webp or .mp4."
+            f"fps={rate} is above {MAX_FPS_GIF}, the most that players show of a GIF; use .webp or .mp4."
         )
     check_target(path, overwrite=overwrite)
     ffmpeg.executable()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from fractions import Fraction
@@ -13,16 +14,22 @@ import numpy as np
 from kinema.core.contracts import OnProgress, Progress
 from kinema.io.clip import Clip
 from kinema.io.reader import VideoReader
+from kinema.io.video_write import MAX_FPS
 from kinema.pipelines.post_record import Change, with_post
+from kinema.pipelines.steady import shown_for, steady_rate
 from kinema.pipelines.upscale import enlargement, upscaled
 from kinema.story.upscale import Upscale
 
-FASTEST = 60  # frames a second to which a clip of variable rate is brought at most
-_SLACK = 2.0  # milliseconds by which a container may have rounded a time
+_log = logging.getLogger("kinema")
 
 
 def upscale_clip(
-    path: str | Path, wanted: Upscale, *, device: str = "auto", on_progress: OnProgress | None = None
+    path: str | Path,
+    wanted: Upscale,
+    *,
+    device: str = "auto",
+    most_fps: int = MAX_FPS,
+    on_progress: OnProgress | None = None,
 ) -> Clip:
     """A clip on disk, larger, as a stream; its record says what was done.
 
@@ -30,6 +37,7 @@ def upscale_clip(
         path: the clip.
         wanted: how large, and by what.
         device: where a network runs.
+        most_fps: frames a second to which a clip of variable rate is brought at most; see `fastest`.
         on_progress: called with events; raise from it to stop.
 
     Raises:
@@ -40,9 +48,12 @@ def upscale_clip(
     assert clip.size is not None
     how = enlargement(wanted, clip.size)
     counts, fps = np.ones(len(clip), int), Fraction(clip.fps)
-    if (steady := steady_rate(clip.frames)) is not None:
+    if (steady := steady_rate(clip.frames, most_fps)) is not None:
         counts, fps = shown_for(clip.frames, steady), steady
     total = int(counts.sum())
+    if lost := int((counts == 0).sum()):
+        few = f"{lost} of {len(clip)} frames begin too close to others for {fps} fps and are left out."
+        _log.warning(few) if on_progress is None else on_progress(Progress("upscale", 0, total, note=few))
     done: dict[str, Any] = {
         "size": f"{how.size[0]}x{how.size[1]}",
         "upscale": wanted.model_dump(mode="json"),
@@ -54,32 +65,6 @@ def upscale_clip(
     made = _told(upscaled(_held(clip.frames, counts), how, device), total, on_progress or (lambda _: None))
     audio = tuple(replace(part, seconds=total / fps) for part in clip.audio)
     return replace(clip, frames=made, fps=fps, record=record, count=total, size=how.new_size, audio=audio)
-
-
-def steady_rate(clip: VideoReader) -> Fraction | None:
-    """The rate at which frames of a variable one can be repeated so that each begins at its time.
-
-    None for a steady clip: every frame begins within half a frame of where its mean rate has it. The lowest
-    whole rate that has all beginnings is taken, and 60 frames a second where there is none up to that.
-    """
-    starts, fps = clip.times, float(clip.fps)
-    if len(starts) < 2 or float(np.abs(starts * fps - np.arange(len(starts))).max()) < 0.5:
-        return None
-    for rate in range(1, FASTEST):
-        off = np.abs(starts * rate - np.round(starts * rate)) / rate
-        apart = np.diff(np.round(starts * rate)).min()
-        if float(off.max()) * 1000 <= _SLACK and apart >= 1:
-            return Fraction(rate)
-    return Fraction(FASTEST)
-
-
-def shown_for(clip: VideoReader, fps: Fraction) -> np.ndarray:
-    """How many frames of a steady rate each frame of a clip lasts: until the next begins; int64 `[F]`."""
-    ends = np.append(clip.times[1:], clip.duration)
-    counts = np.diff(np.round(ends * float(fps)).astype(int), prepend=0)
-    if not counts.any():
-        counts[0] = 1
-    return counts
 
 
 def _held(clip: VideoReader, counts: np.ndarray) -> Iterator[np.ndarray]:
