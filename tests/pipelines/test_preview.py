@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 import kinema
 from kinema.core.errors import ConfigError
@@ -123,6 +124,28 @@ def test_stills_are_the_clips_frames(tmp_path):
     assert "frames 11 to 27 at 8 fps, begins with a dissolve" in words
     assert any(word.startswith("sound: ") for word in words)
     assert any(word.startswith("camera: ") for word in words)
+
+
+@pytest.mark.parametrize("family", ["joint", "frame by frame", "image model"])
+def test_a_shot_with_loras_is_previewed_without_them(wan, image_model, tmp_path, family):
+    """Their changes are to layers, of which a stand-in has none; those of text encoders too."""
+    layers = ["transformer.blocks.0.attn1.to_q"]
+    width, fields = 48, {"model": str(wan("t2v")), "frames": 5}
+    if family != "joint":
+        fields |= {"mode": "frame_by_frame", "frames": 2}
+    if family == "image model":
+        layers = ["lora_unet_mid_block_attentions_0_transformer_blocks_0_attn1_to_q"]
+        layers += ["lora_te_text_model_encoder_layers_0_self_attn_q_proj"]
+        width, fields["model"] = 16, str(image_model("sd"))
+    halves = {"lora_down": torch.ones(2, width), "lora_up": torch.ones(width, 2)}
+    save_file(
+        {f"{layer}.{half}.weight": tensor.clone() for layer in layers for half, tensor in halves.items()},
+        tmp_path / "a.safetensors",
+    )
+    shot = Shot(prompt="a fox", size="32x32", seed=1, **fields)
+    job = make_job(shot.with_(loras=f"{tmp_path / 'a.safetensors'}:0.5"))
+    assert len(job.plans[0].loras) == 1
+    assert np.array_equal(preview_clip(job).array(), preview_clip(make_job(shot)).array())
 
 
 def test_the_cameras_windows_are_what_its_frames_see():

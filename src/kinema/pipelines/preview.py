@@ -16,7 +16,7 @@ from kinema.animation.camera import CameraPath
 from kinema.core.contracts import OnProgress
 from kinema.io.clip import Clip
 from kinema.pipelines.camera.plot import draw_camera
-from kinema.pipelines.diffusers_solvers import OWN_SOLVER
+from kinema.pipelines.card import ModelCard
 from kinema.pipelines.figure import PALETTE, Figure, shortened
 from kinema.pipelines.job import Job, shot_frames
 from kinema.pipelines.plan import Plan
@@ -35,7 +35,7 @@ def preview_clip(job: Job, *, on_progress: OnProgress | None = None) -> Clip:
     """The job's clip as the stand-in makes it, no larger than the model's; drawn as it is asked for."""
     columns = {plan.model: plan.geometry.columns for plan in job.plans}
     models = {name: stand_in(card, columns[name]) for name, card in job.cards.items()}
-    quick = replace(job, plans=tuple(map(_quick, job.plans)), upscale=None)
+    quick = replace(job, plans=tuple(_quick(plan, job.cards[plan.model]) for plan in job.plans), upscale=None)
     return stream(quick, model=models, on_progress=on_progress, keep_record=False)
 
 
@@ -62,14 +62,18 @@ def camera_path(plan: Plan) -> CameraPath | None:
     return plan.camera.path(replace(plan.geometry, frames=plan.geometry.keep))
 
 
-def _quick(plan: Plan) -> Plan:
-    sampling = replace(plan.sampling, steps=min(plan.sampling.steps, STEPS))
-    if plan.redraw is None and sampling.grid == OWN_SOLVER:  # a stand-in brings no scheduler
-        sampling = replace(sampling, solver="euler", grid="wan")
+def _quick(plan: Plan, card: ModelCard) -> Plan:
+    """The plan in few steps, without what a stand-in has not: layers to change, a scheduler of diffusers."""
+    plan = replace(plan, loras=(), sampling=replace(plan.sampling, steps=min(plan.sampling.steps, STEPS)))
+    if card.borrowed:
+        plan = replace(plan, sampling=replace(plan.sampling, solver="euler", grid="wan"))
     if plan.redraw is None:
-        return replace(plan, sampling=sampling)
-    strokes = tuple(replace(stroke, steps=min(stroke.steps, STEPS)) for stroke in plan.redraw.strokes)
-    return replace(plan, sampling=sampling, redraw=replace(plan.redraw, strokes=strokes))
+        return plan
+    strokes = tuple(
+        replace(s, steps=min(s.steps, STEPS), solver="euler" if card.borrowed else s.solver)
+        for s in plan.redraw.strokes
+    )
+    return replace(plan, redraw=replace(plan.redraw, strokes=strokes))
 
 
 def _chosen(job: Job, index: int) -> Iterator[int]:
