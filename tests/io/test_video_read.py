@@ -129,6 +129,11 @@ def test_what_goes_on_from_a_clip_goes_on_from_its_last_frame(clip, tmp_path):
         tmp_path / "a.gif", save_all=True, append_images=pictures[1:], duration=[100, 300, 100, 100]
     )
     assert leading_up(open_video(tmp_path / "a.gif"), Fraction(10)).tolist() == [0, 1, 1, 2, 3]
+    pictures[0].save(  # 24 a second in centiseconds: 49 frames in 2.04 s
+        tmp_path / "b.gif", save_all=True, append_images=[pictures[k % 4] for k in range(1, 49)],
+        duration=[10 * (round(100 * (k + 1) / 24) - round(100 * k / 24)) for k in range(49)],
+    )  # fmt: skip
+    assert leading_up(open_video(tmp_path / "b.gif"), Fraction(8)).tolist() == list(range(0, 49, 3))
     with pytest.raises(MediaError, match="the limit is"):
         leading_up(reader, Fraction(2_000_000))
 

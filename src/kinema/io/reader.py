@@ -112,13 +112,16 @@ def leading_up(reader: VideoReader, fps: Fraction) -> np.ndarray:
     """Indices of the frames that lead up to a clip's last moment at another rate, int64 `[at least 1]`.
 
     Output frame k of n lies (n - 1 - k) / fps before the end, less one frame at the clip's own rate. The last
-    is always the clip's last, which is what goes on. A steady clip at its own rate is all of its frames.
+    is always the clip's last, which is what goes on; the first may lie a quarter of a frame before the clip's
+    first, since files round their times (a GIF to centiseconds). A steady clip at its own rate is all of its
+    frames.
     """
     own, times = float(reader.fps), reader.times
     if fps == reader.fps and float(np.abs(times * own - np.arange(len(times))).max()) < 0.5:
         return np.arange(len(times))
     end = max(reader.duration - 1 / own, 0.0)
-    count = int(end * float(fps) + 1e-2) + 1
+    slack = 0.25 * min(1.0, float(fps) / own)
+    count = int(end * float(fps) + slack) + 1
     _check_count(count, reader.duration, fps)
     indices = _nearest(times, np.maximum(end - np.arange(count)[::-1] / float(fps), 0.0))
     indices[-1] = len(times) - 1
