@@ -187,3 +187,19 @@ def test_the_verb_goes_on_with_an_interpolated_clip(small, smooth, tmp_path):
     clip = kinema.Clip.open(out)
     assert (clip.fps, len(clip)) == (Fraction(24), 25 + 12)
     assert clip.record.shot["fps"] == 8
+
+
+@pytest.mark.parametrize("given", ["where the first says its rate", "beside the shots"])
+def test_a_later_shot_of_a_storyboard_goes_on_from_a_clip_of_another_rate_again(model, tmp_path, given):
+    """What a record says of such a shot is what the storyboard gave it, and is taken again."""
+    path = stored(tmp_path / "clip24.mkv", smooth_frames(25), 24)
+    shots = [{"prompt": "a", "frames": 5}, {"prompt": "b", "frames": 4, "extend": path}]
+    board = {"model": model.card.id, "seed": 1, "steps": 2, "shots": shots}
+    if given == "beside the shots":
+        board["fps"] = 8
+    else:
+        shots[0]["fps"] = 8
+    job = make_job(Storyboard.from_mapping(board))
+    assert (job.fps, job.length) == ("8", 5 + 9 + 4)
+    again = make_job(Storyboard.from_mapping(dict(job.shot)))
+    assert [plan.digest for plan in again.plans] == [plan.digest for plan in job.plans]

@@ -44,3 +44,35 @@ def test_each_shot_is_written_as_it_was_made(small, tmp_path):
     with pytest.raises(MediaError, match=r"01\.mkv' exists"):
         write(job, tmp_path / "again.mkv", request=board, model=model, shots_dir=tmp_path / "shots")
     assert not (tmp_path / "again.mkv").exists()
+
+
+def test_a_shot_that_goes_on_from_a_faster_clip_can_be_made_again(small, tmp_path):
+    """Alone, such a shot is brought to the clip's rate; what was made for it is the same."""
+    model = kinema.load(str(small), device="cpu")
+    frames = np.random.default_rng(0).integers(0, 256, (25, 64, 64, 3), np.uint8)
+    clip = tmp_path / "clip24.mkv"
+    kinema.Clip(frames, 24).save(clip)
+    fields = {"fps": 8, "interpolate": {"fps": 24, "method": "blend"}}
+    first = {"prompt": "a wolf", "extend": str(clip), "frames": 4}
+    later = {"prompt": "a fox", "extend": str(clip), "frames": 4}
+    board = Storyboard.from_mapping(
+        {"model": model.card.id, "seed": 2, "steps": 2, **fields, "shots": [first, later]}
+    )
+    job = make_job(board)
+    write(job, tmp_path / "story.mkv", request=board, model=model, shots_dir=tmp_path / "shots")
+    for path in sorted((tmp_path / "shots").iterdir()):
+        assert open_video(path).fps == 8
+        record = read_record(path)
+        again = make_job(Shot.from_mapping(record.shot))
+        assert again.made_fps == "8"
+        whole = kinema.render(Shot.from_mapping(record.shot), model=model).array()
+        assert np.array_equal(whole[:25], frames)
+        piece = np.stack(list(open_video(path)))
+        assert np.array_equal(whole[24::3], piece[8:])
+    slower = {"prompt": "a fox", "extend": str(tmp_path / "shots" / "01.mkv"), "frames": 4}
+    board = Storyboard.from_mapping(
+        {"model": model.card.id, "fps": 24, "steps": 2, "shots": [{"prompt": "a", "frames": 5}, slower]}
+    )
+    write(make_job(board), tmp_path / "b.mkv", request=board, model=model, shots_dir=tmp_path / "more")
+    assert read_record(tmp_path / "more" / "01.mkv") is not None
+    assert read_record(tmp_path / "more" / "02.mkv") is None  # no shot by itself goes on faster than its clip

@@ -214,6 +214,8 @@ def _rate(shot: Shot, card: ModelCard, clip: VideoReader | None, after: Geometry
     if shot.fps is None:
         return Fraction(own)
     asked = Fraction(shot.fps)
+    if after is not None and asked == Fraction(after.fps):  # what the shot has too where it says nothing
+        return asked
     if shot.extend is not None and clip is not None and asked != clip.fps:
         drawn = None if shot.interpolate is None else Fraction(shot.interpolate.fps)
         if drawn == clip.fps and asked < drawn:

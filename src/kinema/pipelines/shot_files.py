@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from fractions import Fraction
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -13,10 +15,12 @@ from kinema.core.contracts import Record
 from kinema.core.errors import MediaError
 from kinema.io.formats import CONTAINERS, Quality
 from kinema.io.tee import tee
+from kinema.io.video_read import open_video
 from kinema.io.video_write import check_output, write_video
 from kinema.pipelines.durable.key import versions
 from kinema.pipelines.job import Job
 from kinema.pipelines.plan import Plan
+from kinema.story.post import Interpolate
 from kinema.story.shot import PREVIOUS
 
 OnShot = Callable[[int, Iterator[np.ndarray]], Iterator[np.ndarray]]
@@ -70,8 +74,25 @@ def shot_files(job: Job, folder: Path, suffix: str, *, overwrite: bool, quality:
 
 
 def _record(plan: Plan) -> Record | None:
-    """What makes the shot again by itself; None for one that begins from the shot before it."""
-    leans = plan.given.extend == PREVIOUS or any(held.image == PREVIOUS for held in plan.given.held)
+    """What makes the shot again by itself; None where no shot by itself does.
+
+    That is one that begins from the shot before it, or goes on from a clip faster than that clip is.
+    """
+    if plan.given.extend == PREVIOUS or any(held.image == PREVIOUS for held in plan.given.held):
+        return None
     of_clip = ("transition", "interpolate", "upscale")
     alone = {name: value for name, value in plan.shot.items() if name not in of_clip}
-    return None if leans else Record(alone, {"id": plan.model}, versions())
+    made = Fraction(plan.geometry.fps)
+    rate = made if plan.given.extend is None else open_video(plan.given.extend, still_fps=made).fps
+    if made > rate:
+        return None
+    if made < rate:  # alone, a shot goes on at a lower rate only where its file has the clip's
+        alone["interpolate"] = _up_to(rate, plan.shot.get("interpolate"))
+    return Record(alone, {"id": plan.model}, versions())
+
+
+def _up_to(rate: Fraction, asked: Any) -> dict[str, Any]:
+    """How frames are brought to a rate: as it was asked for, if it was this rate."""
+    if asked is not None and Fraction(Interpolate.from_mapping(asked).fps) == rate:
+        return dict(asked)
+    return Interpolate.from_mapping({"fps": rate}).model_dump(mode="json")
