@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import wave
 from fractions import Fraction
 from pathlib import Path
 
@@ -203,3 +204,26 @@ def test_a_later_shot_of_a_storyboard_goes_on_from_a_clip_of_another_rate_again(
     assert (job.fps, job.length) == ("8", 5 + 9 + 4)
     again = make_job(Storyboard.from_mapping(dict(job.shot)))
     assert [plan.digest for plan in again.plans] == [plan.digest for plan in job.plans]
+
+
+def test_sounds_after_a_clip_begin_with_their_shots(model, tmp_path):
+    """Its last frame, from which new ones are counted, need not be one that was made at their rate."""
+    with wave.open(str(tmp_path / "a.wav"), "wb") as file:
+        file.setparams((1, 2, 8000, 0, "NONE", ""))
+        file.writeframes(b"\1\70" * 80000)
+    record = Record({"fps": 12, "interpolate": {"fps": 29.97, "method": "blend"}})
+    path = stored(tmp_path / "smooth.mkv", smooth_frames(49), Fraction(30000, 1001), record)
+    shots = [
+        {"prompt": "a", "frames": 4, "extend": path},
+        {"prompt": "b", "frames": 5, "audio": str(tmp_path / "a.wav")},
+    ]
+    job = make_job(Storyboard.from_mapping({"model": model.card.id, "seed": 1, "steps": 2, "shots": shots}))
+    head = job.post.head
+    assert (head.frames, job.made_fps, job.fps) == (49, "12", "30000/1001")
+    (part,) = job.audio
+    assert part.at == Fraction(48 * 1001, 30000) + Fraction(4 + 1, 12)  # its last frame, then 12 a second
+    assert part.seconds == Fraction(5, 12)
+    shots[0]["audio"] = shots[1]["audio"]
+    job = make_job(Storyboard.from_mapping({"model": model.card.id, "seed": 1, "steps": 2, "shots": shots}))
+    assert (job.audio[0].at, job.audio[0].start) == (0, 0)
+    assert job.audio[0].seconds == part.at + part.seconds

@@ -20,7 +20,7 @@ from kinema.pipelines.listening import same_sound
 from kinema.pipelines.plan import Plan
 from kinema.pipelines.planning import make_plan
 from kinema.pipelines.post import Post, after_clip, plan_post
-from kinema.pipelines.soundtrack import Place, soundtrack
+from kinema.pipelines.soundtrack import ON_TIME, Place, moment, soundtrack
 from kinema.pipelines.upscale import Enlargement, plan_upscale
 from kinema.story.shot import Shot
 from kinema.story.storyboard import Storyboard
@@ -132,8 +132,9 @@ def make_job(request: Shot | Storyboard, *, local_files_only: bool = False) -> J
     for i, shot in enumerate(shots):
         _check_same_model(i + 1, shot, plans)
         after = plans[-1].geometry if plans else None
+        late = ON_TIME if shot.audio is None else _late(_post(board, shots, plans))
         with _told_which(i, len(shots)):
-            plans.append(make_plan(shot, cards[shot.model], after, _sound_begins(shots, plans)))
+            plans.append(make_plan(shot, cards[shot.model], after, _sound_begins(shots, plans, late)))
     _check_one_clip(plans, sized=board.canvas is not None)
     fps = Fraction(plans[0].geometry.fps)
     joins = tuple(join(shot.transition, fps, first=i == 0) for i, shot in enumerate(shots))
@@ -143,11 +144,8 @@ def make_job(request: Shot | Storyboard, *, local_files_only: bool = False) -> J
     whole = {**board.whole(), "shots": resolved} if isinstance(request, Storyboard) else resolved[0]
     for path in {shot.audio: None for shot in shots if shot.audio is not None}:
         open_audio(path)
-    audio = soundtrack(shots, places(plans, joins), fps)
-    loop = len(plans) == 1 and plans[0].geometry.loop and joins[0] == end == CUT
-    post = plan_post(shots, plans[0].geometry.fps, loop=loop)
-    if post is not None and board.canvas is None and joins[0] == CUT:
-        post = after_clip(post, plans[0], (*joins[1:], end)[0].leaving)
+    post = _post(board, shots, plans)
+    audio = soundtrack(shots, places(plans, joins), fps, _late(post))
     job = Job(tuple(plans), cards, whole, joins, end, board.canvas, audio, post)
     return replace(job, upscale=plan_upscale(shots, job.made_size))
 
@@ -163,7 +161,26 @@ def _told_which(index: int, shots: int) -> Iterator[None]:
         raise type(error)(f"shots[{index}]: {error}") from None
 
 
-def _sound_begins(shots: Sequence[Shot], plans: Sequence[Plan]) -> float:
+def _post(board: Storyboard, shots: Sequence[Shot], plans: Sequence[Plan]) -> Post | None:
+    """What is done to the frames once they are composed, as far as the first plan says it."""
+    if not plans:
+        return None
+    geometry = plans[0].geometry
+    fps = Fraction(geometry.fps)
+    joins = [join(shot.transition, fps, first=i == 0) for i, shot in enumerate(shots)]
+    joins.append(join(board.end, fps, end=True))
+    loop = len(shots) == 1 and geometry.loop and joins[0] == joins[-1] == CUT
+    post = plan_post(shots, geometry.fps, loop=loop)
+    if post is not None and board.canvas is None and joins[0] == CUT:
+        post = after_clip(post, plans[0], joins[1].leaving)
+    return post
+
+
+def _late(post: Post | None) -> Fraction:
+    return ON_TIME if post is None else post.late
+
+
+def _sound_begins(shots: Sequence[Shot], plans: Sequence[Plan], late: Fraction) -> float:
     """Seconds from the first shot with the sound of the next one to plan, to that shot."""
     index = len(plans)
     if not plans or shots[index].audio is None:
@@ -173,7 +190,9 @@ def _sound_begins(shots: Sequence[Shot], plans: Sequence[Plan]) -> float:
     placed = places(plans, joins[:index])
     begin = placed[-1].end - joins[index].overlap
     first = same_sound(shots, index)
-    return float((begin - placed[first].begin) / fps) if first < index else 0.0
+    if first == index:
+        return 0.0
+    return float(moment(begin, fps, late) - moment(placed[first].begin, fps, late))
 
 
 def places(plans: Sequence[Plan], joins: Sequence[Join]) -> tuple[Place, ...]:

@@ -43,6 +43,10 @@ class Head:
     frames: int
     shown: int
 
+    def late(self, old: Fraction, new: Fraction) -> Fraction:
+        """Seconds from where its last frame is by the shots' rate to where it is by the file's."""
+        return (self.frames - 1) / new - (self.shown - 1) / old
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Post:
@@ -65,6 +69,13 @@ class Post:
     def ratio(self) -> Fraction:
         """New frames for an old one."""
         return Fraction(self.new_fps) / Fraction(self.old_fps)
+
+    @property
+    def late(self) -> Fraction:
+        """Seconds by which new frames are seen later than by a count of all frames at the old rate."""
+        if self.head is None:
+            return Fraction(0)
+        return self.head.late(Fraction(self.old_fps), Fraction(self.new_fps))
 
     def count(self, frames: int, starts: Starts = None) -> int:
         """Frames of the file; a clip keeps its first and last times, a loop its duration."""

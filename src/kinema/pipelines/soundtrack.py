@@ -20,6 +20,7 @@ from kinema.story.sound import Sound
 
 CLICK = 0.005
 """Seconds in which a sound goes or comes at a cut."""
+ON_TIME = Fraction(0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,20 +44,33 @@ class _Run:
     fade_out: float
 
 
-def soundtrack(shots: Sequence[Shot], places: Sequence[Place], fps: Fraction) -> tuple[AudioPart, ...]:
+def soundtrack(
+    shots: Sequence[Shot], places: Sequence[Place], fps: Fraction, late: Fraction = ON_TIME
+) -> tuple[AudioPart, ...]:
     """The parts of the sound files that shots name, placed in the clip.
 
     Args:
         shots: in order.
         places: of each of them.
         fps: of the clip.
+        late: seconds by which all but the clip's first frame is seen later than `fps` says; see `moment`.
     """
-    anchors: dict[tuple[str, float], int] = {}
+    anchors: dict[tuple[str, float], Fraction] = {}
     parts = []
     for run in _runs(shots, places, fps):
-        anchor = anchors.setdefault((run.audio, run.sound.start), run.first.begin)
-        parts.append(_part(run, anchor, fps))
+        at, end = (moment(frame, fps, late) for frame in (run.first.begin, run.last.end))
+        anchor = anchors.setdefault((run.audio, run.sound.start), at)
+        parts.append(_part(run, at, end, anchor))
     return tuple(parts)
+
+
+def moment(frame: int, fps: Fraction, late: Fraction = ON_TIME) -> Fraction:
+    """Seconds in the clip at which a shot begins or ends, by the frame of that.
+
+    A clip on disk that comes first as it is may end between two frames of `fps`, and what goes on from its
+    last frame is that much later than by its own count of frames. No shot but the first begins in it.
+    """
+    return frame / fps + (late if frame else 0)
 
 
 def _runs(shots: Sequence[Shot], places: Sequence[Place], fps: Fraction) -> list[_Run]:
@@ -85,14 +99,13 @@ def _cross(place: Place, fps: Fraction) -> float:
     return max(CLICK, float(place.overlap / fps))
 
 
-def _part(run: _Run, anchor: int, fps: Fraction) -> AudioPart:
-    at = run.first.begin / fps
-    seconds = run.last.end / fps - at
+def _part(run: _Run, at: Fraction, end: Fraction, anchor: Fraction) -> AudioPart:
+    seconds = end - at
     return AudioPart(
         path=run.audio,
         at=at,
         seconds=seconds,
-        start=run.sound.start + float((run.first.begin - anchor) / fps),
+        start=run.sound.start + float(at - anchor),
         loop=run.sound.loop,
         volume=run.sound.volume,
         fade_in=min(run.fade_in, float(seconds)),
