@@ -1,8 +1,11 @@
 """Frames resampled: constants stay, pixels are repeated, nothing overshoots, hidden colours stay hidden."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
+from kinema.animation import enlarge
 from kinema.animation.enlarge import enlarged
 from kinema.core.errors import ConfigError
 
@@ -61,6 +64,39 @@ def test_what_is_made_smaller_is_averaged():
     frame = np.indices((32, 32)).sum(0)[..., None].repeat(3, 2) % 2 * 200
     made = enlarged(frame.astype(np.uint8), (8, 8))
     assert np.abs(made[2:-2, 2:-2].astype(int) - 100).max() <= 2
+
+
+@pytest.mark.parametrize("method", ["lanczos", "bicubic"])
+@pytest.mark.parametrize("channels", [3, 4])
+@pytest.mark.parametrize(
+    ("height", "new"), [(40, 160), (40, 60), (60, 80), (64, 32), (63, 28), (50, 52), (40, 41), (1, 16)]
+)
+def test_bands_are_what_the_whole_gives(monkeypatch, height, new, channels, method):
+    frame = noise(height, 30, channels)
+    heights = []
+
+    def told(part, size, resampling, rows):
+        heights.append((len(part), size[1]))
+        return resize(part, size, resampling, rows)
+
+    name = "_resized" if channels == 3 else "_with_alpha"
+    resize = getattr(enlarge, name)
+    whole = resize(frame, (45, new), enlarge.FILTERS[method], (0, height))
+    monkeypatch.setattr(enlarge, name, told)
+    monkeypatch.setattr(enlarge, "BAND", 45 * 8)
+    assert np.array_equal(enlarged(frame, (45, new), method), whole)
+    if new not in (41, 52):  # which share no rows with the frame
+        assert max(rows for _, rows in heights) <= 16
+        assert max(rows for rows, _ in heights) <= 16 * max(1, height / new) + 8 * max(1, height / new) + 2
+
+
+def test_memory_does_not_grow_with_the_square_of_the_scale():
+    frame = noise(256, 256, 4)
+    tracemalloc.start()
+    made = enlarged(frame, (4096, 4096))
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < made.nbytes + 100 * enlarge.BAND
 
 
 def test_an_unknown_method_is_refused():

@@ -210,9 +210,32 @@ def test_running_out_of_memory_is_one_line(tmp_path, monkeypatch):
     def full(*args):
         raise RuntimeError("CUDA out of memory. Tried to allocate")
 
-    monkeypatch.setattr("kinema.pipelines.upscale.Network.__call__", full)
-    with pytest.raises(ResourceError, match="not enough memory to make 8x8 2 times as large"):
+    wherever = ("pipelines.upscale.Network.__call__", "models.upscaler.load_upscaler")
+    for place in (*wherever, "animation.enlarge.enlarged"):
+        with monkeypatch.context() as patch, pytest.raises(ResourceError) as told:
+            patch.setattr(f"kinema.{place}", full)
+            list(upscaled(iter(clip("pan", 1)[:, :8, :8]), how, "cpu"))
+        assert "not enough memory to make 8x8 2 times as large by 2x.safetensors" in str(told.value)
+        assert "a smaller network" in str(told.value)
+    monkeypatch.setattr("kinema.animation.enlarge._resized", lambda *args: bytearray(1 << 62))
+    with pytest.raises(ResourceError, match="large by lanczos; write a smaller scale, or close other"):
+        list(upscaled(iter(clip("pan", 1)[:, :8, :8]), enlargement(Upscale(scale=2), (8, 8)), "cpu"))
+
+
+def test_what_is_wrong_with_a_network_is_not_taken_for_too_little_memory(tmp_path):
+    net = upscalers.doubled(tmp_path / "2x.safetensors")
+    how = enlargement(Upscale(model=str(net)), (8, 8))
+    net.write_bytes(net.read_bytes()[:-8])
+    with pytest.raises(ModelError, match="damaged"):
         list(upscaled(iter(clip("pan", 1)[:, :8, :8]), how, "cpu"))
+
+
+def test_a_network_makes_the_same_bytes_in_bands(tmp_path, monkeypatch):
+    how = enlargement(Upscale(model=str(upscalers.saved(tmp_path / "a", upscalers.compact()))), (64, 64))
+    (whole,) = upscaled(iter(clip("spin", 1)), how, "cpu")
+    monkeypatch.setattr("kinema.animation.enlarge.BAND", 256 * 7)
+    (made,) = upscaled(iter(clip("spin", 1)), how, "cpu")
+    assert np.array_equal(made, whole)
 
 
 def test_a_network_that_gives_no_numbers_is_named(tmp_path):

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kinema.core.contracts import OnProgress, Progress
-from kinema.core.errors import ConfigError, GeometryError, NumericError, ResourceError
+from kinema.core.errors import ConfigError, GeometryError, KinemaError, NumericError, ResourceError
 from kinema.io.probe import MAX_PIXELS, MAX_SIDE
 from kinema.models.upscaler_file import UpscalerFile, read_upscaler
 from kinema.story.shot import Shot
@@ -185,13 +185,14 @@ def _upscaled(
 ) -> Iterator[np.ndarray]:
     from kinema.animation.enlarge import enlarged
 
-    network = None if how.network is None else Network(how.network, device)
+    with _told_of_memory(how):
+        network = None if how.network is None else Network(how.network, device)
     before = after = np.empty(0)
     for done, frame in enumerate(frames, start=1):
         if not np.array_equal(before, frame):  # a frame that is held is made once
             with _told_of_memory(how):
                 made = frame if network is None else network(frame)
-            before, after = frame, enlarged(made, how.new_size, how.method)
+                before, after = frame, enlarged(made, how.new_size, how.method)
         if on_frame is not None:
             on_frame(done)
         yield after
@@ -204,11 +205,12 @@ def _told_of_memory(how: Enlargement) -> Iterator[None]:
     except (MemoryError, RuntimeError) as error:
         from kinema.core.runtime import out_of_memory
 
-        if not out_of_memory(error):
+        if isinstance(error, KinemaError) or not out_of_memory(error):
             raise
+        way = "write a smaller scale" if how.network is None else "use device cpu, a smaller network"
         raise ResourceError(
-            f"there is not enough memory to make {how.size[0]}x{how.size[1]} {how.words()}; use device cpu, "
-            "a smaller network, or close other programs."
+            f"there is not enough memory to make {how.size[0]}x{how.size[1]} {how.words()}; {way}, or close "
+            "other programs."
         ) from error
 
 
@@ -249,17 +251,25 @@ class Network:
         import torch
         from einops import rearrange
 
+        from kinema.animation.enlarge import BAND
+
         with torch.inference_mode():
-            made = self._net(x_BCHW.to(self._device, self._dtype)).float()
-            if not bool(torch.isfinite(made).all()):
-                if self._dtype == torch.float32:
-                    raise NumericError(f"{self._file.path} gave values that are not finite; use another.")
-                self._dtype = torch.float32  # some networks leave the range of halves
-                self._net = self._loaded()
-                return self._bytes(x_BCHW)
-            made = rearrange(made[0].clamp(0, 1), "C H W -> H W C")
-            array: np.ndarray = made.mul(255).round().byte().contiguous().cpu().numpy()
-        return array
+            made_CHW = self._net(x_BCHW.to(self._device, self._dtype))[0]
+            array = np.empty((*made_CHW.shape[1:], 3), np.uint8)
+            rows = max(1, BAND // made_CHW.shape[2])
+            for top in range(0, len(array), rows):
+                part = made_CHW[:, top : top + rows].float()
+                if not bool(torch.isfinite(part).all()):
+                    break
+                part = rearrange(part.clamp(0, 1).mul(255).round().byte(), "C H W -> H W C")
+                array[top : top + rows] = part.cpu().numpy()
+            else:
+                return array
+        if self._dtype == torch.float32:
+            raise NumericError(f"{self._file.path} gave values that are not finite; use another.")
+        self._dtype = torch.float32  # some networks leave the range of halves
+        self._net = self._loaded()
+        return self._bytes(x_BCHW)
 
     def _loaded(self) -> nn.Module:
         from kinema.models.upscaler import load_upscaler
