@@ -61,6 +61,28 @@ def test_a_terminal_gets_a_bar_per_phase_and_is_left_clean(monkeypatch):
     assert last.strip() == ""
 
 
+def test_the_time_that_is_left_is_that_of_all_phases_that_take_turns(monkeypatch):
+    now = 1000.0
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stderr", terminal)
+    monkeypatch.setattr("tqdm.std.time", lambda: now)
+    with Reporter("text", quiet=False) as report:
+        for frame in range(1, 11):
+            now += 1
+            report(Progress("decode", frame, 100))
+            now += 3
+            report(Progress("upscale", frame, 100))
+            if frame == 5:
+                report.note("a frame is odd.")
+        last = terminal.getvalue().rsplit("\r", 1)[1]
+        assert last.startswith("upscaling")
+        assert "10/100, 06:00 left" in last
+        report(Progress("upscale", 1, 100))  # anew
+        assert "1/100" in terminal.getvalue().rsplit("\r", 1)[1]
+    assert terminal.getvalue().count("note: a frame is odd.\n") == 1
+    assert terminal.getvalue().rsplit("\r", 1)[1].strip() == ""
+
+
 def test_quiet_says_nothing(monkeypatch, capsys):
     terminal = Terminal()
     monkeypatch.setattr("sys.stderr", terminal)

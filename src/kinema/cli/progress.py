@@ -46,7 +46,7 @@ class Reporter:
         if format not in ("text", "json"):
             raise unknown_name("format", format, ["text", "json"])
         self.json, self.quiet = format == "json", quiet
-        self._bar: Any = None
+        self._bars: dict[tuple[Phase, int], Any] = {}
         self._drawn: tuple[Phase, int] | None = None
 
     def __enter__(self) -> Reporter:
@@ -74,7 +74,7 @@ class Reporter:
         if self.json:
             self.emit("note", text=text)
         elif not self.quiet:
-            self._close()
+            self._clear()
             print(f"note: {text}", file=sys.stderr, flush=True)
 
     def timed(self, seconds: Mapping[Phase, float], *, said: bool) -> dict[str, float]:
@@ -97,24 +97,47 @@ class Reporter:
         print(json.dumps({"event": event, **data}, ensure_ascii=False), flush=True)
 
     def _draw(self, event: Progress) -> None:
-        from tqdm import tqdm  # type: ignore[import-untyped, unused-ignore]
+        """Every phase keeps its bar, as phases may take turns at every frame: its time runs on meanwhile."""
+        which = event.phase, event.shot
+        bar = self._bars.get(which)
+        if bar is not None and (event.step < bar.n or event.steps != bar.total):  # it begins anew
+            self._clear()
+            self._bars.pop(which).close()
+            bar = None
+        if which != self._drawn:
+            self._clear()
+            self._drawn = which
+        if bar is None:
+            self._bars[which] = _bar(event)
+        elif event.step > bar.n:
+            bar.update(event.step - bar.n)
+        else:
+            bar.refresh()
 
-        if (event.phase, event.shot) != self._drawn:
-            self._close()
-            self._drawn = event.phase, event.shot
-            shape = BAR if event.steps > 1 else ONE_STEP
-            which = f"shot {event.shot} of {event.shots}: " if event.shots > 1 else ""
-            self._bar = tqdm(
-                total=event.steps,
-                desc=which + WORDS[event.phase],
-                bar_format=shape,
-                leave=False,
-                file=sys.stderr,
-                mininterval=0,
-            )
-        self._bar.update(event.step - self._bar.n)
+    def _clear(self) -> None:
+        if self._drawn is not None:
+            self._bars[self._drawn].clear()
+        self._drawn = None
 
     def _close(self) -> None:
-        if self._bar is not None:
-            self._bar.close()
-        self._bar = self._drawn = None
+        for bar in self._bars.values():
+            bar.close()
+        self._bars.clear()
+        self._drawn = None
+
+
+def _bar(event: Progress) -> Any:
+    from tqdm import tqdm  # type: ignore[import-untyped, unused-ignore]
+
+    place = f"shot {event.shot} of {event.shots}: " if event.shots > 1 else ""
+    return tqdm(
+        total=event.steps,
+        initial=event.step,
+        desc=place + WORDS[event.phase],
+        bar_format=BAR if event.steps > 1 else ONE_STEP,
+        leave=False,
+        position=0,
+        file=sys.stderr,
+        mininterval=0,
+        miniters=1,
+    )
