@@ -47,7 +47,8 @@ def no_weights(monkeypatch):
     def refuse(*args, **kwargs):
         raise AssertionError("weights are read")
 
-    monkeypatch.setattr("kinema.models.upscaler.load_upscaler", refuse)
+    for name in ("models.upscaler.load_upscaler", "pipelines.run.load", "pipelines.run.load_vae"):
+        monkeypatch.setattr(f"kinema.{name}", refuse)
 
 
 FIELDS = {"seed": 1, "frames": 5, "steps": 2, "fps": 8}
@@ -91,9 +92,14 @@ def test_the_shots_of_one_file_ask_for_one_size(model):
         ("65/64", r"into 65x65, which is not of whole even sides; write 1\.03125 \(66x66\)"),
     ],
 )  # fmt: skip
-def test_a_size_of_broken_pixels_is_refused_before_weights_load(model, no_weights, scale, said):
-    with pytest.raises(GeometryError, match=said):
-        make_job(Shot(model=model.card.id, upscale=scale))
+def test_a_size_of_broken_pixels_is_refused_before_weights_load(small, no_weights, tmp_path, scale, said):
+    net = str(upscalers.doubled(tmp_path / "2x.safetensors"))
+    for upscale in (scale, {"scale": scale, "model": net}):
+        shot = Shot(model=str(small), **FIELDS, upscale=upscale)
+        with pytest.raises(GeometryError, match=said):
+            kinema.render(shot)
+    with pytest.raises(AssertionError, match="weights are read"):
+        kinema.render(shot.with_(upscale=net))
 
 
 def test_sizes_are_exact():
