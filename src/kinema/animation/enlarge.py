@@ -77,7 +77,7 @@ def _band(
 def _resized(
     values: np.ndarray, size: tuple[int, int], resampling: Image.Resampling, rows: Rows
 ) -> np.ndarray:
-    """Rows first: left to itself, Pillow begins with what is less work, which is not the same in each band."""
+    """Rows first: left to itself, Pillow begins with what is less work, which differs from band to band."""
     across = Image.fromarray(values).resize((size[0], len(values)), resampling)
     return np.asarray(across.resize(size, resampling, (0, rows[0], size[0], rows[1])))
 
