@@ -151,6 +151,34 @@ def test_scales_are_what_peft_makes_of_its_settings(ours, tmp_path, settings, me
             assert (run(ours) - expected).abs().max() < 1e-5
 
 
+@pytest.mark.parametrize("settings", [
+    {}, {"use_rslora": True},
+    {"rank_pattern": {"blocks.0.attn1.to_q": 2}, "alpha_pattern": {"blocks.0.attn1.to_q": 10, "to_k": 1}},
+    {"alpha_pattern": {"^blocks.1.attn1.to_q": 12, "^to_k": 40}},
+], ids=str)  # fmt: skip
+def test_an_adapter_as_peft_itself_saves_it(ours, tmp_path, settings):
+    """Its scales stand in a file beside it, without which they are not known."""
+    import diffusers
+    from peft import LoraConfig, get_peft_model
+
+    torch.manual_seed(0)
+    plain = diffusers.WanTransformer3DModel(**TRANSFORMER).eval()
+    given = {"r": 4, "lora_alpha": 6, "target_modules": TARGETS, "init_lora_weights": False, **settings}
+    theirs = get_peft_model(plain, LoraConfig(**given)).eval()
+    theirs.save_pretrained(tmp_path)
+    expected = run_theirs(theirs)
+    path = tmp_path / "adapter_model.safetensors"
+    file = read_lora(path)
+    assert (file.config, file.notes) == (tmp_path / "adapter_config.json", ())
+    with wearing(ours, [Worn(fit(file, shapes_of(ours)), (1.0,))]):
+        assert (run(ours) - expected).abs().max() < 1e-5
+    (tmp_path / "adapter_config.json").unlink()
+    alone = read_lora(path)
+    assert any("has PEFT's names and no alpha" in note for note in alone.notes)
+    with wearing(ours, [Worn(fit(alone, shapes_of(ours)), (1.0,))]):
+        assert (run(ours) - expected).abs().max() > 0.01
+
+
 def test_a_plain_difference_of_a_bias_is_added_as_it_is(ours, tmp_path):
     tensors = low_rank((48, 48), "transformer.blocks.0.attn1.to_q")
     tensors["transformer.blocks.0.attn1.to_q.alpha"] = torch.tensor(1.0)
@@ -249,6 +277,13 @@ def low_rank(shape: tuple[int, int], stem: str, r: int = 2) -> dict[str, torch.T
         ({"blocks.0.attn1.to_q.hada_w1_a": torch.ones(2, 2)}, "is a LoHa"),
         ({"blocks.0.attn1.to_q.lora_magnitude_vector": torch.ones(2)}, "is a DoRA"),
         (
+            low_rank((48, 48), "lora_unet_x") | {"bundle_emb.fox.clip_l": torch.ones(2, 8)},
+            r"embeddings of words \(textual inversion\) \(bundle_emb\.fox",
+        ),
+        (low_rank((48, 48), "blocks.0.attn1.to_q", r=0), r"to_q that is empty .*\[0, 48\]"),
+        ({"a.lora_A.weight": torch.ones(2), "a.lora_B.weight": torch.ones(2)}, r"no matrix \(of shape \[2\]"),
+        (low_rank((48, 48), "blocks.0.q") | {"blocks.0.q.alpha": torch.ones(2)}, "an alpha of 2 numbers"),
+        (
             {"a.lora_A.weight": torch.ones(2, 8), "a.lora_B.weight": torch.ones(8, 3)},
             "do not fit each other: ranks 2 and 3",
         ),
@@ -270,6 +305,9 @@ def test_what_is_no_lora_is_refused(tmp_path, tensors, reason):
         (low_rank((48, 48), "diffusion_model.blocks.0.cross_attn.k_img"), "k_img"),
         (low_rank((48, 32), "transformer.blocks.0.attn1.to_q"), "to_q is 48x48 here and 48x32 there"),
         ({"blocks.0.attn1.to_q.diff_b": torch.ones(47)}, "to_q.bias is 48 here and 47 there"),
+        ({"blocks.0.attn1.to_q.diff": torch.ones(24, 96)}, "to_q is 48x48 here and 24x96 there"),
+        ({"blocks.0.ffn.net.2.diff": torch.ones(64, 48)}, "net.2 is 48x64 here and 64x48 there"),
+        ({"patch_embedding.diff": torch.ones(48, 4, 2, 2)}, "48x4x1x2x2 here and 48x4x2x2 there"),
     ],
 )
 def test_what_does_not_fit_is_refused(ours, tmp_path, tensors, reason):

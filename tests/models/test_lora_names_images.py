@@ -6,7 +6,10 @@ import diffusers
 import pytest
 import torch
 from diffusers.loaders import single_file_utils
+from safetensors.torch import save_file
 
+from kinema.models.lora import fit
+from kinema.models.lora_file import read_lora
 from kinema.models.lora_names_images import IMAGE_NAMINGS
 
 SMALL = {"sample_size": 8, "norm_num_groups": 2, "attention_head_dim": 2, "cross_attention_dim": 4}
@@ -49,9 +52,8 @@ def in_makers_names(state, kind):
     }, nameless
 
 
-def same(found, state, nameless=()):
-    there = {key: value for key, value in state.items() if key not in nameless}
-    return all(torch.equal(found[key], value) for key, value in there.items()) and len(there) > 0
+def same(found, state):
+    return all(torch.equal(found[key], value) for key, value in state.items()) and len(state) > 0
 
 
 @pytest.mark.parametrize("kind", UNETS)
@@ -100,6 +102,7 @@ def test_every_matrix_of_stable_diffusion_3_is_found_where_stability_has_it():
         out_channels=2,
         pos_embed_max_size=4,
         dual_attention_layers=(0,),
+        qk_norm="rms_norm",
     )
     state = transformer.state_dict()
     theirs, nameless = in_makers_names(state, "sd3")
@@ -131,12 +134,30 @@ def test_every_matrix_of_flux_is_found_where_its_makers_have_it():
     )
     state = {key: torch.randn(rows.get(key.split(".")[-2], 6), 1, generator=g) for key in stems}
     theirs, nameless = in_makers_names(state, "flux")
-    assert all(".norm_" in key for key in nameless)
-    for block, norm in [("double_blocks", f"{side}_attn.norm") for side in ("img", "txt")] + [
-        ("single_blocks", "norm")
-    ]:
-        for half in ("query", "key"):
-            theirs |= {f"{block}.{i}.{norm}.{half}_norm.scale": torch.ones(1) for i in range(2)}
+    assert not nameless
+    theirs = {key.replace("_norm.weight", "_norm.scale"): value for key, value in theirs.items()}
     found = single_file_utils.convert_flux_transformer_checkpoint_to_diffusers(theirs)
     assert found.keys() == state.keys()
-    assert same(found, state, nameless)
+    assert same(found, state)
+
+
+NORMS = {
+    "double_blocks.0.img_attn.norm.query_norm": "transformer_blocks.0.attn.norm_q",
+    "double_blocks.0.txt_attn.norm.key_norm": "transformer_blocks.0.attn.norm_added_k",
+    "single_blocks.1.norm.key_norm": "single_transformer_blocks.1.attn.norm_k",
+}
+
+
+@pytest.mark.parametrize(
+    ("prefix", "end"), [("diffusion_model.", ".scale"), ("diffusion_model.", ""), ("lora_unet_", "_scale")]
+)
+def test_differences_of_fluxs_norms_are_found_whatever_their_weights_are_called(tmp_path, prefix, end):
+    """The makers call them scale, ComfyUI of late weight, which has no place in a key."""
+    shapes = {f"{ours}.weight": (4,) for ours in NORMS.values()}
+    names = {theirs.replace(".", "_") if "_" in end else theirs: ours for theirs, ours in NORMS.items()}
+    tensors = {f"{prefix}{theirs}{end}.diff": torch.rand(4) for theirs in names}
+    save_file(tensors, tmp_path / "n.safetensors")
+    found = fit(read_lora(tmp_path / "n.safetensors"), shapes, naming=IMAGE_NAMINGS["flux"](shapes))
+    assert found.keys == 3
+    for (key, tensor), ours in zip(tensors.items(), names.values(), strict=True):
+        assert torch.equal(found.changes[ours].diff, tensor), key

@@ -96,7 +96,7 @@ REFUSED = {
     "two names": (
         "sd",
         low_rank(f"lora_unet_{QUERY}", 16, 16)
-        | low_rank(f"lora_unet_{QUERY.replace('down_blocks_1_attentions_0', 'input_blocks_3_1')}", 16, 16),
+        | low_rank(f"lora_unet_{QUERY.replace('down_blocks_1_attentions_0', 'input_blocks_3_1')}", 16, 16, 3),
         "attn1.to_q twice, under two names",
     ),
     "two prefixes": (

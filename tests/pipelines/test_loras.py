@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 
 import numpy as np
@@ -70,6 +71,17 @@ def test_the_plan_counts_keys_and_takes_the_contents_hash(wan, lora):
     assert plan.loras[0].scale == (0.0, pytest.approx(np.mean([0.25, 0.5, 0.75, 1.0])))
     save(lora, prefix="diffusion_model.")
     assert make_plan(shot, card).digest != plan.digest
+
+
+def test_what_says_the_scales_beside_a_file_is_of_its_hash(wan, tmp_path):
+    card = read_card(str(wan("t2v")))
+    path = save(tmp_path / "adapter_model.safetensors", prefix="base_model.model.")
+    shot = Shot(model=card.id, size="32x32", frames=5, seed=1, loras=str(path))
+    digests = {make_plan(shot, card).digest}
+    for alpha in (3, 6):
+        (tmp_path / "adapter_config.json").write_text(json.dumps({"r": 3, "lora_alpha": alpha}))
+        digests.add(make_plan(shot, card).digest)
+    assert len(digests) == 3
 
 
 def test_a_wrong_lora_is_refused_before_weights_are_read(wan, tmp_path):

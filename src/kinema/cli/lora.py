@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from kinema.cli.help import VerbCommand
-from kinema.core.errors import ConfigError
+from kinema.core.errors import ConfigError, ModelError
 
 _TEXT_ENCODERS = {"text": "text encoder", "text_2": "second text encoder"}
 File = Annotated[Path, typer.Argument(metavar="FILE", help="A .safetensors file.", show_default=False)]
@@ -34,15 +34,24 @@ def inspect(
     \b
     kinema lora inspect style.safetensors --model Wan-AI/Wan2.1-T2V-1.3B-Diffusers
     """
-    from kinema.models.lora_file import TEXTS, read_lora
+    from kinema.models.lora_file import groups, read_lora
+    from kinema.models.lora_keys import TEXTS
 
-    lora = read_lora(file, texts=tuple(TEXTS))
+    try:
+        lora = read_lora(file, texts=tuple(TEXTS))
+    except ModelError:
+        for what, keys in groups(file).items():
+            plural = len(keys) > 1
+            typer.echo(f"  {len(keys)} key{'s' * plural}, {what}: {keys[0]}{', ...' * plural}")
+        raise
     ranks = ", ".join(map(str, lora.ranks)) or "none"
     typer.echo(f"{file}: {lora.layout} layout, {len(lora.changes)} layers, {lora.count} keys, rank {ranks}")
     for expert in sorted({e for e, _ in lora.changes if e is not None}):
         layers = sum(e == expert for e, _ in lora.changes)
         owner = _TEXT_ENCODERS.get(expert) or f"transformer of {expert} noise"
         typer.echo(f"  {layers} layers of the {owner}")
+    for note in lora.notes:
+        typer.echo(f"  {note}")
     if model is not None:
         from kinema.pipelines.cards import read_card
         from kinema.pipelines.loras import fitted, read_for

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from itertools import dropwhile
 from typing import Any, Protocol
 
 import torch
@@ -20,7 +21,8 @@ from torch import Tensor, nn
 
 from kinema.core.errors import ModelError
 from kinema.models.coded import CodedLinear
-from kinema.models.lora_file import TEXTS, Change, LoraFile, Owner
+from kinema.models.lora_file import Change, LoraFile
+from kinema.models.lora_keys import TEXTS, Owner
 from kinema.models.lora_names import Naming, Part, parts_by_name, wan
 
 SHARED = (
@@ -42,7 +44,7 @@ class Fitted:
 
     Attributes:
         changes: by layer (`blocks.0.attn1.to_q`) or table (`blocks.0.scale_shift_table`).
-        keys: of the file, all of them used.
+        keys: of the file, all of them used; those of changes to other layers, all zeros, among them.
     """
 
     changes: Mapping[str, Change] = field(repr=False)
@@ -79,21 +81,23 @@ def fit(
         naming: what the model's makers call its layers.
 
     Raises:
-        ModelError: a key names no layer of the model, or one that another key has named, or has another
-            shape; nothing is left out in silence.
+        ModelError: a key names no layer of the model, or one that another key has changed in another way, or
+            has another shape; nothing is left out but changes that are all zeros.
     """
     places = parts_by_name(dict.fromkeys(map(_stem, shapes)), naming)
     changes: dict[str, Change] = {}
     strays: list[str] = []
+    used = 0
     for (owner, stem), change in file.changes.items():
         if _anothers(owner, expert):
             continue
-        if stem not in places:
+        if stem in places or change.idle:
+            used += len(change.keys)
+        else:
             strays += change.keys
-            continue
-        for name, rows in _rows_of(change, places[stem], shapes, file):
+        for name, rows in _rows_of(change, places[stem], shapes, file) if stem in places else ():
             part = _of_one_pixel(rows, shapes.get(f"{name}.weight", ()))
-            if name in changes:
+            if name in changes and not changes[name].same(part):
                 raise ModelError(
                     f"{file.path} changes {name} twice, under two names ({change.keys[0]} is the second); "
                     "leave one of the two out."
@@ -108,7 +112,7 @@ def fit(
             f"{file.path} does not fit this model: {len(strays)} of its {file.count} keys name layers that "
             f"it does not have ({', '.join(strays[:3])}); it was made for another one."
         )
-    return Fitted(changes, sum(len(change.keys) for change in changes.values()))
+    return Fitted(changes, used)
 
 
 def _anothers(owner: Owner | None, expert: Owner | None) -> bool:
@@ -120,13 +124,16 @@ def _anothers(owner: Owner | None, expert: Owner | None) -> bool:
 
 def _of_one_pixel(change: Change, weight: Sequence[int]) -> Change:
     """A change of a convolution over one pixel as a matrix's, or the other way round, as the layer is."""
-    down, up = change.down, change.up
-    if down is None or up is None or min(down.ndim, up.ndim, len(weight)) < 2:
+    there = [t for t in (change.down, change.up, change.diff) if t is not None]
+    if min(len(weight), *(t.ndim for t in there), 2) < 2:
         return change
-    if {*down.shape[2:], *up.shape[2:], *weight[2:]} - {1}:
+    if {*weight[2:], *(n for t in there for n in t.shape[2:])} - {1}:
         return change
     ones = (1,) * (len(weight) - 2)
-    return replace(change, down=down.view(*down.shape[:2], *ones), up=up.view(*up.shape[:2], *ones))
+    down, up, diff = (
+        None if t is None else t.reshape(*t.shape[:2], *ones) for t in (change.down, change.up, change.diff)
+    )
+    return replace(change, down=down, up=up, diff=diff)
 
 
 def _rows_of(
@@ -137,11 +144,9 @@ def _rows_of(
         yield parts[0].stem, change
         return
     sizes = [shapes[f"{part.stem}.weight"][0] for part in parts]
-    keys = change.keys  # counted once, with the first
     for part, (up, diff, diff_b) in zip(parts, _cut(change, sizes, file), strict=True):
         rows = [None if t is None else _turned(t) if part.turned else t for t in (up, diff, diff_b)]
-        yield part.stem, replace(change, up=rows[0], diff=rows[1], diff_b=rows[2], keys=keys)
-        keys = ()
+        yield part.stem, replace(change, up=rows[0], diff=rows[1], diff_b=rows[2])
 
 
 def _cut(
@@ -320,12 +325,18 @@ def _misfit(name: str, change: Change, shapes: Mapping[str, Sequence[int]]) -> s
             found = (ups[0], *change.down.shape[1:]) if set(ups[2:]) <= {1} else tuple(ups)
     if found != weight:
         return f"{name} is {_shown(weight)} here and {_shown(found)} there"
-    if change.diff is not None and change.diff.numel() != torch.Size(weight).numel():
+    table = f"{name}.weight" not in shapes
+    if change.diff is not None and _lean(change.diff.shape, table) != _lean(weight, table):
         return f"{name} is {_shown(weight)} here and {_shown(change.diff.shape)} there"
     bias = tuple(shapes.get(f"{name}.bias") or ())
     if change.diff_b is not None and tuple(change.diff_b.shape) != bias:
         return f"{name}.bias is {_shown(bias)} here and {_shown(change.diff_b.shape)} there"
     return None
+
+
+def _lean(shape: Sequence[int], table: bool) -> tuple[int, ...]:
+    """A shape to compare; a table's leading axes of one are written or not."""
+    return tuple(dropwhile(lambda n: table and n == 1, shape))
 
 
 def _shown(shape: Sequence[int]) -> str:

@@ -6,72 +6,39 @@
 Layouts: diffusers and PEFT (`transformer.blocks.0.attn1.to_q.lora_A.weight`), the original names that ComfyUI
 writes (`diffusion_model.blocks.0.self_attn.q.lora_down.weight`), and the flattened names of kohya and musubi
 (`lora_unet_blocks_0_self_attn_q.lora_down.weight`). Text encoders have prefixes of their own (`TEXTS`). A key
-that is none of these is an error: nothing is dropped in silence.
+that is none of these is an error: nothing is dropped in silence. Changes that are all zeros, which programs
+write that save whole models as LoRAs, may be of anything.
 """
 
 from __future__ import annotations
 
-import json
-import math
-import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from kinema.core.errors import ModelError
+from kinema.models.lora_alphas import CONFIG, AdapterConfig, alpha_in_header, beside, header
+from kinema.models.lora_keys import (
+    PEFT_PREFIX,
+    TEXT_PREFIXES,
+    TEXTS,
+    Owner,
+    Part,
+    Text,
+    Whose,
+    layout_of,
+    other_kind,
+    placed,
+)
 from kinema.models.weight_files import check_start
 from kinema.models.weights import require_finite
 
-Part = Literal["down", "up", "bias", "alpha", "diff", "diff_b"]
-Expert = Literal["high", "low"]
-Text = Literal["text", "text_2"]
-Owner = Literal["high", "low", "text", "text_2"]
-
-PREFIXES = (
-    "base_model.model.",
-    "model.diffusion_model.",
-    "diffusion_model.",
-    "transformer.",
-    "unet.",
-    "model.",
-)
-FLAT_PREFIXES = ("lora_unet_", "lora_transformer_")
-TEXT_PREFIXES = ("text_encoder", "lora_te", "te.", "conditioner.")
-TEXTS: Mapping[Text, tuple[str, ...]] = {
-    "text": (
-        "text_encoder.",
-        "text_encoders.clip_l.transformer.",
-        "text_encoders.clip_h.transformer.",
-        "lora_te_",
-        "lora_te1_",
-        "te.",
-    ),
-    "text_2": ("text_encoder_2.", "text_encoders.clip_g.transformer.", "lora_te2_"),
-}
-"""How keys of a model's text encoders begin: in diffusers, ComfyUI and kohya."""
-OTHER_KINDS = {
-    "dora_scale": "DoRA",
-    "lora_magnitude_vector": "DoRA",
-    "hada_": "LoHa",
-    "lokr_": "LoKr",
-    "oft_": "OFT",
-    "boft_": "BOFT",
-    "lora_mid": "LoCon with a core tensor",
-}
-_LOW_RANK = re.compile(
-    r"(?P<stem>.+?)\.(?P<part>lora_A|lora_B|lora_down|lora_up|(?:lora|lora_linear_layer)\.(?:down|up))"
-    r"(?:\.(?!weight$|bias$)[^.]+)?(?:\.(?P<leaf>weight|bias))?"
-)
-_PROCESSOR = re.compile(r"(?:\.processor)?\.(to_q|to_k|to_v|to_out)_lora\.(down|up)\.weight$")
-_OTHER = re.compile(r"(?P<stem>.+)\.(?P<part>alpha|lora_alpha|diff|diff_b|diff_m|w_norm|b_norm)")
-_ORIGINAL = re.compile(
-    r"self_attn|cross_attn|\.ffn\.0|(input|output|double|single|joint)_blocks\.|middle_block\."
-)
+Changes = dict[tuple[Owner | None, str], "Change"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -103,6 +70,19 @@ class Change:
         """`alpha / r`."""
         return 1.0 if self.alpha is None or self.rank is None else self.alpha / self.rank
 
+    @property
+    def idle(self) -> bool:
+        """All zeros: it changes nothing at any scale."""
+        if (self.down is None) != (self.up is None):
+            return False
+        low = all(_acts(half) for half in (self.down, self.up))
+        return not (low or _acts(self.diff) or _acts(self.diff_b))
+
+    def same(self, other: Change) -> bool:
+        """Whether it is the same change, to the bit, under whatever names."""
+        mine, others = ((c.down, c.up, c.diff, c.diff_b) for c in (self, other))
+        return self.strength == other.strength and all(map(_equal, mine, others))
+
     def to(self, device: torch.device, dtype: torch.dtype | None = None) -> Change:
         """The same change elsewhere, and in another precision unless that is None."""
         down, up, diff, diff_b = (
@@ -110,6 +90,16 @@ class Change:
             for t in (self.down, self.up, self.diff, self.diff_b)
         )
         return replace(self, down=down, up=up, diff=diff, diff_b=diff_b)
+
+
+def _acts(tensor: Tensor | None) -> bool:
+    return tensor is not None and bool(tensor.float().any())  # 8-bit floats have no `any` of their own
+
+
+def _equal(a: Tensor | None, b: Tensor | None) -> bool:
+    if a is None or b is None:
+        return a is b
+    return a.dtype == b.dtype and torch.equal(a, b)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -121,12 +111,18 @@ class LoraFile:
         changes: by expert (None: the file does not say) or text encoder, and layer.
         layout: what the names look like.
         count: keys in the file.
+        dropped: those of them that are of text encoders which no LoRA of the model changes, all zeros.
+        config: what says its alphas beside it, if anything.
+        notes: what a person should know of it.
     """
 
     path: Path
     changes: Mapping[tuple[Owner | None, str], Change] = field(repr=False)
     layout: Literal["diffusers", "original", "kohya"]
     count: int
+    dropped: int = 0
+    config: Path | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def ranks(self) -> tuple[int, ...]:
@@ -147,30 +143,56 @@ def read_lora(path: str | Path, *, texts: Collection[Text] = ()) -> LoraFile:
     """
     path = Path(path)
     tensors, metadata = _tensors(path)
-    changes: dict[tuple[Owner | None, str], Change] = {}
-    unknown = []
-    for key, tensor in tensors.items():
-        place = _parsed(key, path, texts)
-        if place is None:
-            unknown.append(key)
-            continue
-        expert, stem, part = place
-        before = changes.get((expert, stem), Change())
-        if getattr(before, "diff_b" if part == "bias" else part) is not None:
-            raise ModelError(
-                f"{path} says the {part} of {stem} twice ({key}), and kinema would have to choose; fetch it "
-                "again, or leave one of the two out."
-            )
-        changes[expert, stem] = _with(before, part, tensor, key)
-    if unknown or not changes:
+    found, unknown = _gathered(path, tensors, texts)
+    dropped = _zeros_of_others(path, found, unknown)
+    changes: Changes = {(whose, stem): c for (whose, stem), c in found.items() if whose != "another"}
+    if unknown:
         raise ModelError(
             f"{path} has {len(unknown)} keys of {len(tensors)} that are no part of a LoRA "
             f"({', '.join(unknown[:3])}); it is another kind of file, or damaged."
         )
-    if any(expert == "low" for expert, _ in changes):  # the others, of plain `transformer`, are the first's
-        changes = {(expert or "high", stem): change for (expert, stem), change in changes.items()}
+    if not changes:
+        raise ModelError(f"{path} has no change of this model among its {len(tensors)} keys; fetch it again.")
+    if any(owner == "low" for owner, _ in changes):  # the others, of plain `transformer`, are the first's
+        changes = {(owner or "high", stem): change for (owner, stem), change in changes.items()}
     _check_halves(path, changes)
-    return LoraFile(path, _with_alphas(changes, metadata), _layout(tensors), len(tensors))
+    config = beside(path, tensors)
+    changes = _with_alphas(changes, metadata, config)
+    idle = dropped + sum(len(change.keys) for change in changes.values() if change.idle)
+    return LoraFile(
+        path,
+        changes,
+        layout_of(tensors),
+        len(tensors),
+        dropped=dropped,
+        config=None if config is None else config.path,
+        notes=(*_zeros(path, idle, len(tensors)), *_without_alphas(path, tensors, changes)),
+    )
+
+
+def groups(path: str | Path) -> dict[str, list[str]]:
+    """The keys of a file by what they are, in words, whether it can be read as a LoRA or not.
+
+    Raises:
+        ModelError: not there, not safetensors, or damaged.
+    """
+    found: dict[str, list[str]] = {}
+    for key in _tensors(Path(path))[0]:
+        place = placed(key, tuple(TEXTS))
+        what = other_kind(key)
+        if what is None and place is None:
+            what = "no part of a LoRA"
+        elif what is None:
+            what = _WHOSE.get(place[0] if place else None, "LoRA")
+        found.setdefault(what, []).append(key)
+    return found
+
+
+_WHOSE: Mapping[Whose | None, str] = {
+    "text": "LoRA of the text encoder",
+    "text_2": "LoRA of the second text encoder",
+    "another": "LoRA of another text encoder",
+}
 
 
 def _tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -192,64 +214,63 @@ def _tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     return tensors, metadata
 
 
-def _parsed(key: str, path: Path, texts: Collection[Text]) -> tuple[Owner | None, str, Part] | None:
-    """Expert, layer and part of a key; None for a key that is no part of a LoRA."""
-    for mark, kind in OTHER_KINDS.items():
-        if mark in key:
-            raise ModelError(f"{path} is a {kind} ({key}), which kinema does not read; it reads LoRA.")
-    expert: Owner | None = None
-    if key.startswith(TEXT_PREFIXES):
-        text = next((text for text in texts if key.startswith(TEXTS[text])), None)
-        if text is None:
+def _gathered(
+    path: Path, tensors: Mapping[str, Tensor], texts: Collection[Text]
+) -> tuple[dict[tuple[Whose | None, str], Change], list[str]]:
+    """The changes of a file, and the keys that are of none."""
+    changes: dict[tuple[Whose | None, str], Change] = {}
+    unknown = []
+    for key, tensor in tensors.items():
+        if (kind := other_kind(key)) is not None:
+            raise ModelError(f"{path} is a {kind} ({key}), which kinema does not read; it reads LoRA alone.")
+        if (place := placed(key, texts)) is None:
+            unknown.append(key)
+            continue
+        whose, stem, part = place
+        before = changes.get((whose, stem), Change())
+        if getattr(before, "diff_b" if part == "bias" else part) is not None:
             raise ModelError(
-                f"{path} also changes a text encoder ({key}), which LoRAs of this model do not. "
-                "Use a file without such keys, or one that was made for this model."
+                f"{path} says the {part} of {stem} twice ({key}), and kinema would have to choose; fetch it "
+                "again, or leave one of the two out."
             )
-        expert, key = text, _without_first(key, TEXTS[text])
-    key = _PROCESSOR.sub(_as_usual, key)
-    for prefix in FLAT_PREFIXES:
-        key = key.removeprefix(prefix)
-    for prefix in PREFIXES[:1]:
-        key = key.removeprefix(prefix)
-    if key.startswith("transformer_2."):
-        expert, key = "low", key.removeprefix("transformer_2.")
-    for prefix in PREFIXES[1:]:
-        key = key.removeprefix(prefix)
-    found = _LOW_RANK.fullmatch(key)
-    if found is not None:
-        down = found["part"].endswith(("lora_A", "down"))
-        part: Part = "bias" if found["leaf"] == "bias" else "down" if down else "up"
-        return None if part == "bias" and down else (expert, found["stem"], part)
-    other = _OTHER.fullmatch(key)
-    if other is None:
-        return None
-    if other["part"] == "diff_m":  # of the table that the original names call modulation
-        return expert, f"{other['stem']}.modulation", "diff"
-    return expert, other["stem"], _PARTS[other["part"]]
+        changes[whose, stem] = _with(before, part, tensor, path, key)
+    return changes, unknown
 
 
-def _without_first(key: str, prefixes: tuple[str, ...]) -> str:
-    return next(key.removeprefix(prefix) for prefix in prefixes if key.startswith(prefix))
+def _zeros_of_others(
+    path: Path, changes: Mapping[tuple[Whose | None, str], Change], unknown: list[str]
+) -> int:
+    """How many keys are of text encoders that no LoRA of the model changes; they may only be zeros."""
+    others = [change for (whose, _), change in changes.items() if whose == "another"]
+    acting = [key for change in others if not change.idle for key in change.keys]
+    if acting := [*acting, *(key for key in unknown if key.startswith(TEXT_PREFIXES))]:
+        raise ModelError(
+            f"{path} also changes a text encoder ({acting[0]}), which LoRAs of this model do not. "
+            "Use a file without such keys, or one that was made for this model."
+        )
+    return sum(len(change.keys) for change in others)
 
 
-def _as_usual(found: re.Match[str]) -> str:
-    """`.processor.to_out_lora.down.weight`, as diffusers once wrote it, in the way of today."""
-    layer = "to_out.0" if found[1] == "to_out" else found[1]
-    return f".{layer}.lora_{found[2]}.weight"
+def _zeros(path: Path, idle: int, count: int) -> tuple[str, ...]:
+    return (f"LoRA {path.name}: {idle} of {count} keys are of changes that are all zeros.",) if idle else ()
 
 
-_PARTS: dict[str, Part] = {
-    "alpha": "alpha",
-    "lora_alpha": "alpha",
-    "diff": "diff",
-    "diff_b": "diff_b",
-    "w_norm": "diff",  # LyCORIS, of norms
-    "b_norm": "diff_b",
-}
+def _without_alphas(path: Path, keys: Collection[str], changes: Changes) -> tuple[str, ...]:
+    """A note for PEFT's names without PEFT's configuration: the scale that was trained is not known."""
+    if not any(key.startswith(PEFT_PREFIX) for key in keys):
+        return ()
+    if any(change.alpha is not None or change.rank is None for change in changes.values()):
+        return ()
+    return (
+        f"LoRA {path.name} has PEFT's names and no alpha, so that alpha is taken to be its rank; "
+        f"put its {CONFIG} beside it.",
+    )
 
 
-def _with(change: Change, part: Part, tensor: Tensor, key: str) -> Change:
+def _with(change: Change, part: Part, tensor: Tensor, path: Path, key: str) -> Change:
     keys = (*change.keys, key)
+    if part == "alpha" and tensor.numel() != 1:
+        raise ModelError(f"{path} has an alpha of {tensor.numel()} numbers ({key}); fetch it again.")
     if part == "alpha":
         return replace(change, alpha=float(tensor.item()), keys=keys)
     if part == "down":
@@ -261,7 +282,7 @@ def _with(change: Change, part: Part, tensor: Tensor, key: str) -> Change:
     return replace(change, diff_b=tensor, keys=keys)
 
 
-def _check_halves(path: Path, changes: Mapping[tuple[Owner | None, str], Change]) -> None:
+def _check_halves(path: Path, changes: Changes) -> None:
     for (_, stem), change in changes.items():
         if (change.down is None) != (change.up is None):
             missing = "lora_B (up)" if change.up is None else "lora_A (down)"
@@ -270,6 +291,12 @@ def _check_halves(path: Path, changes: Mapping[tuple[Owner | None, str], Change]
             )
         if change.down is None and change.diff is None and change.diff_b is None:
             raise ModelError(f"{path} has an alpha for {stem} and no change to it; fetch it again.")
+        for half in (change.down, change.up):
+            if half is not None and (half.ndim < 2 or not half.numel()):
+                raise ModelError(
+                    f"{path} has a half of a change to {stem} that is empty or no matrix (of shape "
+                    f"{list(half.shape)}); fetch it again."
+                )
         if change.down is not None and change.up is not None and change.down.shape[0] != change.up.shape[1]:
             raise ModelError(
                 f"{path} has halves of {stem} that do not fit each other: ranks {change.down.shape[0]} and "
@@ -277,25 +304,17 @@ def _check_halves(path: Path, changes: Mapping[tuple[Owner | None, str], Change]
             )
 
 
-def _with_alphas(
-    changes: dict[tuple[Owner | None, str], Change], metadata: Mapping[str, str]
-) -> dict[tuple[Owner | None, str], Change]:
-    """Alphas that diffusers writes into the header, `lora_adapter_metadata`, where the tensors have none."""
-    written, found = _header(metadata), {}
-    for (expert, stem), change in changes.items():
+def _with_alphas(changes: Changes, metadata: Mapping[str, str], config: AdapterConfig | None) -> Changes:
+    """Alphas of the file's header, or of PEFT's configuration beside it, where the tensors have none."""
+    written, found = header(metadata), Changes()
+    for (owner, stem), change in changes.items():
         alpha = change.alpha
-        for part in _COMPONENTS.get(expert, ("transformer", "unet")):
-            alpha = _alpha(written, part, stem, change.rank) if alpha is None else alpha
-        found[expert, stem] = _with_bias_scaled(replace(change, alpha=alpha))
+        if alpha is None:
+            alpha = alpha_in_header(written, owner, stem, change.rank)
+        if alpha is None and config is not None and change.rank is not None:
+            alpha = config.alpha_of(stem, change.rank)
+        found[owner, stem] = _with_bias_scaled(replace(change, alpha=alpha))
     return found
-
-
-def _header(metadata: Mapping[str, str]) -> Mapping[str, Any]:
-    try:
-        written = json.loads(metadata.get("lora_adapter_metadata", "{}"))
-    except ValueError:
-        return {}
-    return written if isinstance(written, dict) else {}
 
 
 def _with_bias_scaled(change: Change) -> Change:
@@ -303,35 +322,3 @@ def _with_bias_scaled(change: Change) -> Change:
     if change.diff_b is None or not any(key.endswith(".bias") for key in change.keys):
         return change
     return replace(change, diff_b=(change.strength * change.diff_b.float()).type_as(change.diff_b))
-
-
-_COMPONENTS: Mapping[Owner | None, tuple[str, ...]] = {
-    "low": ("transformer_2",),
-    "text": ("text_encoder",),
-    "text_2": ("text_encoder_2",),
-}
-
-
-def _alpha(written: Mapping[str, Any], part: str, stem: str, rank: int | None) -> float | None:
-    """PEFT's `lora_alpha`, or the entry of `alpha_pattern` that matches the end of the layer's name.
-
-    With `use_rslora` PEFT divides by the root of the rank, so that the alpha that is divided by the rank is
-    `alpha sqrt(r)`.
-    """
-    value = written.get(f"{part}.lora_alpha")
-    patterns = written.get(f"{part}.alpha_pattern") or {}
-    for pattern, given in patterns.items() if isinstance(patterns, dict) else ():
-        if stem == pattern or stem.endswith(f".{pattern}"):
-            value = given
-            break
-    if not isinstance(value, int | float):
-        return None
-    return value * math.sqrt(rank or 1) if written.get(f"{part}.use_rslora") is True else float(value)
-
-
-def _layout(keys: Iterable[str]) -> Literal["diffusers", "original", "kohya"]:
-    names = list(keys)
-    if any(name.startswith((*FLAT_PREFIXES, "lora_te")) for name in names):
-        return "kohya"
-    said = any(_ORIGINAL.search(name) for name in names if not name.startswith(TEXT_PREFIXES))
-    return "original" if said else "diffusers"

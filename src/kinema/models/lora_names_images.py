@@ -126,6 +126,10 @@ _FLUX_ROOMS = (
             {
                 "attn.to_out.0": "img_attn.proj",
                 "attn.to_add_out": "txt_attn.proj",
+                "attn.norm_q": "img_attn.norm.query_norm",
+                "attn.norm_k": "img_attn.norm.key_norm",
+                "attn.norm_added_q": "txt_attn.norm.query_norm",
+                "attn.norm_added_k": "txt_attn.norm.key_norm",
                 "norm1.linear": "img_mod.lin",
                 "norm1_context.linear": "txt_mod.lin",
                 "ff.net.0.proj": "img_mlp.0",
@@ -139,7 +143,14 @@ _FLUX_ROOMS = (
         "single_transformer_blocks",
         "single_blocks",
         rows("linear1", "attn.to_q", "attn.to_k", "attn.to_v", "proj_mlp")
-        | plain({"proj_out": "linear2", "norm.linear": "modulation.lin"}),
+        | plain(
+            {
+                "proj_out": "linear2",
+                "norm.linear": "modulation.lin",
+                "attn.norm_q": "norm.query_norm",
+                "attn.norm_k": "norm.key_norm",
+            }
+        ),
     ),
 )
 _FLUX_TOP = plain(
@@ -171,6 +182,12 @@ _SD3_ROOMS = (
                 "attn.to_out.0": "x_block.attn.proj",
                 "attn2.to_out.0": "x_block.attn2.proj",
                 "attn.to_add_out": "context_block.attn.proj",
+                "attn.norm_q": "x_block.attn.ln_q",
+                "attn.norm_k": "x_block.attn.ln_k",
+                "attn2.norm_q": "x_block.attn2.ln_q",
+                "attn2.norm_k": "x_block.attn2.ln_k",
+                "attn.norm_added_q": "context_block.attn.ln_q",
+                "attn.norm_added_k": "context_block.attn.ln_k",
                 "norm1.linear": "x_block.adaLN_modulation.1",
                 "norm1_context.linear": "context_block.adaLN_modulation.1",
                 "ff.net.0.proj": "x_block.mlp.fc1",

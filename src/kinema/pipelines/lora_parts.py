@@ -8,7 +8,8 @@ from typing import Any
 
 from kinema.core.errors import ModelError
 from kinema.models.lora import Fitted, fit, shapes_of
-from kinema.models.lora_file import LoraFile, Text
+from kinema.models.lora_file import LoraFile
+from kinema.models.lora_keys import Text
 from kinema.models.lora_names import clip
 from kinema.models.weights import bare
 from kinema.pipelines.card import read_json

@@ -19,13 +19,14 @@ from kinema.story.shot import Shot
 _TAG = re.compile(r"<lora:(?P<name>[^<>:]{1,80})(?::(?P<scale>-?[0-9.]{1,8}))?[^<>]{0,40}>")
 
 if TYPE_CHECKING:
-    from kinema.models.lora_file import Expert, LoraFile
+    from kinema.models.lora_file import LoraFile
+    from kinema.models.lora_keys import Expert
 
 
 def plan_loras(
     shot: Shot, card: ModelCard, geometry: Geometry, seed: int
 ) -> tuple[tuple[PlannedLora, ...], tuple[str, ...]]:
-    """The student of a speed, a shot's LoRAs, and a note for each of these: how much of it is used.
+    """The student of a speed, a shot's LoRAs, and notes for each of these: how much of it is used.
 
     Raises:
         ModelError: a file that cannot be read or does not fit the model.
@@ -38,7 +39,9 @@ def plan_loras(
         expert = _expert(lora, file, card)
         used = fitted(file, card, expert)
         ranks = ", ".join(map(str, file.ranks)) or "none"
-        notes.append(f"LoRA {Path(lora.path).name}: {used} of {file.count} keys used, rank {ranks}")
+        if lora not in student:
+            notes.append(f"LoRA {Path(lora.path).name}: {used} of {file.count} keys used, rank {ranks}")
+            notes += file.notes
         if used != file.count:
             raise ConfigError(
                 f"loras: {lora.path} has keys of both transformers, and {file.count - used} of {file.count} "
@@ -47,13 +50,13 @@ def plan_loras(
         planned.append(
             PlannedLora(
                 path=lora.path,
-                sha256=_sha256(Path(lora.path)),
+                sha256=_sha256(file),
                 scale=_scale(lora, card, geometry, seed),
                 expert=expert,
                 merge=lora.merge,
             )
         )
-    return tuple(planned), (*notes[len(student) :], *_only_words(shot))
+    return tuple(planned), (*notes, *_only_words(shot))
 
 
 def _only_words(shot: Shot) -> tuple[str, ...]:
@@ -91,9 +94,15 @@ def read_for(card: ModelCard, path: str) -> LoraFile:
 def fitted(file: LoraFile, card: ModelCard, expert: str = "both") -> int:
     """How many of a file's keys the model uses; all of them, or the file is refused.
 
+    Those of changes that are all zeros count as used, whatever they are of.
+
     Raises:
         ModelError: a key names no layer of the model, or has another shape.
     """
+    return file.dropped + _fitted(file, card, expert)
+
+
+def _fitted(file: LoraFile, card: ModelCard, expert: str) -> int:
     if card.family == "image":
         from kinema.pipelines.images import loras as images
 
@@ -157,6 +166,10 @@ def _scale(lora: Lora, card: ModelCard, geometry: Geometry, seed: int) -> tuple[
     return tuple(float(v) for v in per_latent(values, geometry))
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _sha256(lora: LoraFile) -> str:
+    """Of the file, and of what says its alphas beside it."""
+    with lora.path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256")
+    if lora.config is not None:
+        digest.update(lora.config.read_bytes())
+    return digest.hexdigest()

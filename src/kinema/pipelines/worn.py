@@ -12,7 +12,8 @@ from kinema.diffusion.step import Step, Velocity
 from kinema.models.dit import VideoDiT
 from kinema.models.experts import Experts
 from kinema.models.lora import Fitted, Worn, fit, shapes_of, wearing
-from kinema.models.lora_file import Expert, read_lora
+from kinema.models.lora_file import read_lora
+from kinema.models.lora_keys import Expert
 from kinema.pipelines.plan import PlannedLora
 
 Wardrobe = dict[tuple[str, str], list[tuple[nn.Module, Fitted]]]

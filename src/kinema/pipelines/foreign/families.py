@@ -15,7 +15,7 @@ from kinema.pipelines.card import Mode
 from kinema.pipelines.diffusers_solvers import OWN_SOLVER, VP_SOLVERS, Config
 
 if TYPE_CHECKING:
-    from kinema.models.lora_file import Text
+    from kinema.models.lora_keys import Text
 
 Role = Literal["prompt", "negative", "image", "clip", "strength", "frames", "fps", "guidance", "rescale"]
 

@@ -17,7 +17,8 @@ from torch import nn
 
 from kinema.core.errors import ConfigError
 from kinema.models.lora import Fitted, Worn, fit, shapes_of, wearing
-from kinema.models.lora_file import LoraFile, Text, read_lora
+from kinema.models.lora_file import LoraFile, read_lora
+from kinema.models.lora_keys import Text
 from kinema.models.lora_names import NAMINGS
 from kinema.models.weights import bare
 from kinema.pipelines.card import ModelCard

@@ -17,7 +17,7 @@ from kinema.pipelines.card import Defaults, Mode, ModelCard, read_json
 from kinema.pipelines.diffusers_solvers import OWN_SOLVER, VP_SOLVERS
 
 if TYPE_CHECKING:
-    from kinema.models.lora_file import Text
+    from kinema.models.lora_keys import Text
     from kinema.story.shot import Shot
 
 FPS, FRAMES = "12", 48

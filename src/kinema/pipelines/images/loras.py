@@ -16,7 +16,8 @@ from torch import nn
 
 from kinema.core.errors import ConfigError
 from kinema.models.lora import Fitted, Worn, fit, shapes_of, wearing
-from kinema.models.lora_file import LoraFile, Text, read_lora
+from kinema.models.lora_file import LoraFile, read_lora
+from kinema.models.lora_keys import Text
 from kinema.models.lora_names_images import IMAGE_NAMINGS
 from kinema.pipelines.card import ModelCard
 from kinema.pipelines.images.cards import ImageKind, kind_of_card
@@ -118,7 +119,7 @@ def _by_part(lora: PlannedLora, model: ImageModel) -> Mapping[str, Fitted]:
             found[part] = fit_text(file, shapes_of(getattr(pipe, part)), text)
     # what is merged is added in the file's own precision
     dtype = None if lora.merge else model.dtype
-    return {part: _moved(changes, model.device, dtype) for part, changes in found.items() if changes.keys}
+    return {part: _moved(changes, model.device, dtype) for part, changes in found.items() if changes.changes}
 
 
 def _fit_network(file: LoraFile, shapes: Shapes, kind: ImageKind) -> Fitted:
