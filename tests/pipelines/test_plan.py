@@ -200,6 +200,8 @@ def test_the_digest_names_what_decides_the_result_and_nothing_else(card):
     changes = [{"seed": 2}, {"steps": 7}, {"blend": "velocity"}, {"negative": "c"}, {"guidance": 3}]
     digests = {plan_of(card, **{**shot, **change}).digest for change in changes}
     assert len(digests | {one.digest}) == 6
+    afterwards = [{"upscale": 2}, {"upscale": "3:nearest"}, {"interpolate": 24}]
+    assert {plan_of(card, **{**shot, **change}).digest for change in afterwards} == {one.digest}
 
 
 def test_a_picture_that_changes_under_its_name_is_another_plan(card, tmp_path):

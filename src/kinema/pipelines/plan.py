@@ -22,6 +22,8 @@ from kinema.story.own_options import Options
 from kinema.story.redraw import Mode
 from kinema.story.shortcuts import Shortcuts
 
+AFTERWARDS = ("interpolate", "upscale")  # settings of a shot that its own frames know nothing of
+
 Spans = tuple[tuple[str, float], ...]
 
 
@@ -156,8 +158,13 @@ class Plan:
 
     @property
     def digest(self) -> str:
-        """sha256 over the request and the content of the files it names; of the model, its name only."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True, default=_as_json).encode()).hexdigest()
+        """sha256 over the request and the content of the files it names; of the model, its name only.
+
+        What is done to its frames afterwards is left out: they are the same without.
+        """
+        values = asdict(self)
+        values["shot"] = {name: value for name, value in self.shot.items() if name not in AFTERWARDS}
+        return hashlib.sha256(json.dumps(values, sort_keys=True, default=_as_json).encode()).hexdigest()
 
 
 def _as_json(settings: Shortcuts) -> dict[str, Any]:

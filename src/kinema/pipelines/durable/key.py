@@ -26,6 +26,8 @@ from kinema.pipelines.plan import Plan
 from kinema.pipelines.unclip.card import PRIOR_KEY
 from kinema.story.shot import PREVIOUS
 
+NETWORK = "upscaling network"
+
 
 def versions() -> dict[str, str]:
     """What a record says of the software: changing any of these may change bits."""
@@ -86,9 +88,12 @@ def _goes_on(plan: Plan) -> bool:
 
 
 def made_with(job: Job, models: Mapping[str, AnyModel]) -> dict[str, Any]:
-    """What a person can be told of the difference between two keys of one request."""
+    """What a person can be told of the difference between two keys, or two files, of one request."""
     plan = job.plans[0]
-    return {**versions(), **arithmetic(plan, models.get(plan.model))}
+    found = {**versions(), **arithmetic(plan, models.get(plan.model))}
+    if job.upscale is not None and job.upscale.network is not None:
+        found[NETWORK] = "{file} {sha256:.12}".format(**job.upscale.weights())
+    return found
 
 
 def arithmetic(plan: Plan, model: AnyModel | None) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """Finding the state that an earlier process left for a request, and claiming it.
 
-A state belongs to a request if it was asked for with the same words; the seeds that were drawn then are its
-own. What may be taken from it is decided shot by shot, by key.
+A state belongs to a request if it was asked for with the same words, but for those on what is done to
+finished frames; the seeds that were drawn then are its own. What may be taken from it is decided shot by
+shot, by key.
 """
 
 from __future__ import annotations
@@ -16,11 +17,12 @@ from typing import Any, cast
 
 from kinema.core.errors import BusyError, ConfigError, MediaError
 from kinema.io.locks import LOCK_END, Lock
-from kinema.pipelines.durable.key import made_with, plan_keys
+from kinema.pipelines.durable.key import NETWORK, made_with, plan_keys
 from kinema.pipelines.durable.pace import Every
 from kinema.pipelines.durable.state import Facts, Keep, lock_of, state_folder
 from kinema.pipelines.job import Job, shot_frames
 from kinema.pipelines.loading import AnyModel
+from kinema.pipelines.plan import AFTERWARDS
 from kinema.story.shot import Shot
 from kinema.story.storyboard import Storyboard
 
@@ -56,6 +58,14 @@ def asked(request: Request) -> dict[str, Any]:
     return {"shots": values} if isinstance(values, list) else values
 
 
+def _sampled(asked: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a request its shots' own frames depend on."""
+    kept = {name: value for name, value in asked.items() if name not in AFTERWARDS}
+    if "shots" in kept:
+        kept["shots"] = [_sampled(shot) if isinstance(shot, dict) else shot for shot in kept["shots"]]
+    return kept
+
+
 def seeded(request: Request, seeds: tuple[int, ...]) -> Request:
     """The request with the seeds that were drawn for it."""
     if isinstance(request, Shot):
@@ -84,7 +94,7 @@ def earlier(request: Request, folder: Path, note: Note) -> Facts | None:
         return None
     if facts is None:
         return None
-    if facts.asked == asked(request):
+    if _sampled(facts.asked) == _sampled(asked(request)):
         _at_rest(facts)
         return facts
     note(f"the state in {str(folder)!r} is of another request; this one begins anew.")
@@ -111,7 +121,11 @@ def earlier_unnamed(request: Request, folder: Path, stem: str) -> Facts | None:
     for path in sorted(folder.glob(f".{_escaped(stem)}-s*.kinema")):
         with suppress(ConfigError, MediaError):
             facts = Facts.read(path)
-            if facts is not None and facts.out is not None and facts.asked == asked(request):
+            if (
+                facts is not None
+                and facts.out is not None
+                and _sampled(facts.asked) == _sampled(asked(request))
+            ):
                 with lock_of(Path(facts.out)):
                     return facts
     return None
@@ -156,7 +170,8 @@ def opened(
                 made_with=json.loads(json.dumps(made_with(job, models))),
             )
             keep = Keep(folder, every=state.every, note=note)
-            keep.start(_continued(facts, folder, state, note))
+            facts, renewed = _continued(facts, folder, state, note)
+            keep.start(facts, renewed=renewed)
             try:
                 yield keep
             finally:
@@ -169,24 +184,34 @@ def _claim(folder: Path) -> Lock:
     return Lock(folder.with_name(f".{folder.name}{LOCK_END}"), f"the state in {str(folder)!r}")
 
 
-def _continued(facts: Facts, folder: Path, state: StateOptions, note: Note) -> Facts:
-    """The facts with what an earlier process of this render has published; a word where it is another."""
+def _continued(facts: Facts, folder: Path, state: StateOptions, note: Note) -> tuple[Facts, bool]:
+    """The facts with what an earlier process of this render has published; a word where it is another.
+
+    Beside them stands whether the folder has to say so now: its frames are those of this render, and what is
+    done to them is not.
+    """
     try:
         before = Facts.read(folder)
     except ConfigError:  # said already
-        return facts
-    if before is None or before.asked != facts.asked:
-        return facts
-    if before.keys == facts.keys:
-        return replace(facts, published=before.published)
+        return facts, False
+    if before is None or _sampled(before.asked) != _sampled(facts.asked):
+        return facts, False
+    same_network = before.made_with.get(NETWORK) == facts.made_with.get(NETWORK)
+    if before.keys == facts.keys and before.asked == facts.asked and same_network:
+        return replace(facts, published=before.published), False
+    if before.asked != facts.asked:
+        if before.keys == facts.keys:
+            note(f"the frames kept in {str(folder)!r} are taken; what is done to them is another thing now.")
+        return facts, before.keys == facts.keys
     changes = differences(before, facts) or "other pictures, clips or weights"
+    way = "go on from its frames" if before.keys == facts.keys else "begin anew"
     if state.only:
         raise ConfigError(
             f"the state in {str(folder)!r} was made with {changes}; the bytes would not be the same. Give "
-            "the same command again to begin anew, or restore what has changed."
+            f"the same command again to {way}, or restore what has changed."
         )
     note(f"the kept state was made with {changes}; what that concerns is begun anew.")
-    return facts
+    return facts, before.keys == facts.keys
 
 
 def differences(before: Facts, now: Facts) -> str:

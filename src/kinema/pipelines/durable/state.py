@@ -63,7 +63,7 @@ class Facts:
         frames: of each shot.
         models: of each shot.
         fps: of the clip, as a fraction's text.
-        made_with: versions and arithmetic, to say what has changed.
+        made_with: versions, arithmetic and the network that upscales, to say what has changed.
         published: sha256 of each file that is about to get its final name, by absolute path.
     """
 
@@ -171,8 +171,8 @@ class Keep:
         self._facts: Facts | None = None
         self._places: list[Place] = []
 
-    def start(self, facts: Facts) -> None:
-        """Say what is rendered; nothing is written yet."""
+    def start(self, facts: Facts, *, renewed: bool = False) -> None:
+        """Say what is rendered; nothing is written yet, unless a folder's facts are to be `renewed`."""
         self._facts = facts
         shots = zip(facts.keys, facts.frames, strict=True)
         self._places = [
@@ -186,6 +186,8 @@ class Keep:
             )
             for key, frames in shots
         ]
+        if renewed:
+            self._begin()
 
     def place(self, index: int) -> Place:
         """Where shot `index` keeps its state."""
