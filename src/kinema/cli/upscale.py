@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,6 +11,7 @@ import typer
 from kinema.cli.help import VerbCommand
 from kinema.cli.interpolate import FileOptions, new_name, write_clip, writing
 from kinema.cli.options import with_options
+from kinema.cli.progress import Reporter
 
 
 def _option(*names: str, help: str, metavar: str) -> Any:
@@ -51,6 +53,20 @@ def upscale(
     times = {"scale": scale or "2"} if scale or model is None else {}
     wanted = Upscale.make(method=method, **times, **({} if model is None else {"model": model}))
     out = file.out or new_name(clip, "large")
-    with writing(file, out) as report:
-        made = upscale_clip(clip, wanted, device=device, most_fps=fastest(out), on_progress=report)
+    kept = model is not None and not file.dry_run
+    with writing(file, out) as report, _keeping(out, report) if kept else nullcontext():
+        made = upscale_clip(
+            clip,
+            wanted,
+            device=device,
+            most_fps=fastest(out),
+            keep_for=out if kept else None,
+            on_progress=report,
+        )
         write_clip(made, out, file, report)
+
+
+def _keeping(out: Path, report: Reporter) -> AbstractContextManager[None]:
+    from kinema.pipelines.upscale_kept import keeping  # brings torch, which resampling does without
+
+    return keeping(out, report.note)

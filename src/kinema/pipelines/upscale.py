@@ -185,12 +185,13 @@ def _upscaled(
 ) -> Iterator[np.ndarray]:
     from kinema.animation.enlarge import enlarged
 
-    with _told_of_memory(how):
-        network = None if how.network is None else Network(how.network, device)
+    network: Network | None = None
     before = after = np.empty(0)
     for done, frame in enumerate(frames, start=1):
         if not np.array_equal(before, frame):  # a frame that is held is made once
             with _told_of_memory(how):
+                if how.network is not None and network is None:
+                    network = Network(how.network, device)
                 made = frame if network is None else network(frame)
                 before, after = frame, enlarged(made, how.new_size, how.method)
         if on_frame is not None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from fractions import Fraction
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ from kinema.io.reader import VideoReader
 from kinema.io.video_write import MAX_FPS
 from kinema.pipelines.post_record import Change, with_post
 from kinema.pipelines.steady import shown_for, steady_rate
-from kinema.pipelines.upscale import enlargement, upscaled
+from kinema.pipelines.upscale import Enlargement, enlargement, upscaled
 from kinema.story.upscale import Upscale
 
 _log = logging.getLogger("kinema")
@@ -29,6 +31,7 @@ def upscale_clip(
     *,
     device: str = "auto",
     most_fps: int = MAX_FPS,
+    keep_for: Path | None = None,
     on_progress: OnProgress | None = None,
 ) -> Clip:
     """A clip on disk, larger, as a stream; its record says what was done.
@@ -38,6 +41,7 @@ def upscale_clip(
         wanted: how large, and by what.
         device: where a network runs.
         most_fps: frames a second to which a clip of variable rate is brought at most; see `fastest`.
+        keep_for: the file that it becomes: frames of a network are kept beside that; see `keeping`.
         on_progress: called with events; raise from it to stop.
 
     Raises:
@@ -51,9 +55,12 @@ def upscale_clip(
     if (steady := steady_rate(clip.frames, most_fps)) is not None:
         counts, fps = shown_for(clip.frames, steady), steady
     total = int(counts.sum())
+
+    def note(text: str) -> None:
+        _log.warning(text) if on_progress is None else on_progress(Progress("upscale", 0, total, note=text))
+
     if lost := int((counts == 0).sum()):
-        few = f"{lost} of {len(clip)} frames begin too close to others for {fps} fps and are left out."
-        _log.warning(few) if on_progress is None else on_progress(Progress("upscale", 0, total, note=few))
+        note(f"{lost} of {len(clip)} frames begin too close to others for {fps} fps and are left out.")
     done: dict[str, Any] = {
         "size": f"{how.size[0]}x{how.size[1]}",
         "upscale": wanted.model_dump(mode="json"),
@@ -62,13 +69,57 @@ def upscale_clip(
     by = Fraction(how.new_size[0], how.size[0])
     post = {} if clip.record is None else clip.record.post
     record = with_post(clip.record, Path(path), done, _change(wanted, by, enlarged=not _never_enlarged(post)))
-    made = _told(upscaled(_held(clip.frames, counts), how, device), total, on_progress or (lambda _: None))
+    made = _made(Path(path), clip.frames, counts, how, device, keep_for, note)
+
+    def draw() -> Iterator[np.ndarray]:
+        return _told(_held(iter(made), counts[counts > 0]), total, on_progress or (lambda _: None))
+
+    drawn = draw() if isinstance(made, Iterator) else _Again(draw)
     audio = tuple(replace(part, seconds=total / fps) for part in clip.audio)
-    return replace(clip, frames=made, fps=fps, record=record, count=total, size=how.new_size, audio=audio)
+    return replace(clip, frames=drawn, fps=fps, record=record, count=total, size=how.new_size, audio=audio)
 
 
-def _held(clip: VideoReader, counts: np.ndarray) -> Iterator[np.ndarray]:
-    for frame, count in zip(clip, counts, strict=False):
+def _made(
+    path: Path,
+    clip: VideoReader,
+    counts: np.ndarray,
+    how: Enlargement,
+    device: str,
+    keep_for: Path | None,
+    note: Callable[[str], None],
+) -> Iterable[np.ndarray]:
+    """The frames that are shown, each once: as a stream, or kept for an output if a network makes them."""
+
+    def source() -> Iterator[np.ndarray]:
+        return compress(clip, counts > 0)
+
+    def make(frames: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+        return upscaled(frames, how, device)
+
+    if keep_for is None or how.network is None:
+        return make(source())
+    from kinema.pipelines.upscale_kept import KeptFrames, frames_key, has_room, kept_path
+
+    kept = kept_path(keep_for, frames_key(path, how, counts, device))
+    size = 4 * math.prod(how.new_size) * int((counts > 0).sum())
+    if not has_room(kept, size):
+        note(f"frames are not kept: up to {size / 1e9:.0f} GB would take over half of what is free.")
+        return make(source())
+    return KeptFrames(kept, source, make, device=device, note=note)
+
+
+@dataclass(frozen=True)
+class _Again:
+    """Frames that are drawn anew each time."""
+
+    draw: Callable[[], Iterator[np.ndarray]]
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return self.draw()
+
+
+def _held(frames: Iterator[np.ndarray], counts: np.ndarray) -> Iterator[np.ndarray]:
+    for frame, count in zip(frames, counts, strict=False):
         for _ in range(count):
             yield frame
 
