@@ -17,7 +17,7 @@ import kinema
 from kinema.core.errors import ConfigError, ModelError
 from kinema.core.runtime import generator
 from kinema.pipelines.cards import read_card
-from kinema.pipelines.diffusers_solvers import VP_SOLVERS
+from kinema.pipelines.diffusers_solvers import IMAGE_SOLVERS, SPACED, SPACINGS
 from kinema.pipelines.images.engine import Drawing, Seeds
 from kinema.pipelines.images.engine_diffusers import DiffusersImages, enough_steps
 from kinema.pipelines.images.model import ImageModel, given_noise
@@ -209,7 +209,51 @@ def test_weights_of_words_move_their_tokens_only(loaded, kind):
     assert changed == [2, 3, 4]  # after the start token and "a": f, o, x
 
 
-@pytest.mark.parametrize("solver", VP_SOLVERS)
+@pytest.mark.parametrize("grid", SPACINGS)
+@pytest.mark.parametrize("solver", ["checkpoint", "euler", "ddim"])
+def test_timesteps_are_spaced_as_diffusers_spaces_them(loaded, solver, grid):
+    """LoRAs for few steps are made for trailing timesteps."""
+    model, noise = loaded("sd"), noise_of(loaded("sd"))
+    pipe = type(model.pipe)(**model.pipe.components)
+    own = model.scheduler(solver)
+    pipe.scheduler = type(own).from_config(own.config, timestep_spacing=grid)
+    pipe.set_progress_bar_config(disable=True)
+    theirs = pipe(
+        prompt="a red fox", negative_prompt="dog", guidance_scale=4.0, num_inference_steps=3, height=SIDE,
+        width=SIDE, latents=noise, generator=generator(7, "drawing"), output_type="pt",
+    ).images  # fmt: skip
+    plan = plan_of(model, solver=solver, grid=grid)
+    assert torch.allclose(DiffusersImages(plan, model).draw(asked(solver=solver)), theirs, atol=1e-5)
+    assert plan.shot["grid"] == grid
+    assert plan.digest != plan_of(model, solver=solver).digest
+    assert "grid" not in plan_of(model).shot
+    spacings = {own.config.timestep_spacing, grid}
+    plain = engine_of(model).draw(asked(solver=solver))
+    assert torch.allclose(plain, theirs, atol=1e-5) == (len(spacings) == 1)
+
+
+@pytest.mark.parametrize("name", sorted(SPACED | {name for name, _ in IMAGE_SOLVERS.values()}))
+def test_which_schedulers_read_a_spacing(name):
+    first, last = (getattr(diffusers, name)(timestep_spacing=grid) for grid in ("leading", "trailing"))
+    for scheduler in (first, last):
+        scheduler.set_timesteps(4)
+    assert (first.timesteps.tolist() != last.timesteps.tolist()) == (name in SPACED)
+
+
+def test_tcd_is_diffusers_own(loaded):
+    model = loaded("sd")
+    pipe = type(model.pipe)(**model.pipe.components)
+    pipe.scheduler = diffusers.TCDScheduler.from_config(pipe.scheduler.config)
+    pipe.set_progress_bar_config(disable=True)
+    theirs = pipe(
+        prompt="a red fox", guidance_scale=1.0, num_inference_steps=3, height=SIDE, width=SIDE,
+        latents=noise_of(model), output_type="pt",
+    ).images  # fmt: skip
+    ours = engine_of(model, solver="tcd", guidance=1).draw(asked(solver="tcd"))
+    assert torch.allclose(ours, theirs, atol=1e-5)
+
+
+@pytest.mark.parametrize("solver", IMAGE_SOLVERS)
 def test_every_solver_runs(loaded, solver):
     engine = engine_of(loaded("sd"))
     first, again = (engine.draw(asked(solver=solver, canvas=canvas(), strength=0.7)) for _ in range(2))
@@ -270,6 +314,17 @@ def test_what_is_no_step_of_the_model_leaves_the_frame(loaded, strength):
         ({"guidance_method": "apg"}, ConfigError, "guidance_method is not used by"),
         ({"blend": "velocity"}, ConfigError, "write blend: embedding or slerp"),
         ({"solver": "unipcc"}, ConfigError, "Did you mean 'unipc'"),
+        (
+            {"grid": "wan"},
+            ConfigError,
+            "grid='wan' is none of .* write trailing, leading or linspace, or leave",
+        ),
+        ({"grid": "trailing", "solver": "lcm"}, ConfigError, r"not read by solver 'lcm' \(LCMScheduler\)"),
+        (
+            {"grid": "leading", "redraw": {"solver": {0: "euler", 2: "tcd"}}},
+            ConfigError,
+            r"not read by solver 'tcd' \(TCDScheduler\)",
+        ),
         ({"size": "33x32"}, kinema.KinemaError, "width=33 is not a multiple of 2"),
     ],
 )
@@ -278,6 +333,13 @@ def test_what_an_image_model_cannot_do_is_refused(image_model, fields, error, me
     shot = {"prompt": "a fox", "mode": "frame_by_frame", "frames": 3, "size": "32x32", "model": card.id}
     with pytest.raises(error, match=message):
         make_plan(Shot(**{**shot, **fields}), card)
+
+
+@pytest.mark.parametrize("kind", ["sd3", "flux"])
+def test_straight_paths_have_one_grid(image_model, kind):
+    shot = {"prompt": "a fox", "mode": "frame_by_frame", "frames": 3, "size": "32x32", "grid": "trailing"}
+    with pytest.raises(ConfigError, match=r"grid='trailing' is none of .*; leave it out\."):
+        make_plan(Shot(**shot, model=str(image_model(kind))), read_card(str(image_model(kind))))
 
 
 def test_weights_of_words_need_a_model_that_reads_them(image_model):

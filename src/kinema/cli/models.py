@@ -134,5 +134,6 @@ def _card(model: str) -> None:
         for call in calls_of(card):
             typer.echo(f"options      {call.name}: {', '.join(option_defaults(family_of(card), call))}")
     typer.echo(f"solvers      {', '.join(names)}")
-    if not borrowed:
-        typer.echo(f"grids        {', '.join(GRIDS)}")
+    grids = kind_of_card(card).grids if card.family == "image" else () if borrowed else tuple(GRIDS)
+    if grids:
+        typer.echo(f"grids        {', '.join(grids)}")

@@ -181,7 +181,11 @@ class ShotOptions:
     ] = None
     grid: Annotated[
         Text,
-        _sampling("--grid", metavar="NAME", help="Spacing of the noise levels: wan, diffusers, ..."),
+        _sampling(
+            "--grid",
+            metavar="NAME",
+            help="Spacing of the noise levels: wan, diffusers, ...; of an image model: trailing, ...",
+        ),
     ] = None
     shift: Annotated[
         Text, _sampling("--shift", metavar="X", help="Above 1: more of the steps at high noise.")

@@ -22,3 +22,18 @@ VP_SOLVERS: Mapping[str, tuple[str, Config]] = {
     "lcm": ("LCMScheduler", {}),
 }
 """The class, and what makes it the solver of that name."""
+
+IMAGE_SOLVERS: Mapping[str, tuple[str, Config]] = {**VP_SOLVERS, "tcd": ("TCDScheduler", {})}
+"""Those of image models. The pipelines call TCD's with `eta` 0, which adds no noise between its steps."""
+
+SPACINGS = ("trailing", "leading", "linspace")
+"""How diffusers' schedulers may choose the timesteps of few steps among those that were trained."""
+SPACED = frozenset(
+    f"{name}Scheduler"
+    for name in (
+        *("DDIM", "DDPM", "PNDM", "DEISMultistep", "DPMSolverMultistep", "UniPCMultistep"),
+        *("EulerDiscrete", "EulerAncestralDiscrete", "HeunDiscrete", "KDPM2Discrete"),
+        "KDPM2AncestralDiscrete",
+    )
+)
+"""The schedulers that read it; LCM's and TCD's have timesteps of their own."""

@@ -31,7 +31,7 @@ from kinema.pipelines.frame_by_frame.plan import (
 )
 from kinema.pipelines.geometry import Geometry, per_latent, plan_geometry
 from kinema.pipelines.given import Given, plan_given
-from kinema.pipelines.images.cards import check_image_prompts, check_image_shot, image_solver
+from kinema.pipelines.images.cards import check_image_prompts, check_image_shot, check_spacing, image_solver
 from kinema.pipelines.listening import settle
 from kinema.pipelines.loras import plan_loras
 from kinema.pipelines.match import matched
@@ -85,6 +85,8 @@ def make_plan(shot: Shot, card: ModelCard, after: Geometry | None = None, begin:
     sampling = _sampling(shot, card, geometry, seed, negatives)
     camera, seen = plan_camera(shot, card, geometry, given, seed=seed, joint=not by_frames)
     redraw = _redraw(shot, card, geometry, given, sampling) if by_frames else None
+    if card.family == "image" and redraw is not None:
+        check_spacing(sampling.grid, card, (stroke.solver for stroke in redraw.strokes))
     windows, options, more = _joint(shot, card, geometry, given, sides, sampling, by_frames)
     return Plan(
         model=card.id,
@@ -308,7 +310,7 @@ def _resolved(shot: Shot, geometry: Geometry, sampling: Sampling, card: ModelCar
         seed=sampling.seed,
         steps=sampling.steps,
         solver=sampling.solver,
-        grid=None if card.borrowed else sampling.grid,
+        grid=shot.grid if card.borrowed else sampling.grid,
         shift=shot.shift if card.borrowed else sampling.shift,
         guidance=card.defaults.guidance if shot.guidance is None else shot.guidance,
         guidance_low=card.defaults.guidance_low if shot.guidance_low is None else shot.guidance_low,

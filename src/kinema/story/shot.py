@@ -57,7 +57,10 @@ _AT = re.compile(
 
 
 Unit = Annotated[float, Field(ge=0.0, le=1.0)]
-Grid = Literal["wan", "wan-euler", "wan-dpm++", "diffusers", "diffusers-euler", "diffusers-dpm++"]
+Grid = Literal[
+    "wan", "wan-euler", "wan-dpm++", "diffusers", "diffusers-euler", "diffusers-dpm++",
+    "trailing", "leading", "linspace",  # of image models
+]  # fmt: skip
 
 
 class Keyframe(Settings):

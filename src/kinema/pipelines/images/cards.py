@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from kinema.core.contracts import Stride
 from kinema.core.errors import ConfigError, ModelError, unknown_name
 from kinema.pipelines.card import Defaults, Mode, ModelCard, read_json
-from kinema.pipelines.diffusers_solvers import OWN_SOLVER, VP_SOLVERS
+from kinema.pipelines.diffusers_solvers import IMAGE_SOLVERS, OWN_SOLVER, SPACED, SPACINGS
 
 if TYPE_CHECKING:
     from kinema.models.lora_keys import Text
@@ -60,7 +60,12 @@ class ImageKind:
         """Names of the solvers it runs with."""
         if self.name == KANDINSKY:  # its network gives a variance too, which no other scheduler reads
             return (OWN_SOLVER,)
-        return (OWN_SOLVER, "euler") if self.flow else (OWN_SOLVER, *VP_SOLVERS)
+        return (OWN_SOLVER, "euler") if self.flow else (OWN_SOLVER, *IMAGE_SOLVERS)
+
+    @property
+    def grids(self) -> tuple[str, ...]:
+        """How its timesteps may be spaced, beside as the checkpoint says."""
+        return () if self.flow or self.name == KANDINSKY else SPACINGS
 
 
 POOLED = ("prompt_embeds", "_", "pooled_prompt_embeds", "_")
@@ -200,7 +205,12 @@ def check_image_shot(shot: Shot, card: ModelCard) -> None:
         ConfigError: naming the setting and what to do.
     """
     default = type(shot).model_fields
-    for field in ("grid", "shift", "guidance_rescale", "guidance_interval", "guidance_method"):
+    if shot.grid is not None and shot.grid not in (grids := kind_of_card(card).grids):
+        way = f"write {', '.join(grids[:-1])} or {grids[-1]}, or leave it out" if grids else "leave it out"
+        raise ConfigError(
+            f"grid={shot.grid!r} is none of {card.id!r}, whose own scheduler has its steps; {way}."
+        )
+    for field in ("shift", "guidance_rescale", "guidance_interval", "guidance_method"):
         if getattr(shot, field) != default[field].default:
             raise ConfigError(
                 f"{field} is not used by {card.id!r}: an image model's own scheduler and guidance draw its "
@@ -230,3 +240,28 @@ def image_solver(card: ModelCard, name: str) -> str:
     if name not in solvers:
         raise unknown_name(f"solver of {card.id!r}", name, solvers)
     return name
+
+
+def check_spacing(grid: str, card: ModelCard, solvers: Iterable[str]) -> None:
+    """Refuse a spacing of timesteps beside a solver that has its own.
+
+    Args:
+        grid: of the plan.
+        card: of an image model.
+        solvers: of all drawings.
+
+    Raises:
+        ConfigError: naming the solver and what to do.
+    """
+    if grid == OWN_SOLVER:
+        return
+    for solver in dict.fromkeys(solvers):
+        if solver == OWN_SOLVER:
+            name = read_json(card.folder / "scheduler" / "scheduler_config.json").get("_class_name")
+        else:
+            name = IMAGE_SOLVERS[solver][0]
+        if name not in SPACED:
+            raise ConfigError(
+                f"grid={grid!r} is not read by solver {solver!r} ({str(name)[:60]}), whose timesteps are its "
+                "own; leave grid out, or write another solver."
+            )

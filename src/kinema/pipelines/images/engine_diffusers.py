@@ -82,7 +82,8 @@ class DiffusersImages:
     def _call(self, task: Task, drawing: Drawing, options: dict[str, Any]) -> Tensor:
         g, model = self.plan.geometry, self.model
         control = self.plan.control
-        pipe = model.pipeline(task, drawing.solver, None if control is None else control.model)
+        follows = None if control is None else control.model
+        pipe = model.pipeline(task, drawing.solver, follows, grid=self.plan.sampling.grid)
         noise = (
             drawing.seeds.noise((model.card.latent_channels, g.rows, g.columns)) * drawing.noise_multiplier
         )

@@ -15,7 +15,7 @@ from kinema.core.runtime import resolve_device, resolve_dtype
 from kinema.models.pretrained import loading_quietly, require_safetensors
 from kinema.pipelines.card import ModelCard
 from kinema.pipelines.cards import local_folder, part_folder
-from kinema.pipelines.diffusers_solvers import OWN_SOLVER, VP_SOLVERS
+from kinema.pipelines.diffusers_solvers import IMAGE_SOLVERS, OWN_SOLVER
 from kinema.pipelines.images.cards import KANDINSKY, ImageKind, kind_of_card
 
 Task = Literal["text", "image", "inpaint"]
@@ -56,29 +56,31 @@ class ImageModel:
         """Its family."""
         return kind_of_card(self.card)
 
-    def pipeline(self, task: Task, solver: str, control: str | None = None) -> Any:
+    def pipeline(self, task: Task, solver: str, control: str | None = None, *, grid: str = OWN_SOLVER) -> Any:
         """The pipeline of a task, with a scheduler that no earlier picture has left its mark on.
 
         Args:
             task: what it does.
             solver: by name.
             control: folder or hub id of a ControlNet that it follows; None for none.
+            grid: how its timesteps are spaced.
         """
         if (task, control) not in self._tasks:
             self._tasks[task, control] = self._made(task, control)
         pipe = self._tasks[task, control]
-        pipe.scheduler = self.scheduler(solver)
+        pipe.scheduler = self.scheduler(solver, grid)
         return pipe
 
-    def scheduler(self, solver: str) -> Any:
-        """A new scheduler of the name, with the checkpoint's noise levels."""
+    def scheduler(self, solver: str, grid: str = OWN_SOLVER) -> Any:
+        """A new scheduler of the name, with the checkpoint's noise levels, and its timesteps or others."""
         import diffusers
 
         own = self._own
+        spaced = {} if grid == OWN_SOLVER else {"timestep_spacing": grid}
         if solver == OWN_SOLVER or self.kind.flow:
-            return type(own).from_config(own.config)
-        name, options = VP_SOLVERS[solver]
-        return getattr(diffusers, name).from_config(own.config, **options)
+            return type(own).from_config(own.config, **spaced)
+        name, options = IMAGE_SOLVERS[solver]
+        return getattr(diffusers, name).from_config(own.config, **options, **spaced)
 
     def _made(self, task: Task, control: str | None) -> Any:
         import diffusers
