@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 import kinema
 from image_lora_files import PARTS, changes_of, save_lora
 from kinema.core.runtime import generator
+from kinema.models import lora
 from kinema.models.lora import _Beside
 from kinema.pipelines.images.engine import Drawing, Seeds
 from kinema.pipelines.images.engine_diffusers import DiffusersImages
@@ -263,6 +264,62 @@ def test_prompts_are_encoded_anew_only_where_the_encoders_change(loaded, tmp_pat
     assert count(loras=f"{files['unet']}:{ramp}") == 2  # the prompt and the negative one
     assert count(loras=f"{files['text_encoder_2']}:0.5") == 2
     assert count(loras=f"{files['text_encoder_2']}:{ramp}") == 2 * 3
+    ramped = {"loras": f"{files['text_encoder_2']}:{ramp}"}
+    assert count(**ramped, guidance=1) == 3  # without guidance nobody reads the other side
+    assert count(**ramped, guidance={0: 4, 1: 1, "ease": "hold"}) == 3 + 1
+    assert count(guidance=1) == 1
+
+
+@pytest.mark.parametrize(("kind", "t5"), [("flux", "text_encoder_2"), ("sd3", "text_encoder_3")])
+def test_t5_reads_each_prompt_once_whatever_clip_wears(loaded, tmp_path, kind, t5):
+    model = loaded(kind)
+    path = save_lora(
+        tmp_path / "a.safetensors", model, kind, changes_of(model, kind, only="text_encoder"), "kohya"
+    )
+    alone = [drawn(model, frame, loras=f"{path}:{scale}") for frame, scale in enumerate((0.25, 0.5, 0.75))]
+    calls = []
+    hook = getattr(model.pipe, t5).register_forward_hook(lambda *_: calls.append(1))
+    try:
+        engine = engine_of(model, loras=f"{path}:0:(0.25), 4:(1.25)")
+        pictures = [
+            engine.draw(Drawing(frame=frame, seeds=SEEDS, steps=3, solver="checkpoint")) for frame in range(3)
+        ]
+    finally:
+        hook.remove()
+    assert len(calls) == 2  # the prompt, and the negative one
+    assert all(torch.equal(a, b) for a, b in zip(pictures, alone, strict=True))
+    assert "_get_t5_prompt_embeds" not in vars(model.pipe)
+
+
+def test_what_is_merged_is_folded_once(image_model, loaded, tmp_path, monkeypatch):
+    model = kinema.load(str(image_model("sd")), device="cpu")
+    paths = [tmp_path / f"{seed}.safetensors" for seed in range(3)]
+    for seed, path in enumerate(paths):
+        save_lora(path, model, "sd", changes_of(model, "sd", seed), "kohya")
+    given = [
+        {"path": str(paths[0]), "scale": 0.5, "merge": True},
+        {"path": str(paths[1]), "scale": "0:(0), 4:(1)"},
+    ]
+    given.append({"path": str(paths[2]), "scale": 0.25, "merge": True})
+    before, folded, own = weights(model), [], lora._merge
+    monkeypatch.setattr(lora, "_merge", lambda *args: (folded.append(args[1]), own(*args)))
+    engine = engine_of(model, loras=given)
+    count = 2 * sum(len(layers) for layers in PARTS["sd"].values())
+
+    def draw(engine, frame):
+        return engine.draw(Drawing(frame=frame, seeds=SEEDS, steps=2, solver="checkpoint"))
+
+    pictures = [draw(engine, frame) for frame in (1, 2, 1)]
+    assert len(folded) == count
+    assert unchanged(model, before)
+    assert torch.equal(pictures[0], pictures[2])
+    assert torch.equal(pictures[1], draw(engine_of(model, loras=given), 2))
+    by_hand_beside = [{**one, "merge": False} for one in given]
+    assert (draw(engine_of(model, loras=by_hand_beside), 2) - pictures[1]).abs().max() < 1e-4
+    folded.clear()
+    model.to(dtype=torch.float64)  # its weights are others now
+    assert (draw(engine, 1) - pictures[0]).abs().max() < 1e-4
+    assert len(folded) > 0
 
 
 def test_a_render_with_a_scale_over_frames_goes_on_to_the_bit(loaded, tmp_path):

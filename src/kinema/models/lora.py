@@ -218,6 +218,48 @@ def wearing(
             parameters[name].data = tensor
 
 
+class Merged:
+    """LoRAs folded into the weights of a module once, to be worn as often as wanted.
+
+    Args:
+        module: a network whose names the LoRAs were fitted to.
+        loras: applied together, each with one scale.
+    """
+
+    def __init__(self, module: nn.Module, loras: Sequence[Worn]) -> None:
+        self.module, self.loras = module, loras
+        self._folded: dict[str, tuple[Tensor, Tensor]] = {}
+
+    @contextmanager
+    def worn(self) -> Iterator[None]:
+        """The module with these weights; afterwards its own are the very tensors that it had."""
+        parameters = dict(self.module.named_parameters())
+        if not self._folded or any(
+            parameters[n].data_ptr() != t.data_ptr() for n, (t, _) in self._folded.items()
+        ):
+            self._folded = self._fold(parameters)  # anew where the module was moved
+        own = {name: parameters[name].data for name in self._folded}
+        try:
+            for name, (_, tensor) in self._folded.items():
+                parameters[name].data = tensor
+            yield
+        finally:
+            for name, tensor in own.items():
+                parameters[name].data = tensor
+
+    def _fold(self, parameters: Mapping[str, nn.Parameter]) -> dict[str, tuple[Tensor, Tensor]]:
+        """Weights before and after, by name."""
+        kept: dict[str, Tensor] = {}
+        try:
+            for worn in self.loras:
+                for name, change in worn.lora.changes.items():
+                    _merge(parameters, name, change, _mean(worn.scale_T), kept)
+            return {name: (tensor, parameters[name].data) for name, tensor in kept.items()}
+        finally:
+            for name, tensor in kept.items():
+                parameters[name].data = tensor
+
+
 class _Beside:
     """The change of one layer, computed from the layer's input and added to its output."""
 

@@ -41,7 +41,9 @@ class DiffusersImages:
         zeros = bool(getattr(model.pipe.config, "force_zeros_for_empty_prompt", False))
         loras = self._loras = ImageLoras(plan, model)
         self._positive = ImageTexts(plan.prompts, model, blend=blend, loras=loras)
-        self._negative = ImageTexts(plan.negatives, model, blend=blend, zeros=zeros, loras=loras)
+        self._negative = None
+        if any(map(self._has_negative, range(len(plan.sampling.guidance)))):
+            self._negative = ImageTexts(plan.negatives, model, blend=blend, zeros=zeros, loras=loras)
 
     def draw(self, drawing: Drawing) -> Tensor:
         """The picture `[1, 3, H, W]`, 0..1, float32 on the CPU."""
@@ -122,14 +124,17 @@ class DiffusersImages:
         """Prompts and guidance of a frame, by the pipeline's own names."""
         scale = self.plan.sampling.guidance[frame]
         found: dict[str, Any] = {"guidance_scale": scale, **self._positive.at(frame)}
-        negatives = {f"negative_{name}": value for name, value in self._negative.at(frame).items()}
+        if self._negative is None or not self._has_negative(frame):
+            return found
         if self.model.kind.name == "FluxPipeline":
-            # its guidance is an input of the network; a negative prompt costs a second forward
-            return found | ({"true_cfg_scale": scale, **negatives} if self._has_negative else {})
-        return found | (negatives if scale > 1 else {})
+            found["true_cfg_scale"] = scale
+        return found | {f"negative_{name}": value for name, value in self._negative.at(frame).items()}
 
-    @property
-    def _has_negative(self) -> bool:
+    def _has_negative(self, frame: int) -> bool:
+        """Whether the pipeline reads the other side of the guidance at a frame."""
+        if self.model.kind.name != "FluxPipeline":
+            return self.plan.sampling.guidance[frame] > 1
+        # its guidance is an input of the network; a negative prompt costs a second forward
         return any(text.strip() for spans in self.plan.negatives.spans for text, _ in spans)
 
     def _packed(self, pipe: Any, noise_BCYX: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from kinema.core.errors import ConfigError
-from kinema.models.lora import Fitted, Worn, fit, shapes_of, wearing
+from kinema.models.lora import Fitted, Merged, Worn, fit, shapes_of, wearing
 from kinema.models.lora_file import LoraFile, read_lora
 from kinema.models.lora_keys import Text
 from kinema.models.lora_names_images import IMAGE_NAMINGS
@@ -72,6 +72,7 @@ class ImageLoras:
     def __init__(self, plan: Plan, model: ImageModel) -> None:
         self._loras, self._model = plan.loras, model
         self._changes = [_by_part(lora, model) for lora in plan.loras]
+        self._merged: dict[str, Merged] = {}
 
     def text_scales(self, frame: int) -> Scales:
         """What the text encoders' states depend on at a frame: 0 for a LoRA that leaves them alone."""
@@ -99,13 +100,30 @@ class ImageLoras:
     @contextmanager
     def _on(self, parts: Sequence[str], scales: Scales) -> Iterator[None]:
         with ExitStack() as stack:
-            for lora, changes, scale in zip(self._loras, self._changes, scales, strict=True):
-                for part in parts:
-                    if scale and part in changes:  # at 0 it is not even computed: 0 times inf is no 0
-                        module: nn.Module = getattr(self._model.pipe, part)
-                        worn = Worn(changes[part], (scale,))
-                        stack.enter_context(wearing(module, [worn], merge=lora.merge))
+            for part in parts:
+                if not any(part in changes for changes in self._changes):
+                    continue
+                module: nn.Module = getattr(self._model.pipe, part)
+                if merged := self._worn_always(part):
+                    if part not in self._merged:
+                        self._merged[part] = Merged(module, merged)
+                    stack.enter_context(self._merged[part].worn())
+                beside = [
+                    Worn(changes[part], (scale,))
+                    for lora, changes, scale in zip(self._loras, self._changes, scales, strict=True)
+                    if not lora.merge and scale and part in changes  # at 0 not computed: 0 times inf is no 0
+                ]
+                if beside:
+                    stack.enter_context(wearing(module, beside))
             yield
+
+    def _worn_always(self, part: str) -> list[Worn]:
+        """What is merged into a part: at every frame the same."""
+        return [
+            Worn(changes[part], lora.scale)
+            for lora, changes in zip(self._loras, self._changes, strict=True)
+            if lora.merge and lora.scale[0] and part in changes
+        ]
 
 
 def _by_part(lora: PlannedLora, model: ImageModel) -> Mapping[str, Fitted]:

@@ -5,13 +5,14 @@
 
 A whole-tensor arc would be ruled by the padding behind the words. Weighted words are moved away from what the
 encoder says to an empty prompt at their place: e + w (z - e), as is usual for these models. Where LoRAs
-change the encoders, by scales that run over frames, prompts are encoded anew for each scale.
+change the encoders, by scales that run over frames, prompts are encoded anew for each scale, but for what T5
+makes of them: LoRAs leave it alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from functools import lru_cache
 from typing import Any
 
@@ -51,6 +52,7 @@ class ImageTexts:
     ) -> None:
         self.prompts, self.model, self.blend, self.zeros = prompts, model, blend, zeros
         self._loras = loras
+        self._by_t5: dict[str, Tensor] = {}
         self._embeds = lru_cache(len(prompts.spans) + CACHED)(self._read)
         for index in range(len(prompts.spans)):
             self._embeds(index, self._scales(0))
@@ -69,7 +71,7 @@ class ImageTexts:
     def _read(self, index: int, scales: Scales) -> Embeds:
         """A prompt by the encoders with their LoRAs on at these scales."""
         worn = nullcontext() if self._loras is None else self._loras.on_texts(scales)
-        with torch.inference_mode(), worn:
+        with torch.inference_mode(), worn, _remembered(self.model.pipe, self._by_t5):
             return self._weighted(self.prompts.spans[index])
 
     def _weighted(self, spans: Spans) -> Embeds:
@@ -109,6 +111,27 @@ class ImageTexts:
         offsets = tokenizer(join(spans), return_offsets_mapping=True)["offset_mapping"]
         weights = torch.tensor(log_weights(spans, offsets)).exp()[:length]
         return torch.cat([weights, torch.ones(length - len(weights))])
+
+
+@contextmanager
+def _remembered(pipe: Any, states: dict[str, Tensor]) -> Iterator[None]:
+    """A pipeline whose T5, where it has one, reads each text once."""
+    own = getattr(pipe, "_get_t5_prompt_embeds", None)
+    if own is None:
+        yield
+        return
+
+    def once(*args: Any, **options: Any) -> Tensor:
+        asked = repr((args, sorted(options.items())))
+        if asked not in states:
+            states[asked] = own(*args, **options)
+        return states[asked]
+
+    pipe._get_t5_prompt_embeds = once
+    try:
+        yield
+    finally:
+        del pipe._get_t5_prompt_embeds
 
 
 def mixed(parts: list[tuple[float, Tensor]], blend: str) -> Tensor:
