@@ -25,11 +25,12 @@ from kinema.io.clip import Clip
 from kinema.io.mux import AudioPart
 from kinema.io.probe import MAX_PIXELS, MAX_SIDE
 from kinema.io.record import read_record
+from kinema.models.upscaler_file import read_upscaler
 from kinema.pipelines.job import make_job
 from kinema.pipelines.model import Model
 from kinema.pipelines.preview import preview_clip
 from kinema.pipelines.source import read_request
-from kinema.pipelines.upscale import enlargement, upscaled
+from kinema.pipelines.upscale import Network, enlargement, upscaled
 from kinema.pipelines.upscale_clip import upscale_clip
 from kinema.story.shot import Shot
 from kinema.story.storyboard import Storyboard
@@ -251,6 +252,22 @@ def test_a_network_that_gives_no_numbers_is_named(tmp_path):
     net = str(upscalers.saved(tmp_path / "mad.safetensors", state))
     with pytest.raises(kinema.KinemaError, match=r"mad\.safetensors gave values that are not finite"):
         list(upscaled(iter(clip("pan", 1)), enlargement(Upscale(model=net), (64, 64)), "cpu"))
+
+
+def test_a_network_that_leaves_the_range_of_halves_runs_in_float32(tmp_path, monkeypatch):
+    state = upscalers.compact(2, blocks=1)
+    for name in ("body.0.weight", "body.0.bias"):
+        state[name] = state[name] * 1e6
+    state["body.2.weight"] = state["body.2.weight"] / 1e6
+    file = read_upscaler(upscalers.saved(tmp_path / "wide.safetensors", state))
+    (frame,) = clip("spin", 1)
+    net = Network(file, "cpu")
+    whole = net(frame)
+    net._dtype = torch.float16  # as on a GPU
+    net._net = net._loaded()
+    monkeypatch.setattr("kinema.animation.enlarge.BAND", 128 * 7)
+    assert np.array_equal(net(frame), whole)
+    assert net._dtype == torch.float32
 
 
 # Clips on disk
