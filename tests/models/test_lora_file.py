@@ -180,3 +180,14 @@ def test_the_verb_says_what_a_refused_file_holds(tmp_path, capsys):
     assert "  1 key, LoHa: x.hada_w1_a" in out
     assert "embeddings of words (textual inversion): bundle_emb.fox" in out
     assert "error: " in told
+
+
+def test_the_verb_that_converts_says_what_is_not_known(tmp_path, capsys):
+    path = peft(tmp_path, {"lora_alpha": 8, "r": 2})
+    for config in (True, False):
+        assert run(["lora", "convert", str(path), str(tmp_path / f"{config}.safetensors")]) == 0
+        assert ("has PEFT's names and no alpha" in capsys.readouterr().out) != config
+        path.with_name("adapter_config.json").unlink(missing_ok=True)
+    scaled, plain = (load_file(tmp_path / f"{config}.safetensors") for config in (True, False))
+    up = f"transformer.{STEM}.lora_B.weight"
+    assert torch.equal(scaled[up], 4 * plain[up])

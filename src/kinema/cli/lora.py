@@ -90,3 +90,5 @@ def convert(
         save_file(tensors, work / out.name, {"format": "pt"})
         publish(work / out.name, out)
     typer.echo(f"{out}: {to} layout, {len(lora.changes)} layers, {len(tensors)} keys (from {lora.count})")
+    for note in lora.notes:
+        typer.echo(f"  {note}")
