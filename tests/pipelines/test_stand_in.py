@@ -23,7 +23,7 @@ CARD = read_card("embedded")
 
 
 def frames(**fields) -> np.ndarray:
-    shot = Shot(**{"size": "64x64", "frames": 17, "seed": 1, "guidance": 3, **fields})
+    shot = Shot(**{"size": "64x64", "frames": 17, "seed": 1, "guidance": CARD.defaults.guidance, **fields})
     return preview_clip(make_job(shot)).array().astype(float)
 
 
@@ -49,7 +49,7 @@ def test_the_velocity_is_that_of_the_distribution():
 
 
 def test_prompts_show_in_their_colours_with_the_weights_of_the_plan():
-    fields = {"prompt": {0: "a fox", 16: "a wolf"}, "guidance": 3}
+    fields = {"prompt": {0: "a fox", 16: "a wolf"}, "guidance": CARD.defaults.guidance}
     found = background(frames(**fields))
     plan = make_plan(Shot(size="64x64", frames=17, seed=1, **fields), CARD)
     colors = np.array([color_of("a fox"), color_of("a wolf")]) / 127.5 - 1
