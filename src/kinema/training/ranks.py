@@ -97,8 +97,9 @@ class Ranks:
         return int(said)
 
     def leave(self) -> None:
-        """The run is over."""
+        """The run is over; nobody goes while another still talks."""
         if self.count > 1:
+            torch.distributed.barrier()
             torch.distributed.destroy_process_group()
 
 
