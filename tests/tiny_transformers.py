@@ -24,6 +24,7 @@ VARIANTS = {
     "i2v": TINY | IMAGE,
     "flf2v": TINY | IMAGE | {"pos_embed_seq_len": 14},
     "pooled": TINY | {"pooled_dim": 8, "position_waves": 4, "patch_size": (1, 1, 1)},
+    "skip": TINY | {"noise_skip": True},
     "no-norm": TINY | {"cross_attn_norm": False},
 }
 

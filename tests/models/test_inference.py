@@ -48,7 +48,7 @@ def test_equals_the_plain_transformer(variant, times, copies):
 
 
 @pytest.mark.parametrize("together", [True, False])
-@pytest.mark.parametrize("variant", ["t2v", "pooled"])
+@pytest.mark.parametrize("variant", ["t2v", "pooled", "skip"])
 def test_batches_of_texts_and_clips_keep_to_themselves(variant, together, monkeypatch):
     monkeypatch.setattr(inference, "TOGETHER_TOKENS", 10**6 if together else 0)
     config = VARIANTS[variant]
@@ -63,7 +63,7 @@ def test_batches_of_texts_and_clips_keep_to_themselves(variant, together, monkey
 def test_prompts_mixed_over_frames(together, monkeypatch):
     monkeypatch.setattr(inference, "TOGETHER_TOKENS", 10**6 if together else 0)
     weights = torch.tensor([[[1.0, 0.0], [0.3, 0.7], [0.0, 1.0]]])
-    for config in (TINY, VARIANTS["pooled"]):
+    for config in (TINY, VARIANTS["pooled"], VARIANTS["skip"]):
         dit = lively(config)
         travel = dit.prepare(replace(texts(config, K=2), weights_BTK=weights))
         contexts = (travel, dit.prepare(texts(config, L=3)))

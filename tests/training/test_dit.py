@@ -12,6 +12,7 @@ from kinema.training.dit import (
     conditioning,
     draw_held,
     draw_levels,
+    draw_task,
     matrices,
     objective,
     step_generator,
@@ -74,7 +75,11 @@ def silent(x_BCTYX, sigma_BT):
 
 def loss(held, model, latents=LATENTS, settings=None):
     settings = settings or ObjectiveSettings()
-    return objective(model, latents, CAPTIONS, Words(), settings, held=held, rng=rng())
+    return asked_of(model, latents, CAPTIONS, Words(), settings, held=held, rng=rng())
+
+
+def asked_of(model, *batch, **how):
+    return objective(model, draw_task(model, *batch, **how))
 
 
 @pytest.mark.parametrize("held", COUNTED)
@@ -156,7 +161,7 @@ def test_ways_of_holding_follow_their_odds():
 def test_captions_are_dropped_by_their_share(dropout, asked):
     words = Words()
     settings = ObjectiveSettings(text_dropout=dropout)
-    objective(Spy(silent), LATENTS, CAPTIONS, words, settings, held="none", rng=rng())
+    asked_of(Spy(silent), LATENTS, CAPTIONS, words, settings, held="none", rng=rng())
     assert words.asked == asked
 
 
@@ -172,7 +177,7 @@ def test_every_sample_reads_its_own_caption_and_the_next_ones():
     spy = Spy(silent)
     spy.prepare = lambda asked: setattr(spy, "asked", asked) or asked
     settings = ObjectiveSettings(text_dropout=0.0)
-    objective(
+    asked_of(
         spy, LATENTS, CAPTIONS, words, settings, held="none", rng=step_generator(0, 0), weights_BTK=WEIGHTS
     )
     assert words.asked == [*CAPTIONS, *others(CAPTIONS)]
@@ -182,7 +187,7 @@ def test_every_sample_reads_its_own_caption_and_the_next_ones():
 
 def test_a_dropped_caption_drops_what_follows_it_too():
     words = Words()
-    objective(
+    asked_of(
         Spy(silent),
         LATENTS.repeat(20, 1, 1, 1, 1),
         [f"a fox {i}" for i in range(60)],
@@ -223,7 +228,7 @@ def train(run, until, settings):
     while run.step < until:
         generator = rng(run.step)
         held = draw_held(settings, generator)
-        run.update(objective(run.model, LATENTS, CAPTIONS, Words(), settings, held=held, rng=generator))
+        run.update(asked_of(run.model, LATENTS, CAPTIONS, Words(), settings, held=held, rng=generator))
     return run
 
 

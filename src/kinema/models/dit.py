@@ -8,7 +8,8 @@ class, and free when unused:
 - every latent frame has its own timestep `[B, T]`, so a held frame is simply one at 0;
 - every latent frame has its own weights over K prompts `[B, T, K]`;
 - the keys and values of texts and images are computed once per clip (`prepare`), not once per step;
-- the pooled text may join the time embedding (`pooled_dim`).
+- the pooled text may join the time embedding (`pooled_dim`);
+- what the noisy latents alone tell of the velocity may go past the blocks (`noise_skip`).
 
 `embed`, `trunk` and `unembed` are separate so that caches and previews can wrap the trunk.
 
@@ -36,6 +37,7 @@ from kinema.models.layers import (
     Attention,
     Embedder,
     FeedForward,
+    foretold,
     place_waves,
     rotary_table,
     rotate,
@@ -62,6 +64,7 @@ class VideoDiTConfig:
         pooled_dim: width of a pooled text state added to the time embedding; None in Wan.
         position_waves: waves per axis that tell a token its place in the frame (0..1), whatever the size;
             rotary positions alone only tell distances. 0 in Wan.
+        noise_skip: the blocks tell only what `layers.foretold` leaves untold. False in Wan.
     """
 
     patch_size: tuple[int, int, int] = (1, 2, 2)
@@ -80,6 +83,7 @@ class VideoDiTConfig:
     pos_embed_seq_len: int | None = None
     pooled_dim: int | None = None
     position_waves: int = 0
+    noise_skip: bool = False
 
     def __post_init__(self) -> None:
         """Refuse shapes that the layers cannot have."""
@@ -90,6 +94,11 @@ class VideoDiTConfig:
         if self.attention_head_dim % 2:
             raise ModelError(
                 f"attention_head_dim={self.attention_head_dim} must be even for rotary positions."
+            )
+        if self.noise_skip and self.in_channels != self.out_channels:
+            raise ModelError(
+                f"noise_skip needs as many channels out as in, not {self.in_channels} in and "
+                f"{self.out_channels} out; leave it out for models that take a mask or an image."
             )
 
     @property
@@ -192,6 +201,7 @@ class Tokens:
     modulation_BTMD: Tensor
     cos_NE: Tensor
     sin_NE: Tensor
+    foretold_BCTYX: Tensor | None = None
 
 
 def read_texts(q_BHNE: Tensor, context: Context, frames: int) -> Tensor:
@@ -386,7 +396,8 @@ class VideoDiT(nn.Module):
         T, Y, X = x_BDTYX.shape[2:]
         time_BTD, modulation_BTMD = self.condition_embedder.time(timestep_BT, self.pooled(context, T))
         angle = rotary_table(self.config.attention_head_dim, (T, Y, X)).to(x_BDTYX.device)
-        tokens = Tokens((T, Y, X), time_BTD, modulation_BTMD, angle.cos(), angle.sin())
+        known = foretold(x_BCTYX, timestep_BT) if self.config.noise_skip else None
+        tokens = Tokens((T, Y, X), time_BTD, modulation_BTMD, angle.cos(), angle.sin(), known)
         x_BND = rearrange(x_BDTYX, "B D T Y X -> B (T Y X) D").contiguous()
         if self.config.position_waves:
             waves_ND = place_waves((T, Y, X), self.config.position_waves).to(x_BND)
@@ -421,7 +432,8 @@ class VideoDiT(nn.Module):
         T, Y, X = tokens.grid_TYX
         t, y, x = self.config.patch_size
         pattern = "B (T Y X) (t y x C) -> B C (T t) (Y y) (X x)"
-        return rearrange(out, pattern, T=T, Y=Y, X=X, t=t, y=y, x=x)
+        v_BCTYX = rearrange(out, pattern, T=T, Y=Y, X=X, t=t, y=y, x=x)
+        return v_BCTYX if tokens.foretold_BCTYX is None else v_BCTYX + tokens.foretold_BCTYX
 
     def forward(self, x_BCTYX: Tensor, timestep_BT: Tensor, context: Context) -> Tensor:
         """The velocity at `x`.

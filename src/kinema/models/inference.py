@@ -31,7 +31,7 @@ from kinema.models.condense import condense
 from kinema.models.dit import Conditioning, Context, VideoDiT, VideoDiTConfig
 from kinema.models.experts import ExpertContext, Experts
 from kinema.models.fast_block import FastBlock, Place
-from kinema.models.layers import place_waves
+from kinema.models.layers import foretold, place_waves
 from kinema.models.linears import linear, untouched
 from kinema.models.rotary import Turn, turn_for
 from kinema.models.rows import RowMaker, Rows
@@ -54,11 +54,13 @@ class Tokens:
         grid_TYX: tokens along time, rows and columns.
         rows: of time.
         place: what self-attention knows of places.
+        foretold_BCTYX: what the latents alone tell of the velocity, for models with `noise_skip`.
     """
 
     grid_TYX: tuple[int, int, int]
     rows: Rows
     place: Place
+    foretold_BCTYX: Tensor | None = None
 
     def entries(self, index: int, count: int) -> Tokens:
         """For one of `count` equal parts of the batch."""
@@ -165,7 +167,9 @@ class InferenceDiT:
             waves_ND = place_waves((T, Y, X), self.config.position_waves).to(x_BND)
             x_BND = x_BND + self.dit.position_embedding(waves_ND)
         place = Place(T, self.turn.table(self.config.attention_head_dim, (T, Y, X), self.device))
-        return x_BND.to(self.stream_dtype), Tokens((T, Y, X), self.rows(timestep_BT, contexts), place)
+        known = foretold(x_BCTYX, timestep_BT) if self.config.noise_skip else None
+        tokens = Tokens((T, Y, X), self.rows(timestep_BT, contexts), place, known)
+        return x_BND.to(self.stream_dtype), tokens
 
     def trunk(
         self,
@@ -211,7 +215,11 @@ class InferenceDiT:
         T, Y, X = tokens.grid_TYX
         t, y, x = self.config.patch_size
         pattern = "B (T Y X) (t y x C) -> B C (T t) (Y y) (X x)"
-        return rearrange(self.proj_out(normed), pattern, T=T, Y=Y, X=X, t=t, y=y, x=x)
+        v_BCTYX = rearrange(self.proj_out(normed), pattern, T=T, Y=Y, X=X, t=t, y=y, x=x)
+        known = tokens.foretold_BCTYX
+        if known is None:
+            return v_BCTYX
+        return v_BCTYX + known.repeat(len(v_BCTYX) // len(known), 1, 1, 1, 1)
 
 
 def alike(contexts: Sequence[Context]) -> bool:

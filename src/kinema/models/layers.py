@@ -62,6 +62,22 @@ def place_waves(grid_TYX: tuple[int, int, int], waves: int) -> Tensor:
     return repeat(place_YXW, "Y X W -> (T Y X) W", T=frames)
 
 
+def foretold(x_BCTYX: Tensor, timestep_BT: Tensor) -> Tensor:
+    """What noisy latents alone tell of the velocity: `c x`, c = (2 s - 1) / (s^2 + (1 - s)^2) at noise level s.
+
+    The best linear guess of `noise - latents` from their mix where both have unit variance. A network that
+    adds to it need not carry the noise to its end exactly, which is most of what narrow ones fail at
+    (https://arxiv.org/abs/2206.00364, section 5; https://arxiv.org/abs/2511.13720).
+
+    Args:
+        x_BCTYX: `(1 - s) latents + s noise`.
+        timestep_BT: 1000 s of each latent frame.
+    """
+    s_BT = timestep_BT.float() / 1000
+    share_BT = (2 * s_BT - 1) / (s_BT.square() + (1 - s_BT).square())
+    return share_BT[:, None, :, None, None] * x_BCTYX.float()
+
+
 def rotate(x_BHNE: Tensor, cos_NE: Tensor, sin_NE: Tensor) -> Tensor:
     """Turn neighbouring channel pairs by their token's angles (`cos` and `sin` are `[N, E / 2]`)."""
     even, odd = rearrange(x_BHNE.float(), "B H N (E two) -> two B H N E", two=2)

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from kinema.core.runtime import generator
 from kinema.diffusion.flow import noisy, velocity
-from kinema.models.dit import Conditioning, VideoDiT
+from kinema.models.dit import Conditioning, Context, VideoDiT
 from kinema.models.text import TextStates
 from kinema.training.chance import noise_like
 from kinema.training.travel import others
@@ -111,7 +111,26 @@ def told(captions: Sequence[str], dropped_B: Tensor, *, travelling: bool) -> lis
     return ["" if drop else words for side in sides for drop, words in zip(dropped_B, side, strict=True)]
 
 
-def objective(
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A noised batch: what a model is given and what it is to say.
+
+    Attributes:
+        x_BCTYX: noisy latents.
+        sigma_BT: their levels.
+        context: the captions.
+        v_BCTYX: the velocity.
+        counted_BT: the share of each frame in the loss.
+    """
+
+    x_BCTYX: Tensor
+    sigma_BT: Tensor
+    context: Context
+    v_BCTYX: Tensor
+    counted_BT: Tensor
+
+
+def draw_task(
     model: VideoDiT,
     latents_BCTYX: Tensor,
     captions: Sequence[str],
@@ -121,8 +140,8 @@ def objective(
     held: Held,
     rng: torch.Generator,
     weights_BTK: Tensor | None = None,
-) -> Tensor:
-    """Mean squared error of the velocity over the frames that count.
+) -> Task:
+    """Noise a batch and drop some captions.
 
     Where clips travel, `weights_BTK` has the shares of a clip's caption and of the next one's.
     """
@@ -133,11 +152,15 @@ def objective(
     words = told(captions, dropped, travelling=weights_BTK is not None)
     asked = conditioning(text(words).to(device), weights_BTK)
     noise, sigma_BT = noise_like(latents_BCTYX, rng), levels.sigma_BT.to(device)
-    x_BCTYX = noisy(latents_BCTYX, noise, sigma_BT)
-    v_BCTYX = model(x_BCTYX, 1000 * sigma_BT, model.prepare(asked))
-    error_BT = (v_BCTYX.float() - velocity(latents_BCTYX, noise)).square().mean(dim=(1, 3, 4))
-    counted = levels.counted_BT.to(device)
-    return (error_BT * counted).sum() / counted.sum()
+    x_BCTYX, v_BCTYX = noisy(latents_BCTYX, noise, sigma_BT), velocity(latents_BCTYX, noise)
+    return Task(x_BCTYX, sigma_BT, model.prepare(asked), v_BCTYX, levels.counted_BT.to(device))
+
+
+def objective(model: VideoDiT, task: Task) -> Tensor:
+    """Mean squared error of the velocity over the frames that count."""
+    v_BCTYX = model(task.x_BCTYX, 1000 * task.sigma_BT, task.context)
+    error_BT = (v_BCTYX.float() - task.v_BCTYX).square().mean(dim=(1, 3, 4))
+    return (error_BT * task.counted_BT).sum() / task.counted_BT.sum()
 
 
 def matrices(model: VideoDiT) -> list[str]:

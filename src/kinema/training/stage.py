@@ -16,7 +16,15 @@ from kinema.models.codec import PatchCodec
 from kinema.models.dit import VideoDiT, VideoDiTConfig
 from kinema.training.data import SpriteBank
 from kinema.training.distill import DistillSettings, distillation
-from kinema.training.dit import ObjectiveSettings, TextSource, matrices, objective, step_generator
+from kinema.training.dit import (
+    ObjectiveSettings,
+    Task,
+    TextSource,
+    draw_task,
+    matrices,
+    objective,
+    step_generator,
+)
 from kinema.training.grammar import Grammar
 from kinema.training.loop import OptimiserSettings, Trainer
 from kinema.training.low_rank import attach, read_additions
@@ -160,38 +168,45 @@ class Stage:
         torch.cuda.empty_cache()
         return self.step(batch)
 
+    @torch.no_grad()
+    def latents(self, batch: Batch) -> tuple[Tensor, list[str], Tensor | None]:
+        """A batch's latents, captions and, where clips travel, their shares in each latent frame."""
+        frames_BCFHW, captions = self.frames(batch)
+        first, codec = batch.held != "continue", self.workshop.codec
+        latents_BCTYX = codec.encode(frames_BCFHW, first=first)
+        if batch.courses_BF is None:
+            return latents_BCTYX, captions, None
+        courses_BF = batch.courses_BF[: len(captions)].to(latents_BCTYX)
+        return latents_BCTYX, captions, per_latent(courses_BF, codec.stride.time, first=first)
+
+    def task(self, batch: Batch) -> Task:
+        """A batch, noised by the generator of its step."""
+        latents_BCTYX, captions, weights_BTK = self.latents(batch)
+        return draw_task(
+            self.model,
+            latents_BCTYX,
+            captions,
+            self.workshop.text,
+            self.parts[batch.part].objective,
+            held=batch.held,
+            rng=step_generator(self.seed, batch.step),
+            weights_BTK=weights_BTK,
+        )
+
     def loss(self, batch: Batch) -> Tensor:
         """Of a batch, by the weights as they are."""
-        rng = step_generator(self.seed, batch.step)
-        with torch.no_grad():
-            frames_BCFHW, captions = self.frames(batch)
-            first, codec = batch.held != "continue", self.workshop.codec
-            latents_BCTYX = codec.encode(frames_BCFHW, first=first)
-            weights_BTK = None
-            if batch.courses_BF is not None:
-                courses_BF = batch.courses_BF[: len(captions)].to(latents_BCTYX)
-                weights_BTK = per_latent(courses_BF, codec.stride.time, first=first)
         with torch.autocast(self.workshop.device.type, torch.bfloat16):
-            if self.distil is not None:
-                return distillation(
-                    self.model,
-                    latents_BCTYX,
-                    captions,
-                    self.workshop.text,
-                    self.distil,
-                    held=batch.held,
-                    rng=rng,
-                    weights_BTK=weights_BTK,
-                )
-            settings = self.parts[batch.part].objective
-            return objective(
+            if self.distil is None:
+                return objective(self.model, self.task(batch))
+            latents_BCTYX, captions, weights_BTK = self.latents(batch)
+            return distillation(
                 self.model,
                 latents_BCTYX,
                 captions,
                 self.workshop.text,
-                settings,
+                self.distil,
                 held=batch.held,
-                rng=rng,
+                rng=step_generator(self.seed, batch.step),
                 weights_BTK=weights_BTK,
             )
 
