@@ -14,7 +14,7 @@ from kinema.core.errors import ModelError
 from kinema.evaluation.exam import Exam, ExamSettings, report_table
 from kinema.evaluation.factors import Clips, Panel, marks
 from kinema.evaluation.identity import IdentityJudge
-from kinema.evaluation.modes import rank_correlation, seam_ratio
+from kinema.evaluation.modes import held_frames, rank_correlation, seam_ratio
 from kinema.evaluation.questions import FACTORS, known_factors, questions
 from kinema.evaluation.subject import Sampling
 from kinema.evaluation.training_facts import TrainingFacts
@@ -265,6 +265,25 @@ def test_what_a_model_knows_is_written_and_read(large_bank, tmp_path):
     (tmp_path / "training.json").write_text("{}")
     with pytest.raises(ModelError, match="say what they know"):
         TrainingFacts.read(tmp_path)
+
+
+def test_a_picture_that_falls_apart_is_no_animation(large_bank):
+    """The given frame alone is not enough: who is shown after it counts."""
+
+    def fall_apart(clips):
+        return torch.cat([clips[:, :, :1], torch.full_like(clips[:, :, 1:], 0.31)], dim=2)
+
+    asked = questions("identity", large_bank.identities, SIMPLE, seen=6, unseen=0, seed=3)
+    prompts = [question.prompt for question in asked]
+    real = render(large_bank, [p.scene for p in prompts], frames=FRAMES, fps=12, size=SIZE)
+    row = "first frame held: who goes on, top-1"
+    kept, lost = (
+        held_frames(Painter(large_bank, instead), prompts, real, Sampling(), Panel(Oracle(NAMES)))
+        for instead in (lambda clips: clips, fall_apart)
+    )
+    assert kept[row] == kept["codec: the same"] >= 0.8
+    assert lost[row] < 0.5
+    assert lost["first frame held: psnr of it"] == kept["first frame held: psnr of it"]
 
 
 def test_seams_and_orders():

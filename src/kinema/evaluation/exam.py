@@ -163,7 +163,7 @@ class Exam:
         self.report.modes |= travel_order(self.subject, prompts, self.shape, self.sampling, self.panel)
         if self.bank is not None:
             real = self._render([prompt.scene for prompt in prompts])
-            self.report.modes |= held_frames(self.subject, prompts, real, self.sampling)
+            self.report.modes |= held_frames(self.subject, prompts, real, self.sampling, self.panel)
             self.report.modes |= seam(self.subject, prompts, real, self.sampling)
 
     def _answers(self, asked: Sequence[Question]) -> Clips:

@@ -35,6 +35,7 @@ from kinema.evaluation.shape import (
     sizes,
 )
 from kinema.evaluation.silhouette import Gallery
+from kinema.training.scenes import Scene
 
 Marks = dict[str, Tensor]  # by measure, `[B]`, 1 or 0
 Reader = Callable[[Tensor], Sequence[object]]
@@ -82,7 +83,7 @@ READERS: dict[str, tuple[tuple[str, Reader], tuple[str, Reader], Callable[[Quest
 def marks(factor: str, clips: Clips, asked: Sequence[Question], panel: Panel) -> dict[str, Marks]:
     """The marks of a factor, by row of the table ("identity" has two rows), then by measure."""
     if factor == "identity":
-        return _identity(clips.asked_BCFHW, asked, panel)
+        return identities(clips.asked_BCFHW, [question.prompt.scene for question in asked], panel)
     if factor == "background":
         grounds = [question.prompt.scene.background for question in asked]
         ring = torch.tensor(backgrounds_by_ring(clips.asked_BCFHW, grounds))
@@ -112,8 +113,8 @@ def _size(clips: Clips, asked: Sequence[Question]) -> Marks:
     }
 
 
-def _identity(clips_BCFHW: Tensor, asked: Sequence[Question], panel: Panel) -> dict[str, Marks]:
-    scenes = [question.prompt.scene for question in asked]
+def identities(clips_BCFHW: Tensor, scenes: Sequence[Scene], panel: Panel) -> dict[str, Marks]:
+    """Whether a clip's subject is the judges' first choice, and among their first five."""
     names = [scene.identity.name for scene in scenes]
     found = {"net": panel.net.ranks(fitted(clips_BCFHW, panel.net.net.config.size), names)}
     if panel.gallery is not None:

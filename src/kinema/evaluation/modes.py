@@ -8,22 +8,26 @@ import torch
 from einops import repeat
 from torch import Tensor
 
-from kinema.evaluation.factors import Panel, fitted
+from kinema.evaluation.factors import Marks, Panel, fitted, identities
 from kinema.evaluation.marks import psnr
 from kinema.evaluation.prompts import Prompt
 from kinema.evaluation.subject import Sampling, Subject
 
 
 def held_frames(
-    subject: Subject, prompts: Sequence[Prompt], real_BCFHW: Tensor, sampling: Sampling
+    subject: Subject, prompts: Sequence[Prompt], real_BCFHW: Tensor, sampling: Sampling, panel: Panel
 ) -> dict[str, float]:
     """PSNR in dB of a given first frame, and of given first and last frames; beside the codec's own.
+
+    A picture that is kept and then falls apart is no animation: who is shown in the frames after the given
+    one is told too, as a share of the clips by the stricter judge, beside the same of the codec's real clips.
 
     Args:
         subject: the model.
         prompts: what the clips show.
         real_BCFHW: real clips of them, which lend their frames.
         sampling: how.
+        panel: who says who is shown.
     """
     frames, height, width = real_BCFHW.shape[2:]
     first, last = real_BCFHW[:, :, :1], real_BCFHW[:, :, -1:]
@@ -34,13 +38,23 @@ def held_frames(
     both = subject.clips(
         prompts, (frames, height, width), sampling, held={0: start, (frames - 1) // codec.stride.time: end}
     )
+    scenes = [prompt.scene for prompt in prompts]
+    known = identities(made[:, :, 1:], scenes, panel)["identity top-1"]
+    coded = identities(codec.decode(codec.encode(real_BCFHW))[:, :, 1:], scenes, panel)["identity top-1"]
     return {
+        "first frame held: who goes on, top-1": lower(known),
+        "codec: the same": lower(coded),
         "first frame held: psnr of it": psnr(made[:, :, :1], first),
         "codec: psnr of a first frame": psnr(codec.decode(start), first),
         "keyframes: psnr of the first": psnr(both[:, :, :1], first),
         "keyframes: psnr of the last": psnr(both[:, :, -1:], last),
         "codec: psnr of a last frame": psnr(codec.decode(end, first=False)[:, :, -1:], last),
     }
+
+
+def lower(marks: Marks) -> float:
+    """The mean of the measure that finds less."""
+    return min(float(mark.mean()) for mark in marks.values())
 
 
 def travel_order(
