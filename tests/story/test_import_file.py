@@ -21,7 +21,8 @@ DEFORUM = {
     "prompts": {
         "0": "a (fox:`0.5+0.5`) --neg blurry", "max_f/2": "a wolf <lora:wolf:1>", "99": "a bear",
     },
-    "positive_prompts": "oil painting", "negative_prompts": "text", "sd_model_name": "v1-5.safetensors",
+    "animation_prompts_positive": "oil painting", "animation_prompts_negative": "text",
+    "sd_model_name": "v1-5.safetensors",
     "hybrid_motion": "Optical Flow", "optical_flow_cadence": "None", "use_init": True, "init_image": "a.png",
     "enable_sampler_scheduling": True, "sampler_schedule": '0: ("Euler a"), 30: ("Heun"), 40: ("Odd")',
     "soundtrack_path": "song.mp3", "add_soundtrack": "File",
@@ -139,41 +140,6 @@ def test_a_schedule_that_deforum_cannot_read_is_named(tmp_path):
         imported(tmp_path, {**DEFORUM, "angle": "0:(foo(t))"})
 
 
-def parseq(frames=48):
-    t = np.arange(frames)
-    rows = [
-        {
-            "frame": int(i), "deforum_prompt": f"a cat --neg {'dog' if i < 24 else 'bird'}", "strength": 0.5,
-            "scale": float(7 + 0.1 * i), "seed": int(55 + i // 12), "zoom": float(1 + 0.01 * i),
-            "zoom_delta": 1.01 if i else 1,
-            "angle": float(np.sin(i)), "angle_delta": float(np.sin(i) - np.sin(i - 1)), "fov": 70,
-        }
-        for i in t
-    ]  # fmt: skip
-    names = ["strength", "scale", "seed", "zoom", "angle", "fov"]
-    return {"options": {"output_fps": 24, "bpm": 120}, "managedFields": names, "rendered_frames": rows}
-
-
-def test_parseq_export(tmp_path):
-    shot, _ = imported(tmp_path, parseq(), "parseq.json")
-    t = np.arange(48)
-    assert (shot.frames, shot.fps, shot.bpm, shot.mode) == (48, 24, 120, "frame_by_frame")
-    assert shot.prompt.constant == "a cat"
-    np.testing.assert_array_equal(shot.negative.sample(48, 24)[1][:, 1], t >= 24)
-    np.testing.assert_allclose(shot.guidance.sample(48, 24), 7 + 0.1 * t)
-    assert shot.guidance.source == {"deforum": "0:(7), 47:(11.7)"}  # a line needs two keys
-    np.testing.assert_allclose(shot.redraw.strength.sample(48, 24), 0.5)
-    np.testing.assert_array_equal(shot.redraw.seeds.sample(48, 24), 55 + t // 12)
-    moves = shot.camera.sample(48, 24)
-    np.testing.assert_allclose(moves["zoom"], np.where(t, 1.01, 1))
-    np.testing.assert_allclose(moves["angle"], np.sin(t) - np.sin(t - 1), atol=1e-9)
-
-
-def test_parseq_without_frames(tmp_path):
-    with pytest.raises(ConfigError, match="press Render in Parseq"):
-        imported(tmp_path, {"managedFields": [], "rendered_frames": []}, "p.json")
-
-
 ANIMATEDIFF = """{
   "name": "sample/1",   # comments are in the examples
   "path": "share/model.safetensors", "lora_map": {"a.safetensors": 0.5}, "scheduler": "k_dpmpp_2m",
@@ -222,12 +188,6 @@ def test_animatediff_configuration(tmp_path):
 def test_files_that_cannot_be_imported(tmp_path, text, says):
     with pytest.raises(ConfigError, match=says):
         imported(tmp_path, text, "x.json")
-
-
-@pytest.mark.parametrize("managed", [[["zoom"]], "zoom", None, ["zoom", 3]])
-def test_odd_lists_of_parseqs_fields(tmp_path, managed):
-    shot, _ = imported(tmp_path, {**parseq(), "managedFields": managed}, "parseq.json")
-    assert shot.frames == 48
 
 
 def test_missing_file(tmp_path):
