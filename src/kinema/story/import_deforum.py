@@ -12,11 +12,12 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from kinema.core.errors import ConfigError
+from kinema.story import deforum_renames
 from kinema.story.camera_deforum import DeforumCamera
-from kinema.story.caret import Place
 from kinema.story.dialects_deforum import DeforumText
-from kinema.story.dialects_numexpr import Formula
-from kinema.story.imported import Imported, plain, prompt_track, split_negative
+from kinema.story.files import parse_json
+from kinema.story.import_deforum_prompts import frame_of, read_prompts
+from kinema.story.imported import Imported, plain
 from kinema.story.tracks import Schedule
 
 _SOLVERS = {
@@ -26,6 +27,7 @@ _SOLVERS = {
 }  # fmt: skip
 _MATCHED = ("HSV", "LAB", "RGB")
 _SEEDS = ("iter", "fixed", "random", "ladder", "alternate", "schedule")
+_SEED_SCHEDULE = '0:(s), 1:(-1), "max_f-2":(-1), "max_f-1":(s)'
 _CAMERA = {
     "2D": ("angle", "zoom", "translation_x", "translation_y", "transform_center_x", "transform_center_y"),
     "3D": (
@@ -41,7 +43,7 @@ _SWITCHES = {
     "enable_ddim_eta_scheduling": "ddim_eta_schedule",
     "enable_ancestral_eta_scheduling": "ancestral_eta_schedule",
     "use_noise_mask": "noise masks",
-    "use_looper": "guided images blend in on a curve of their own; here they are keyframes with approach",
+    "use_looper": "guided images are mixed in on a curve of their own; here they are keyframes, see approach",
     "optical_flow_cadence": "in-between frames are warped by the camera and blended, not by optical flow",
     "optical_flow_redo_generation": "redrawing by optical flow",
     "hybrid_composite": "compositing with a driving video",
@@ -51,6 +53,11 @@ _SWITCHES = {
     "frame_interpolation_engine": "frame interpolation by that engine; see fps in docs/long-clips.md",
     "init_video": "a video as source of frames; use source:",
 }
+_FED_BACK = (
+    "use_noise_mask", "optical_flow_cadence", "optical_flow_redo_generation", "hybrid_composite",
+    "hybrid_motion", "color_force_grayscale", "enable_ddim_eta_scheduling", "enable_ancestral_eta_scheduling",
+)  # fmt: skip
+"""Switches that Deforum does not look at in Interpolation mode."""
 _NAMES = re.compile(r"(\d{1,9})\s*:\s*\(?\s*[\"']([^\"']*)[\"']")
 _OFF = (None, False, "", "None", "none", 0, "0", "Off")
 
@@ -62,20 +69,31 @@ def read(settings: Mapping[str, Any]) -> Imported:
         ConfigError: a schedule or a key that Deforum itself could not read; the setting is named.
     """
     found = Imported("Deforum settings")
+    settings = deforum_renames.current(settings)
     frames = int(_number(settings, "max_frames", 120))
     mode = str(settings.get("animation_mode", "2D"))
     found.values |= {"dialect": "deforum", "mode": "frame_by_frame", "frames": frames}
     _basics(found, settings)
-    _prompts(found, settings, frames)
+    seed = int(_number(settings, "seed", -1))
+    read_prompts(found, settings, frames=frames, seed=seed, travel=_independent(settings))
     found.values["redraw"] = dict(_redraw(found, settings))
     _pictures(found, settings, frames)
     if mode in _CAMERA:
         found.values["camera"] = _camera(found, settings, mode)
-    else:
-        found.leave("animation_mode", f"{mode} is not one of 2D and 3D; the camera stands still")
+    elif not _independent(settings):
+        found.leave("animation_mode", f"{mode} is none of 2D, 3D and Interpolation; the camera stands still")
     _upscale(found, settings)
     _switches(found, settings)
     return found
+
+
+def _independent(settings: Mapping[str, Any]) -> bool:
+    """Whether every frame is drawn on its own, without a camera and what goes with it."""
+    return settings.get("animation_mode") == "Interpolation"
+
+
+def _guided(settings: Mapping[str, Any]) -> bool:
+    return bool(settings.get("use_looper")) and str(settings.get("animation_mode", "2D")) in _CAMERA
 
 
 def _number(settings: Mapping[str, Any], name: str, default: float) -> float:
@@ -120,42 +138,6 @@ def solver_of(found: Imported, name: str, theirs: str) -> str | None:
     return solver
 
 
-def _prompts(found: Imported, settings: Mapping[str, Any], frames: int) -> None:
-    written = settings.get("prompts", settings.get("animation_prompts", {}))
-    if not isinstance(written, Mapping) or not written:
-        raise ConfigError("prompts is not a mapping of frames to texts; is this a Deforum settings file?")
-    sides: tuple[dict[int, str], dict[int, str]] = ({}, {})
-    seed = int(_number(settings, "seed", -1))
-    for key, text in written.items():
-        frame = _frame(str(key), frames, seed)
-        if not 0 <= frame < frames:
-            found.leave(f"prompts {key}", f"frame {frame} is outside the clip of {frames} frames")
-            continue
-        where = f"prompts {key}"
-        for side, words in zip(sides, split_negative(str(text)), strict=True):
-            side[frame] = found.words(words, where, frame, frames - 1, seed)
-    if not sides[0]:
-        raise ConfigError(f"no prompt is inside the clip of {frames} frames; write one at 0.")
-    before = settings.get("positive_prompts", settings.get("animation_prompts_positive", ""))
-    after = settings.get("negative_prompts", settings.get("animation_prompts_negative", ""))
-    head = found.words(str(before or ""), "positive_prompts")
-    tail = found.words(split_negative(str(after or ""))[1] or str(after or ""), "negative_prompts")
-    for name, side, ends in (("prompt", sides[0], (head, "")), ("negative", sides[1], ("", tail))):
-        if any(side.values()) or any(ends):
-            found.values[name] = prompt_track(dict(sorted(side.items())), *ends, mode="hold")
-
-
-def _frame(key: str, frames: int, seed: int) -> int:
-    written = key.strip().strip("'\"")
-    if written.isdecimal() and len(written) < 10:
-        return int(written)
-    formula = Formula(written, frozenset(("max_f", "s")), Place(written, 0, "prompts"))
-    value = float(formula.evaluate({"max_f": frames - 1, "s": seed}, 1)[0])
-    if not math.isfinite(value):
-        raise formula.error(f"a key at frame {value}; write a whole number")
-    return int(value)
-
-
 def _track(text: Any, name: str) -> Any:
     """A schedule string, or the number that it is."""
     if isinstance(text, int | float) and not isinstance(text, bool):
@@ -169,6 +151,19 @@ def _track(text: Any, name: str) -> Any:
 
 def _redraw(found: Imported, settings: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     """The entries of `redraw`."""
+    if _independent(settings):
+        yield from (("strength", 1), ("cadence", 1), ("colour", "off"))
+    else:
+        yield from _fed_back(found, settings)
+    yield from _seeds(found, settings)
+    if settings.get("enable_steps_scheduling") and "steps_schedule" in settings:
+        yield "steps", _track(settings["steps_schedule"], "steps_schedule")
+    if settings.get("enable_sampler_scheduling") and (names := _solvers(found, settings)):
+        yield "solver", names
+
+
+def _fed_back(found: Imported, settings: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """What is done to the frame before and with it."""
     strength = settings.get("strength_schedule", "0:(0.65)")
     yield "strength", _turned(strength, "strength_schedule", -1.0, 1.0, limit=1.0)
     cadence = int(_number(settings, "diffusion_cadence", 1))
@@ -186,11 +181,6 @@ def _redraw(found: Imported, settings: Mapping[str, Any]) -> Iterator[tuple[str,
             found.leave("contrast_schedule", "here about the picture's mean; there about black, so light too")
     yield from _sharpening(found, settings)
     yield from _colours(found, settings)
-    yield from _seeds(found, settings)
-    if settings.get("enable_steps_scheduling") and "steps_schedule" in settings:
-        yield "steps", _track(settings["steps_schedule"], "steps_schedule")
-    if settings.get("enable_sampler_scheduling") and (names := _solvers(found, settings)):
-        yield "solver", names
     if settings.get("use_mask") and settings.get("mask_file"):
         yield "mask", str(settings["mask_file"])
         yield "mask_invert", bool(settings.get("invert_mask"))
@@ -239,7 +229,7 @@ def _colours(found: Imported, settings: Mapping[str, Any]) -> Iterator[tuple[str
 
 
 def _seeds(found: Imported, settings: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    rule = str(settings.get("seed_behavior", "iter"))
+    rule = "schedule" if _guided(settings) else str(settings.get("seed_behavior", "iter"))
     if rule not in _SEEDS:
         found.leave("seed_behavior", f"{rule}; iter is used")
         rule = "iter"
@@ -248,7 +238,7 @@ def _seeds(found: Imported, settings: Mapping[str, Any]) -> Iterator[tuple[str, 
     if rule == "iter" and every > 1:
         yield "seed_every", every
     if rule == "schedule":
-        yield "seeds", _track(settings.get("seed_schedule", "0:(s)"), "seed_schedule")
+        yield "seeds", _track(settings.get("seed_schedule", _SEED_SCHEDULE), "seed_schedule")
 
 
 def _camera(found: Imported, settings: Mapping[str, Any], mode: str) -> dict[str, Any]:
@@ -274,18 +264,38 @@ def _camera(found: Imported, settings: Mapping[str, Any], mode: str) -> dict[str
 
 
 def _pictures(found: Imported, settings: Mapping[str, Any], frames: int) -> None:
-    if settings.get("use_init") and settings.get("init_image"):
+    if _guided(settings):
+        if guides := _guides(found, settings.get("init_images"), frames):
+            found.values["keyframes"] = guides
+    elif settings.get("use_init") and settings.get("init_image"):
+        if _independent(settings):
+            found.leave("init_image", "every frame is drawn from it there, inside the mask; here from noise")
+            return
         strength = min(max(_number(settings, "strength", 1.0), 0.0), 1.0)
         first = {"image": str(settings["init_image"]), "frame": 0, "strength": strength}
         found.values["keyframes"] = [first]
-    guides = settings.get("init_images") if settings.get("use_looper") else None
-    if isinstance(guides, str):
-        found.leave("init_images", "text, not a mapping; write the pictures under keyframes")
-    if isinstance(guides, Mapping):
-        held = {_frame(str(key), frames, 0): str(path) for key, path in guides.items()}
-        found.values["keyframes"] = [
-            {"image": path, "frame": frame} for frame, path in sorted(held.items()) if 0 <= frame < frames
-        ]
+
+
+def _guides(found: Imported, written: Any, frames: int) -> list[dict[str, Any]]:
+    """Guided images, a mapping from frames to pictures, which a settings file holds as the text of one."""
+    guides = written
+    if isinstance(written, str):
+        try:
+            guides = parse_json(written)
+        except ConfigError as error:
+            found.leave("init_images", f"{error}; write the pictures under keyframes")
+            return []
+    if not isinstance(guides, Mapping):
+        found.leave("init_images", "not a mapping of frames to pictures; write them under keyframes")
+        return []
+    held: dict[int, str] = {}
+    for key, path in guides.items():
+        frame = frame_of(str(key), frames - 1, 0, "init_images")
+        if 0 <= frame < frames:
+            held[frame] = str(path)
+        else:
+            found.leave(f"init_images {key}", f"frame {frame} is outside the clip of {frames} frames")
+    return [{"image": path, "frame": frame} for frame, path in sorted(held.items())]
 
 
 def _upscale(found: Imported, settings: Mapping[str, Any]) -> None:
@@ -303,9 +313,13 @@ def _upscale(found: Imported, settings: Mapping[str, Any]) -> None:
 
 
 def _switches(found: Imported, settings: Mapping[str, Any]) -> None:
+    idle = {*(_FED_BACK if _independent(settings) else ()), *(() if _guided(settings) else ("use_looper",))}
     for name, what in _SWITCHES.items():
-        if settings.get(name) not in _OFF:
+        if name not in idle and settings.get(name) not in _OFF:
             found.leave(name, what)
+    for name in deforum_renames.REMOVED:
+        if settings.get(name) not in _OFF:
+            found.leave(name, "Deforum no longer has it either")
     for name, value in settings.items():
         if name.startswith("cn_") and name.endswith("_enabled") and value:
             found.leave(name, "ControlNet")
