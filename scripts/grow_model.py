@@ -1,7 +1,7 @@
 """Begin a larger embedded model as a smaller one: write the weights that a recipe of more blocks starts from.
 
     python scripts/grow_model.py --config configs/embedded-v1.10.yaml --data data/emoji-64-all \\
-        --codec src/kinema/assets/embedded/vae --start src/kinema/assets/embedded --out runs/v1.10/start.safetensors
+        --start src/kinema/assets/embedded --out runs/v1.10/start.safetensors
 
 The recipe's model may have more blocks than the one in --start, and `noise_skip` that it lacks; all else is
 the same. What comes out is read by train_embedded.py --start.
@@ -15,7 +15,6 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from kinema.core.errors import ModelError
 from kinema.models.codec import PatchCodec
 from kinema.models.text import EmbeddedTextEncoder
 from kinema.models.weights import read_config

@@ -63,7 +63,7 @@ def place_waves(grid_TYX: tuple[int, int, int], waves: int) -> Tensor:
 
 
 def foretold(x_BCTYX: Tensor, timestep_BT: Tensor) -> Tensor:
-    """What noisy latents alone tell of the velocity: `c x`, c = (2 s - 1) / (s^2 + (1 - s)^2) at noise level s.
+    """What noisy latents alone tell of the velocity: `c x`, c = (2 s - 1) / (s^2 + (1 - s)^2) at level s.
 
     The best linear guess of `noise - latents` from their mix where both have unit variance. A network that
     adds to it need not carry the noise to its end exactly, which is most of what narrow ones fail at

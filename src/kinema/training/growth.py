@@ -1,13 +1,13 @@
-"""A larger transformer that begins as a smaller one: more blocks that add nothing yet, a last layer fitted anew.
+"""A larger transformer that begins as a smaller one: blocks that add nothing yet, a last layer fitted anew.
 
-Training from scratch would cost all hours again. A block that stands behind its own copy and whose updates are
-zero leaves every velocity as it was (https://arxiv.org/abs/1511.05641), and learns from the first step on.
+Training from scratch would cost all hours again. A block that stands behind its own copy and whose updates
+are zero leaves every velocity as it was (https://arxiv.org/abs/1511.05641), and learns from the first step.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from einops import rearrange
