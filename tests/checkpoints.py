@@ -81,6 +81,9 @@ def save_wan(kind: str, folder: Path) -> Path:
     else:
         pipe = diffusers.WanPipeline(**parts, expand_timesteps=kind == "ti2v")
     pipe.save_pretrained(folder)
+    if kind == "ti2v":  # as the real one has it, though diffusers' class has no such argument
+        config = folder / "vae" / "config.json"
+        config.write_text(json.dumps(json.loads(config.read_text()) | {"clip_output": False}))
     return folder
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -40,15 +41,8 @@ WAN_22 = {
     "patch_size": 2,
     "scale_factor_spatial": 16,
 }
-REAL_22 = {
-    **WAN_22,
-    "base_dim": 160,
-    "decoder_base_dim": 256,
-    "z_dim": 48,
-    "num_res_blocks": 2,
-    "latents_mean": [0.0] * 48,
-    "latents_std": [1.0] * 48,
-}
+# As `vae/config.json` of Wan-AI/Wan2.2-TI2V-5B-Diffusers has it.
+REAL_22 = json.loads(Path(__file__).with_name("wan_2_2_ti2v_5b_vae.json").read_text())
 
 
 def reference(settings):
@@ -158,10 +152,17 @@ def test_gradients_equal_diffusers(pair):
 @pytest.mark.parametrize("settings", [{}, REAL_22, {"attn_scales": [0.5]}], ids=["2.1", "2.2", "attention"])
 def test_full_size_models_have_diffusers_names_and_shapes(settings):
     with bare():
-        theirs = AutoencoderKLWan(**settings)
-        vae = CausalVideoVAE(CausalVideoVAEConfig.from_mapping(dict(theirs.config)))
+        theirs = AutoencoderKLWan.from_config(settings)
+        vae = CausalVideoVAE(CausalVideoVAEConfig.from_mapping(settings))
     shapes = [{name: t.shape for name, t in model.state_dict().items()} for model in (theirs, vae)]
     assert shapes[0] == shapes[1]
+    assert list(vae.config.latents_mean) == list(theirs.config.latents_mean)
+    assert vae.stride.space == theirs.config.scale_factor_spatial
+
+
+@pytest.mark.parametrize("extra", [{"clip_output": False}, {"notes": "x", "force_upcast": [1, None]}])
+def test_plain_entries_that_diffusers_leaves_out_change_nothing(extra):
+    assert CausalVideoVAEConfig.from_mapping(WAN_22 | extra) == CausalVideoVAEConfig.from_mapping(WAN_22)
 
 
 # -- streaming and causality -----------------------------------------------------------------------------
@@ -350,7 +351,8 @@ def test_sizes_that_do_not_fit_are_refused_with_the_nearest(vae):
         ({"latents_mean": [0.0]}, "z_dim=4"),
         ({"latents_std": [1.0, 1.0, 1.0, 0.0]}, "latents_std"),
         ({"dim_mult": [1, 2]}, "temperal_downsample"),
-        ({"clip_output": True}, "clip_output"),
+        ({"quantization_config": {"load_in_4bit": True}}, "quantization_config"),
+        ({"base_dim": "8"}, "base_dim"),
         ({"_class_name": "AutoencoderKL"}, "AutoencoderKL,"),
     ],
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from kinema.core.contracts import Stride
@@ -83,13 +83,24 @@ class CausalVideoVAEConfig:
 
     @staticmethod
     def from_mapping(config: Mapping[str, Any]) -> CausalVideoVAEConfig:
-        """From a `config.json`; `ModelError` names settings that this class does not know."""
+        """From a `config.json`.
+
+        Plain entries that the class has no field for are left out, as diffusers does: what they tell cannot
+        change its layers. Real files have some (`clip_output` in Wan 2.2 TI2V-5B; frames are always clamped).
+
+        Raises:
+            ModelError: another class's configuration, an entry of another type, or one that is an object of
+                its own and no part of this class (`quantization_config`).
+        """
         class_name = config.get("_class_name", "AutoencoderKLWan")
         if class_name not in ("AutoencoderKLWan", "CausalVideoVAE"):
             raise ModelError(
                 f"config.json is of a {class_name}, not of an AutoencoderKLWan; pass another folder."
             )
-        values: dict[str, Any] = {k: v for k, v in config.items() if not k.startswith("_")}
-        for derived in ("scale_factor_temporal", "scale_factor_spatial"):  # `stride` follows from the layers
-            values.pop(derived, None)
+        known = {field.name for field in fields(CausalVideoVAEConfig)}
+        values: dict[str, Any] = {
+            name: value
+            for name, value in config.items()  # scale_factor_*, too, are left out: the layers make the stride
+            if not name.startswith("_") and (name in known or isinstance(value, Mapping))
+        }
         return CausalVideoVAEConfig(**typed(CausalVideoVAEConfig, values, "VAE"))
