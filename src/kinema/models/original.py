@@ -22,11 +22,12 @@ from kinema.core.errors import ModelError
 from kinema.models.shelf import Place, Shelf
 from kinema.models.wan_names import parameter_from_original
 from kinema.models.weight_files import check_start
-from kinema.models.weights import require_finite
+from kinema.models.weights import Precision, placed, require_finite
 
 PREFIXES = ("model.diffusion_model.", "diffusion_model.")
 HEAD_WIDTH = 128  # of every Wan transformer; the shapes do not tell
-SCALES = (".scale_weight", ".scale_input")
+SCALE = ".scale_weight"
+SCALES = (SCALE, ".scale_input")
 MARKS = ("scaled_fp8",)
 Shape = tuple[int, ...]
 
@@ -89,31 +90,58 @@ def config_of(shapes: Mapping[str, Sequence[int]], origin: object) -> dict[str, 
     }
 
 
-def load_original(files: Sequence[Path], *, device: torch.device | str = "cpu") -> dict[str, Tensor]:
-    """The tensors of a transformer under our names, as stored; fp8 as the float32 that it stands for.
+def load_original(
+    files: Sequence[Path], *, dtype: Precision | None = None, device: torch.device | str = "cpu"
+) -> dict[str, Tensor]:
+    """The tensors of a transformer under our names; fp8 as the float32 that it stands for.
+
+    Each is read, multiplied with its scale and converted on the host, and only then moved.
+
+    Args:
+        files: that share the tensors out among them.
+        dtype: of the floating ones, one for all or by our name; None leaves them so.
+        device: where they go.
 
     Raises:
-        ModelError: a file is damaged.
+        ModelError: a file is damaged, or has a scale without its weight.
     """
     state: dict[str, Tensor] = {}
-    scales: dict[str, Tensor] = {}
+    scales = _scales(files)
     for path in files:
-        with _opened(path, str(device)) as file:
+        with _opened(path) as file:
             for key in file.keys():  # noqa: SIM118 - the file is no mapping
                 name = _plain(key)
-                if name.endswith(".scale_weight"):
-                    scales[name.removesuffix(".scale_weight")] = file.get_tensor(key)
-                elif (ours := parameter_from_original(name)) is not None:
-                    if ours in state:
-                        raise ModelError(f"{path} has {name} twice, under two names; fetch it again.")
-                    state[ours] = file.get_tensor(key)
-                    require_finite(name, state[ours], path)
-    for stem, scale in scales.items():
-        ours = parameter_from_original(f"{stem}.weight")
-        if ours is None or ours not in state:
+                if (ours := parameter_from_original(name)) is None:
+                    continue
+                if ours in state:
+                    raise ModelError(f"{path} has {name} twice, under two names; fetch it again.")
+                state[ours] = placed(_meant(file, key, scales.get(ours), path), ours, dtype, device)
+    return state
+
+
+def _meant(file: Any, key: str, scale: Tensor | None, path: Path) -> Tensor:
+    """What a tensor of a file stands for."""
+    tensor: Tensor = file.get_tensor(key)
+    require_finite(_plain(key), tensor, path)
+    if scale is not None:
+        return tensor.float() * scale.float()
+    return tensor.float() if tensor.dtype.itemsize == 1 else tensor
+
+
+def _scales(files: Sequence[Path]) -> dict[str, Tensor]:
+    """The number beside each scaled weight, by our names."""
+    found: dict[str, Tensor] = {}
+    there = set()
+    for path in files:
+        with _opened(path) as file:
+            for key in file.keys():  # noqa: SIM118 - the file is no mapping
+                there.add(name := _plain(key))
+                if name.endswith(SCALE):
+                    found[name.removesuffix(SCALE)] = file.get_tensor(key)
+    for stem in found:
+        if f"{stem}.weight" not in there or parameter_from_original(f"{stem}.weight") is None:
             raise ModelError(f"{files[0]} has a scale for {stem} and no weight; fetch it again.")
-        state[ours] = state[ours].float() * scale.float()
-    return {k: v.float() if v.dtype.itemsize == 1 else v for k, v in state.items()}
+    return {str(parameter_from_original(f"{stem}.weight")): scale for stem, scale in found.items()}
 
 
 def original_shelf(files: Sequence[Path]) -> Shelf:
@@ -123,10 +151,10 @@ def original_shelf(files: Sequence[Path]) -> Shelf:
         ModelError: a file is damaged, or has a scale without its weight.
     """
     shelf = Shelf.of(files, lambda name: parameter_from_original(_plain(name)))
-    marked = Shelf.of(files, lambda name: _plain(name) if name.endswith(".scale_weight") else None).places
+    marked = Shelf.of(files, lambda name: _plain(name) if name.endswith(SCALE) else None).places
     scales: dict[str, Place] = {}
     for name, place in marked.items():
-        stem = name.removesuffix(".scale_weight")
+        stem = name.removesuffix(SCALE)
         ours = parameter_from_original(f"{stem}.weight")
         if ours is None or ours not in shelf.places:
             raise ModelError(f"{files[0]} has a scale for {stem} and no weight; fetch it again.")
@@ -140,11 +168,11 @@ def _plain(name: str) -> str:
     return name
 
 
-def _opened(path: Path, device: str = "cpu") -> Any:
+def _opened(path: Path) -> Any:
     if not path.is_file():
         raise ModelError(f"{path} does not exist; check the path.")
     check_start(path)
     try:
-        return safe_open(path, framework="pt", device=device)
+        return safe_open(path, framework="pt")
     except (SafetensorError, OSError) as error:
         raise ModelError(f"{path} is damaged or not safetensors ({error}); fetch it again.") from None

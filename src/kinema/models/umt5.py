@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -212,11 +213,11 @@ class UMT5Encoder(nn.Module):
         with bare():
             model = UMT5Encoder(UMT5Config.from_mapping(read_config(folder)))
         check_amount(model, folder, "model")
-        state = load_state(folder, "model", device=device)
+        state = load_state(folder, "model", dtype=partial(precision, dtype=dtype), device=device)
         table = state.pop(TIED, None)
         if table is not None:
             state.setdefault(TABLE, table)
-        load_into(model, {n: t.to(precision(n, dtype)) for n, t in state.items()}, folder)
+        load_into(model, state, folder)
         return model.requires_grad_(False).eval()
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,8 @@ from kinema.models.weight_files import SCALE_SUFFIX, read_object, require_files,
 
 STEM = "diffusion_pytorch_model"
 SHA256 = re.compile(r"[0-9a-f]{64}")
+Precision = torch.dtype | Callable[[str], torch.dtype]
+"""Of a component's floating tensors: one for all, or of each by its name."""
 
 
 @contextmanager
@@ -51,15 +53,18 @@ def load_state(
     folder: str | Path,
     stem: str = STEM,
     *,
-    dtype: torch.dtype | None = None,
+    dtype: Precision | None = None,
     device: torch.device | str = "cpu",
 ) -> dict[str, Tensor]:
     """All tensors of a component, from one file or from shards.
 
+    Each is read on the host, converted there and only then moved, so that neither side ever holds two copies
+    of more than one tensor, and an accelerator never one in the type of the file.
+
     Args:
         folder: where the files lie.
         stem: their name before `.safetensors`.
-        dtype: floating tensors are converted to it one by one while reading; None leaves them as stored, and
+        dtype: what floating tensors are converted to, one for all or by name; None leaves them as stored, and
             int8 rows in the type of their scales.
         device: where the tensors go.
 
@@ -69,19 +74,36 @@ def load_state(
     state: dict[str, Tensor] = {}
     for path in weight_files(_existing(folder), stem):
         try:
-            with safe_open(path, framework="pt", device=str(device)) as file:
+            with safe_open(path, framework="pt") as file:
                 for name in file.keys():  # noqa: SIM118 - the file is no mapping
                     if name in state:
                         raise ModelError(f"{path} has {name}, and so has another shard; fetch them again.")
-                    tensor = file.get_tensor(name)
-                    require_finite(name, tensor, path)
-                    state[name] = tensor.to(dtype) if dtype and tensor.is_floating_point() else tensor
+                    state[name] = _read(file, name, path, dtype, device)
         except (SafetensorError, OSError) as error:
             raise ModelError(f"{path} is damaged or not safetensors ({error}); fetch it again.") from None
     return _unpacked(state, dtype)
 
 
-def _unpacked(state: dict[str, Tensor], dtype: torch.dtype | None) -> dict[str, Tensor]:
+def _read(
+    file: Any, name: str, path: Path, dtype: Precision | None, device: torch.device | str
+) -> Tensor:  # by itself, so that what was stored is gone before the next one is read
+    tensor = file.get_tensor(name)
+    require_finite(name, tensor, path)
+    return placed(tensor, name, dtype, device)
+
+
+def placed(tensor: Tensor, name: str, dtype: Precision | None, device: torch.device | str) -> Tensor:
+    """A tensor where its module wants it: converted first, so that no more than that is moved."""
+    if dtype is not None and tensor.is_floating_point():
+        tensor = tensor.to(_of(dtype, name))
+    return tensor.to(device)
+
+
+def _of(dtype: Precision, name: str) -> torch.dtype:
+    return dtype if isinstance(dtype, torch.dtype) else dtype(name)
+
+
+def _unpacked(state: dict[str, Tensor], dtype: Precision | None) -> dict[str, Tensor]:
     """Matrices stored as int8 rows with a scale each (`minilm.pack`) as floats; everything else as it is."""
     packed = [name for name in state if state[name].dtype == torch.int8 and name + SCALE_SUFFIX in state]
     for name in packed:
@@ -89,7 +111,8 @@ def _unpacked(state: dict[str, Tensor], dtype: torch.dtype | None) -> dict[str, 
         if state[name].ndim != 2 or scale_O.shape != state[name].shape[:1]:
             raise ModelError(f"the scales of {name} are not one for each row; fetch the weights again.")
         scale_O1 = scale_O[:, None]
-        state[name] = state[name].float().mul_(scale_O1.float()).to(dtype or scale_O1.dtype)
+        wanted = scale_O1.dtype if dtype is None else _of(dtype, name)
+        state[name] = state[name].float().mul_(scale_O1.float()).to(wanted)
     return state
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, Self
 
@@ -162,10 +163,10 @@ def _transformers(
 def _original_dit(
     files: Sequence[Path], config: VideoDiTConfig, device: torch.device, dtype: torch.dtype
 ) -> VideoDiT:
-    state = load_original(files, device=device)
+    state = load_original(files, dtype=partial(precision, dtype=dtype), device=device)
     with bare():
         dit = VideoDiT(config)
-    load_into(dit, {name: t.to(precision(name, dtype)) for name, t in state.items()}, files[0])
+    load_into(dit, state, files[0])
     return dit.requires_grad_(False).eval()
 
 
@@ -190,14 +191,11 @@ def _wan_parts(
 def load_dit(folder: Path, device: torch.device, dtype: torch.dtype) -> VideoDiT:
     """A transformer from its folder, with its fp32 parts kept so."""
     config = VideoDiTConfig.from_mapping(read_config(folder))
-    state = {
-        name: tensor.to(precision(name, dtype)) if tensor.is_floating_point() else tensor
-        for name, tensor in load_state(folder, device=device).items()
-        if "norm_added_q" not in name  # written by old converters, used by nobody
-    }
+    state = load_state(folder, dtype=partial(precision, dtype=dtype), device=device)
     with bare():
         dit = VideoDiT(config)
-    load_into(dit, state, folder)
+    used = {n: t for n, t in state.items() if "norm_added_q" not in n}  # written by old converters for nobody
+    load_into(dit, used, folder)
     return dit.requires_grad_(False).eval()
 
 
