@@ -13,11 +13,13 @@ from torch.utils._pytree import tree_leaves
 
 from kinema.core.errors import ModelError
 from kinema.models import umt5
-from kinema.models.original import load_original
+from kinema.models.original import load_original, original_shelf
+from kinema.models.supply import Supply
 from kinema.models.umt5 import UMT5Encoder
 from kinema.models.wan_names import to_original
 from kinema.models.weights import STEM, load_state
 from kinema.pipelines.model import load_dit, precision
+from kinema.pipelines.residency import loading
 
 AT_WORK = 3  # what is read, what is made of it, and a factor between them
 
@@ -121,3 +123,45 @@ def test_a_scale_without_its_weight_is_refused(tmp_path):
     save_file({"blocks.0.self_attn.q.scale_weight": torch.ones(1)}, path)
     with pytest.raises(ModelError, match=r"scale for blocks\.0\.self_attn\.q and no weight"):
         load_original([path])
+
+
+@pytest.fixture
+def supply(wan, tmp_path):
+    """Of a transformer in scaled fp8, used in bfloat16; and the bytes of its file."""
+    path = tmp_path / "fp8.safetensors"
+    meant = scaled(wan("t2v") / "transformer", path)
+
+    def made(device="cpu", **options):
+        at = partial(precision, dtype=torch.bfloat16)
+        return Supply(original_shelf([path]), at, torch.device(device), **options)
+
+    return made, meant, sum(place.size for place in made().shelf.places.values())
+
+
+@pytest.mark.parametrize("lift", [False, True])
+@pytest.mark.parametrize("keep", [False, True])
+def test_a_block_in_scaled_fp8_waits_in_the_precision_of_its_use(supply, keep, lift):
+    made, meant, stored = supply
+    ready = made(keep=keep, lift=lift)
+    with Watched() as watched:
+        found = {name: ready.fetch(name)["weight"] for name in meant if name in ready.shelf.scales}
+    assert len(found) > 10
+    wanted = {n: meant[n].to(torch.bfloat16) for n in found}  # as a transformer held whole has them
+    assert same(found, {n: t.float() for n, t in wanted.items()} if lift else wanted)
+    assert lift or watched.most <= AT_WORK
+    waiting = sum(t.nbytes for kept in ready._kept.values() for t in kept.values())
+    assert waiting == keep * sum(t.nbytes for t in wanted.values())
+    assert not keep or waiting > stored / 2
+
+
+def test_the_host_keeps_blocks_where_it_has_room_for_what_they_unpack_to(supply, monkeypatch):
+    made, meant, stored = supply
+    ready = made("cuda", keep=True)
+    unpacked = sum(t.to(precision(n, torch.bfloat16)).nbytes for n, t in meant.items())
+    assert ready.held() == unpacked > stored
+    assert made("cuda", code="int8").held() == sum(t.numel() for t in meant.values())
+    for room, count, keeps in ((unpacked + 1, 1, True), (unpacked - 1, 1, False), (unpacked + 1, 2, False)):
+        monkeypatch.setattr(loading, "free_host", lambda room=room: room / loading.HOST_SHARE)
+        assert loading._keeps(ready, "block", count) == keeps
+    assert not loading._keeps(ready, "component", 1)
+    assert not loading._keeps(made("cpu"), "block", 1)

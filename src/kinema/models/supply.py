@@ -7,6 +7,7 @@ are.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, nullcontext
@@ -69,9 +70,23 @@ class Supply:
         if code is not None:
             codes, scale = encode(self.shelf.read(name).to(self.precision(name)), code)
             return {"codes": self._pin(codes), "scale": self._pin(scale)}
-        if self.keep and self.precision(name).itemsize < self.shelf.places[name].dtype.itemsize:
-            return {"weight": self._pin(self.shelf.read(name).to(self.precision(name)))}
+        # what comes with a scale is read as float32, of which nothing is to stay or to be moved
+        if name in self.shelf.scales or (self.keep and self._waits(name) != self.shelf.places[name].dtype):
+            return {"weight": self._pin(self.shelf.read(name).to(self._waits(name)))}
         return {"weight": self.shelf.read(name, pinned=self._pinned)}
+
+    def _waits(self, name: str) -> torch.dtype:
+        """The precision of a matrix on the host: the smaller one of the file's and that of use."""
+        stored, wanted = self.shelf.places[name].dtype, self.precision(name)
+        return wanted if name in self.shelf.scales or wanted.itemsize < stored.itemsize else stored
+
+    def held(self) -> int:
+        """Bytes of the host's memory that everything takes where it is kept."""
+        places = self.shelf.places
+        return sum(
+            math.prod(places[name].shape) * (1 if self.code else self._waits(name).itemsize)
+            for name in places
+        )
 
     def _pin(self, tensor: Tensor) -> Tensor:
         return tensor.pin_memory() if self._pinned else tensor

@@ -152,8 +152,8 @@ def _transformers(
     made = []
     for i, name in enumerate(names):
         origin, shelf, config = _shelf(card, folder, name, i)
-        kept = _kept(shelf, device, tier, code)
-        supply = Supply(shelf, partial(precision, dtype=dtype), device, code, kept)
+        supply = Supply(shelf, partial(precision, dtype=dtype), device, code)
+        supply.keep = _keeps(supply, tier, len(names))
         take = turns.join(name, leave := _Leave())
         dit = ShelvedDiT(config, supply, origin=origin, streamed=tier == "block", on_work=take)
         leave.of = dit.leave
@@ -183,15 +183,12 @@ def _wanted(name: str) -> str | None:
     return None if "norm_added_q" in name else name  # written by old converters, used by nobody
 
 
-def _kept(shelf: Shelf, device: torch.device, tier: Tier, code: Code | None) -> bool:
-    """Whether the host holds on to what it read.
+def _keeps(supply: Supply, tier: Tier, count: int) -> bool:
+    """Whether the host holds on to what it read, of each of `count` transformers of this size.
 
     Codes are: they cost more to make than to keep. Of an accelerator's blocks, too, as they are asked for at
     every step and the way through the file is longer; but never more than the host has room for.
     """
-    if tier != "block":
+    if tier != "block" or (supply.code is None and supply.device.type != "cuda"):
         return False
-    size = sum(place.size for place in shelf.places.values())
-    if code is not None:
-        size //= next(iter(shelf.places.values())).dtype.itemsize
-    return (code is not None or device.type == "cuda") and size < HOST_SHARE * free_host()
+    return count * supply.held() < HOST_SHARE * free_host()
