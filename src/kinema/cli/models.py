@@ -119,6 +119,8 @@ def _card(model: str) -> None:
     typer.echo(row("default", f"{d.width}x{d.height}, {d.frames} frames at {d.fps} fps"))
     grid = "" if borrowed else f", grid {d.grid}, shift {d.shift:g}"
     typer.echo(row("", f"{d.steps} steps of {d.solver}{grid}, guidance {d.guidance:g}"))
+    for note in card.notes:
+        typer.echo(row("note", note))
     for speed, s in (("few", card.few), ("distilled", card.student)):
         if s is not None:
             scale = s.guidance if isinstance(s, Student) else d.guidance

@@ -130,6 +130,7 @@ class ModelCard:
         rounding: how a picture's shape becomes a size; a name in `geometry.ROUNDINGS`.
         student: what `speed: distilled` puts on the model; None where the folder has none.
         few: what `speed: few` is; None where it was not measured.
+        notes: what of the checkpoint's own sampler the defaults are not.
     """
 
     id: str
@@ -149,6 +150,7 @@ class ModelCard:
     rounding: str = "diffusers"
     student: Student | None = None
     few: FewSteps | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def borrowed(self) -> bool:

@@ -122,15 +122,15 @@ def _wan(card: ModelCard) -> Defaults:
 
 
 def _diffusers(card: ModelCard) -> Defaults:
-    """Of the pipelines' calls; the shift is the checkpoint's own, in its scheduler's configuration."""
+    """Of the pipelines' calls; the sampler is the checkpoint's own, in its scheduler's configuration."""
     return Defaults(
         width=832,
         height=480,
         frames=81,
         fps="16",
         steps=50,
-        solver="unipc",
-        grid="diffusers",
+        solver=card.defaults.solver,
+        grid=card.defaults.grid,
         shift=card.defaults.shift,
         guidance=5.0,
         guidance_low=None if card.boundary is None else 5.0,

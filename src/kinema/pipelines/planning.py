@@ -99,6 +99,7 @@ def make_plan(shot: Shot, card: ModelCard, after: Geometry | None = None, begin:
         device=shot.device,
         dtype=shot.dtype,
         notes=(
+            *_of_the_model(shot, card),
             *equal.notes,
             *quick.notes,
             *geometry.notes,
@@ -120,6 +121,12 @@ def make_plan(shot: Shot, card: ModelCard, after: Geometry | None = None, begin:
         tier=quick.tier,
         look=plan_look(shot, card, geometry),
     )
+
+
+def _of_the_model(shot: Shot, card: ModelCard) -> tuple[str, ...]:
+    """What is to be known of the checkpoint's sampler, where the shot has not one of its own."""
+    own = shot.match == "wan" or (shot.solver is not None and shot.shift is not None)
+    return () if own else card.notes
 
 
 def _redraw(shot: Shot, card: ModelCard, geometry: Geometry, given: Given, sampling: Sampling) -> RedrawPlan:

@@ -9,6 +9,7 @@ from typing import Any
 from kinema.core.contracts import Stride
 from kinema.core.errors import ModelError
 from kinema.pipelines.card import MODES, Defaults, Mechanism, Mode, ModelCard, read_json
+from kinema.pipelines.wan_sampler import Sampler, wan_sampler
 
 
 def wan_card(name: str, folder: Path, index: Mapping[str, Any], transformer: Mapping[str, Any]) -> ModelCard:
@@ -27,6 +28,7 @@ def wan_card(name: str, folder: Path, index: Mapping[str, Any], transformer: Map
     residual = bool(vae.get("is_residual"))
     stride = Stride(time=vae.get("scale_factor_temporal", 4), space=vae.get("scale_factor_spatial", 8))
     mechanism, modes = _wan_modes(transformer, stride, bool(index.get("expand_timesteps")))
+    sampler = wan_sampler(name, folder, index)
     return ModelCard(
         id=name,
         folder=folder,
@@ -36,10 +38,11 @@ def wan_card(name: str, folder: Path, index: Mapping[str, Any], transformer: Map
         latent_channels=vae.get("z_dim", 16),
         mechanism=mechanism,
         modes=modes,
-        defaults=_wan_defaults(folder, residual, boundary, mechanism),
+        defaults=_wan_defaults(sampler, residual, boundary, mechanism),
         any_aspect=True,
         transformer=transformer,
         boundary=boundary,
+        notes=sampler.notes,
     )
 
 
@@ -79,10 +82,8 @@ def _wan_modes(
     return "none", frozenset({"text", "image", "video", "frame_by_frame"})
 
 
-def _wan_defaults(folder: Path, residual: bool, boundary: float | None, mechanism: Mechanism) -> Defaults:
+def _wan_defaults(sampler: Sampler, residual: bool, boundary: float | None, mechanism: Mechanism) -> Defaults:
     """The sizes and rates that the checkpoints' own programs use; two experts have a scale each."""
-    scheduler = folder / "scheduler" / "scheduler_config.json"
-    shift = read_json(scheduler).get("flow_shift", 3.0) if scheduler.is_file() else 3.0
     width, height, frames, fps = (1280, 704, 121, "24") if residual else (832, 480, 81, "16")
     low = None if boundary is None else 3.0 if mechanism == "none" else 3.5
     high = 5.0 if low is None else 4.0 if mechanism == "none" else 3.5
@@ -92,9 +93,9 @@ def _wan_defaults(folder: Path, residual: bool, boundary: float | None, mechanis
         frames=frames,
         fps=fps,
         steps=50 if boundary is None else 40,
-        solver="unipc",
-        grid="diffusers",
-        shift=float(shift),
+        solver=sampler.solver,
+        grid=sampler.grid,
+        shift=sampler.shift,
         guidance=high,
         guidance_low=low,
     )
