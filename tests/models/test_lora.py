@@ -87,14 +87,23 @@ def run_theirs(model) -> torch.Tensor:
     return model(x_BCTYX, time_BT[:, 0], states_BLD, return_dict=False)[0]
 
 
+# What the names look like, and what stands before them.
+NAMES = {
+    "original": ("original", "diffusion_model."),
+    "DiffSynth": ("original", "pipe.dit."),
+    "kohya": ("kohya", "lora_unet_"),
+    "VideoX-Fun": ("kohya", "lora_unet__"),
+}
+
+
 def relaid(saved: Path, folder: Path, layout: str) -> Path:
     """The same adapter in the names of other programs, its alpha as tensors."""
     tensors = {}
     for key, tensor in load_file(saved).items():
         stem, half = key.removeprefix("transformer.").rsplit(".lora_", 1)
         half = {"A.weight": "lora_down.weight", "B.weight": "lora_up.weight"}[half]
-        name = to_original(stem)
-        name = f"lora_unet_{name.replace('.', '_')}" if layout == "kohya" else f"diffusion_model.{name}"
+        flat = NAMES[layout][1].startswith("lora_")
+        name = NAMES[layout][1] + (to_original(stem).replace(".", "_") if flat else to_original(stem))
         tensors[f"{name}.{half}"] = tensor.contiguous()
         tensors[f"{name}.alpha"] = torch.tensor(6.0)
     path = folder / f"{layout}.safetensors"
@@ -113,11 +122,11 @@ def test_names_go_there_and_back(ours):
     assert from_original("blocks.1.nothing") is None
 
 
-@pytest.mark.parametrize("layout", ["diffusers", "original", "kohya"])
+@pytest.mark.parametrize("layout", ["diffusers", *NAMES])
 @pytest.mark.parametrize("merge", [False, True], ids=["beside", "merged"])
 def test_every_layout_acts_as_in_peft(theirs, ours, saved, tmp_path, layout, merge):
     file = read_lora(saved if layout == "diffusers" else relaid(saved, tmp_path, layout))
-    assert file.layout == layout
+    assert file.layout == (NAMES[layout][0] if layout in NAMES else layout)
     assert file.ranks == (4,)
     lora = fit(file, shapes_of(ours))
     assert lora.keys == file.count == (len(TARGETS) + 4) * 2 * 2 * (1.5 if layout != "diffusers" else 1)

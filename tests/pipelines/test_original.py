@@ -92,6 +92,16 @@ def test_shards_in_a_folder(folders, tmp_path):
         read_card(f"{tmp_path}@{folders['t2v']}")
 
 
+def test_one_file_in_a_folder(folders, tmp_path):
+    """As the makers' repository of the 1.3B has it, beside what is not for kinema."""
+    (tmp_path / "config.json").write_text('{"_class_name": "WanModel"}')
+    (tmp_path / "diffusion_pytorch_model.safetensors.index.json").write_text("{}")  # of an older download
+    save_file(original(folders["t2v"]), tmp_path / "diffusion_pytorch_model.safetensors")
+    model = f"{tmp_path}@{folders['t2v']}"
+    assert read_card(model).files == ((tmp_path / "diffusion_pytorch_model.safetensors",),)
+    assert np.array_equal(clip(model), clip(str(folders["t2v"])))
+
+
 def test_two_transformers(folders, tmp_path):
     folder = folders["two-experts"]
     for part in ("transformer", "transformer_2"):

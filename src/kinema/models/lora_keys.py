@@ -21,8 +21,21 @@ Whose = Literal["high", "low", "text", "text_2", "another"]
 """An owner, or a text encoder that no LoRA of the model changes."""
 
 PEFT_PREFIX = "base_model.model."
-PREFIXES = (PEFT_PREFIX, "model.diffusion_model.", "diffusion_model.", "transformer.", "unet.", "model.")
-FLAT_PREFIXES = ("lora_unet_", "lora_transformer_", "lycoris_")
+PREFIXES = (
+    PEFT_PREFIX,
+    "model.diffusion_model.",
+    "diffusion_model.",
+    "transformer.",
+    "unet.",
+    "model.",
+    "pipe.dit.",  # DiffSynth-Studio
+)
+FLAT_PREFIXES = (
+    "lora_unet__",
+    "lora_unet_",
+    "lora_transformer_",
+    "lycoris_",
+)  # VideoX-Fun's has two _
 LOW_PREFIX = "transformer_2."
 TEXT_PREFIXES = ("text_encoder", "lora_te", "te.", "conditioner.")
 TEXTS: Mapping[Text, tuple[str, ...]] = {

@@ -3,8 +3,8 @@
     wan2.1_t2v_1.3B_bf16.safetensors@Wan-AI/Wan2.1-T2V-1.3B-Diffusers
     high.safetensors,low.safetensors@Wan-AI/Wan2.2-T2V-A14B-Diffusers       two transformers
 
-A folder of original shards (with `diffusion_pytorch_model.safetensors.index.json`) may stand for the file. Of
-PARTS everything is used but its transformers, which are not even fetched.
+A folder of Wan's makers may stand for the file: with `diffusion_pytorch_model.safetensors`, or with shards
+and their index. Of PARTS everything is used but its transformers, which are not even fetched.
 """
 
 from __future__ import annotations
@@ -121,13 +121,17 @@ def _check(model: str, config: dict[str, Any], configs: Sequence[dict[str, Any]]
 
 
 def _files(path: Path) -> tuple[Path, ...]:
-    """A transformer's files: itself, or the shards of a folder."""
-    if path.suffix == ".safetensors":
+    """A transformer's files: itself, or those of a folder, a single one first of all."""
+    if path.suffix == ".safetensors" and not path.is_dir():
         return (path,)
+    single = path / f"{STEM}.safetensors"
+    if single.is_file():
+        return (single,)
     index = path / f"{STEM}.safetensors.index.json"
     if not index.is_file():
         raise ModelError(
-            f"{path} is neither a .safetensors file nor a folder with {index.name}; check the path."
+            f"{path} is neither a .safetensors file nor a folder with {single.name} or {index.name}; "
+            "check the path."
         )
     shards = read_json(index).get("weight_map")
     names = sorted(set(shards.values())) if isinstance(shards, dict) else []
