@@ -292,6 +292,9 @@ KINDS = {
     "cogvideo": lambda: _cogvideo("CogVideoXPipeline"),
     "cogvideo-1.5": lambda: _cogvideo("CogVideoXPipeline", patch_size_t=2),
     "cogvideo-i2v": lambda: _cogvideo("CogVideoXImageToVideoPipeline"),
+    "cogvideo-i2v-learned": lambda: _cogvideo(
+        "CogVideoXImageToVideoPipeline", use_learned_positional_embeddings=True
+    ),
     "hunyuan": _hunyuan,
     "mochi": _mochi,
     "animatediff": _animatediff,

@@ -10,7 +10,7 @@ from typing import Any
 
 from kinema.core.errors import ConfigError, GeometryError, ModelError, unknown_name
 from kinema.pipelines.card import MODES, Mode, ModelCard
-from kinema.pipelines.foreign.card import calls_of, family_of
+from kinema.pipelines.foreign.card import LEARNED, calls_of, family_of
 from kinema.pipelines.foreign.families import USUAL, Call, Family, Role
 from kinema.pipelines.foreign.signature import COMPUTED, call_arguments
 from kinema.pipelines.geometry import Geometry
@@ -119,8 +119,10 @@ def plan_foreign(
 
     Raises:
         ConfigError: words, scales or options that the pipeline does not read.
+        GeometryError: another size than the one that the model has positions for.
         ModelError: modes that no one pipeline does at once.
     """
+    _check_size(geometry, card)
     family, call = family_of(card), call_for(card, needed(given, geometry))
     options = _options(shot, card, family, call)
     for name, side in zip(("prompt", "negative"), sides, strict=True):
@@ -209,6 +211,15 @@ def _check_guidance(sampling: Sampling, card: ModelCard, family: Family) -> None
         raise ConfigError(
             f"guidance over frames is not carried by {card.id!r}: its pipeline has one scale; write one "
             f"number, or use {OTHERS}."
+        )
+
+
+def _check_size(geometry: Geometry, card: ModelCard) -> None:
+    own = card.defaults.width, card.defaults.height
+    if card.transformer.get(LEARNED) and (geometry.width, geometry.height) != own:
+        raise GeometryError(
+            f"{geometry.width}x{geometry.height}: {card.id!r} has learned positions for {own[0]}x{own[1]} "
+            f"and makes no other size; ask for that one, or use {OTHERS}."
         )
 
 

@@ -17,6 +17,8 @@ from kinema.pipelines.foreign.families import CLASSES, Call, Family
 MOTION_ADAPTER = "MotionAdapter"
 ANIMATEDIFF = "AnimateDiffPipeline"
 ADAPTER_KEY = "motion_adapter"
+LEARNED = "use_learned_positional_embeddings"  # of CogVideoX-5b-I2V: positions for one size alone
+LARGER_COG, LARGER_COG_FPS = (1360, 768), "16"  # what CogVideoX 1.5's makers use
 LARGEST = 1 << 20
 
 
@@ -68,6 +70,7 @@ def _card(name: str, folder: Path, class_name: str) -> ModelCard:
     vae = read_json(folder / "vae" / "config.json")
     denoiser = read_json(folder / family.denoiser / "config.json")
     stride = _stride(name, family, vae)
+    told = {LEARNED: True} if denoiser.get(LEARNED) else {}
     card = ModelCard(
         id=name,
         folder=folder,
@@ -78,8 +81,8 @@ def _card(name: str, folder: Path, class_name: str) -> ModelCard:
         mechanism="none",
         modes=frozenset[Mode]().union(*(call.modes for call in family.calls[class_name])),
         defaults=_defaults(family, denoiser, stride),
-        any_aspect=True,
-        transformer={"_class_name": class_name},
+        any_aspect=not told,
+        transformer={"_class_name": class_name, **told},
     )
     return _checked(card)
 
@@ -101,13 +104,15 @@ def _defaults(family: Family, denoiser: Config, stride: Stride) -> Defaults:
         if all(type(side) is int for side in sides):
             width, height = (side * stride.space for side in sides if side is not None)
     frames = denoiser.get(family.frames_key, family.frames)
-    # CogVideoX 1.5, which groups latent frames by two, makes 16 frames a second
-    faster = family.title == "CogVideoX" and denoiser.get("patch_size_t") is not None
+    # CogVideoX 1.5, which groups latent frames by two, writes a bound of its positions where its size was
+    larger = family.title == "CogVideoX" and denoiser.get("patch_size_t") is not None
+    if larger:
+        width, height = LARGER_COG
     return Defaults(
         width=width,
         height=height,
         frames=frames,
-        fps="16" if faster else family.fps,
+        fps=LARGER_COG_FPS if larger else family.fps,
         steps=family.steps,
         solver=OWN_SOLVER,
         grid=OWN_SOLVER,

@@ -22,6 +22,8 @@ from kinema.core.runtime import resolve_device
 from kinema.models.pretrained import require_safetensors
 from kinema.pipelines.card import ModelCard, read_json
 from kinema.pipelines.cards import local_folder
+from kinema.pipelines.foreign.card import family_of
+from kinema.pipelines.foreign.families import Family
 
 AT_ONCE = 8  # frames of a VAE for pictures
 
@@ -114,4 +116,11 @@ def load_foreign_vae(card: ModelCard, *, device: str = "auto") -> ForeignVAE:
         vae = kind.from_pretrained(folder, use_safetensors=True, local_files_only=True)  # type: ignore[attr-defined]
     except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
         raise ModelError(f"{folder} does not load: {' '.join(str(error).split())[:300]}") from None
-    return ForeignVAE(vae.to(resolve_device(device)), card.stride)
+    return ForeignVAE(in_tiles(vae, family_of(card)).to(resolve_device(device)), card.stride)
+
+
+def in_tiles(vae: Any, family: Family) -> Any:
+    """The VAE, which codes large pictures in tiles where its makers' examples do."""
+    if family.tiled and hasattr(vae, "enable_tiling"):
+        vae.enable_tiling()
+    return vae

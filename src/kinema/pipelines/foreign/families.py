@@ -81,6 +81,7 @@ class Family:
         travel: prompts may change over frames (FreeNoise), and clips may be longer than the model.
         control: the argument that says how firmly a control clip is followed; empty where it reads none.
         fine_vae: the VAE is kept in float32, whatever the precision.
+        tiled: large pictures pass the VAE in overlapping tiles, as in its makers' examples.
         layout: axes of the latents that its pipelines step.
         loras: whose names LoRAs of the denoiser may use beside its own, of `lora_names.NAMINGS`; empty where
             diffusers' pipeline takes none.
@@ -107,6 +108,7 @@ class Family:
     travel: bool = False
     control: str = ""
     fine_vae: bool = False
+    tiled: bool = False
     layout: Literal["B C T Y X", "B T C Y X"] = "B C T Y X"
     loras: str = ""
     text_loras: tuple[Text, ...] = ()
@@ -209,6 +211,7 @@ FAMILIES: tuple[Family, ...] = (
         size_keys=("sample_width", "sample_height"),
         frames_key="sample_frames",
         solvers=COG_SOLVERS,
+        tiled=True,
         loras="same",
         layout="B T C Y X",
     ),
@@ -233,6 +236,7 @@ FAMILIES: tuple[Family, ...] = (
         guidance=6.0,
         shift="shift",
         extra="true_cfg_scale",
+        tiled=True,
         loras="hunyuan",
     ),
     Family(
@@ -248,6 +252,7 @@ FAMILIES: tuple[Family, ...] = (
         fps="30",
         steps=64,
         guidance=4.5,
+        tiled=True,
         loras="mochi",
     ),
     Family(

@@ -15,7 +15,7 @@ from kinema.pipelines.card import ModelCard, read_json
 from kinema.pipelines.cards import local_folder
 from kinema.pipelines.diffusers_solvers import OWN_SOLVER
 from kinema.pipelines.foreign.card import ADAPTER_KEY, family_of
-from kinema.pipelines.foreign.decoder import ForeignVAE
+from kinema.pipelines.foreign.decoder import ForeignVAE, in_tiles
 from kinema.pipelines.foreign.families import Call, Family
 
 WEIGHTED = ("transformer", "unet", "vae", "text_encoder", "text_encoder_2", "image_encoder", "motion_adapter")
@@ -123,6 +123,7 @@ def load_foreign_model(
         pipe.scheduler = diffusers.DDIMScheduler.from_config(pipe.scheduler.config, **ADAPTED)
     pipe.set_progress_bar_config(disable=True)
     model = ForeignModel(card, pipe.to(where), where, precision)
+    in_tiles(pipe.vae, model.family)
     if model.family.fine_vae:
         pipe.vae.to(torch.float32)
     return model
