@@ -34,6 +34,7 @@ def evaluate(
             "--out", metavar="FILE", help="Write a .json, and beside it the table and what went wrong."
         ),
     ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier report.")] = False,
     clips: Annotated[int, typer.Option("--clips", min=1, help="Of each factor, trained combinations.")] = 16,
     held_out: Annotated[int, typer.Option("--held-out", min=0, help="And combinations never shown.")] = 8,
     steps: Annotated[int | None, typer.Option("--steps", help="Instead of the model's own.")] = None,
@@ -55,14 +56,16 @@ def evaluate(
     """
     from kinema.core.errors import ConfigError
     from kinema.evaluation.exam import report_table
-    from kinema.evaluation.examine import Wishes, examine, save_report
+    from kinema.evaluation.examine import Wishes, check_report, examine, save_report
 
     if format not in ("text", "json"):
         raise ConfigError(f"--format {format} is not one of text, json.")
     wishes = Wishes(seen=clips, unseen=held_out, steps=steps, guidance=guidance, speed=speed)
+    if out is not None:
+        check_report(out, overwrite=overwrite)
     report, facts = examine(model, data, wishes, say=lambda line: typer.echo(line, err=True))
     if out is not None:
-        save_report(report, facts, out)
+        save_report(report, facts, out, overwrite=overwrite)
     if format == "json":
         typer.echo(json.dumps({**facts, "table": report.table, "modes": report.modes}))
         return

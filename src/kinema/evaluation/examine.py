@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from kinema.core.errors import ConfigError
+from kinema.core.errors import ConfigError, MediaError
 from kinema.evaluation.contact_sheet import contact_sheet
 from kinema.evaluation.exam import Exam, ExamSettings, Report, report_table
 from kinema.evaluation.factors import Panel
@@ -19,6 +19,7 @@ from kinema.evaluation.identity import IdentityJudge
 from kinema.evaluation.silhouette import Gallery
 from kinema.evaluation.subject import Sampling, open_subject
 from kinema.evaluation.training_facts import TrainingFacts
+from kinema.io.atomic import check_target, publish, staging
 from kinema.models.weights import file_hashes
 from kinema.pipelines.card import STUDENT, ModelCard
 from kinema.pipelines.cards import local_folder, read_card
@@ -81,8 +82,8 @@ def examine(
     card = read_card(model, local_files_only=True)
     folder = local_folder(card, local_files_only=True)
     training = TrainingFacts.read(folder)
-    subject = open_subject(folder, config=folder, codec=None, text=folder)
     defaults, sampling = card.defaults, sampling_of(wishes, card)
+    subject = open_subject(folder, config=folder, codec=None, text=folder)
     if wishes.speed == "distilled":
         fold(subject.model, folder / STUDENT)
     bank = None if data is None else SpriteBank.open(data)
@@ -135,9 +136,31 @@ def sampling_of(wishes: Wishes, card: ModelCard) -> Sampling:
     )
 
 
-def save_report(report: Report, facts: dict[str, Any], out: Path) -> None:
-    """Write `out` (.json), the table beside it (.md), and clips that were marked wrong (.png)."""
-    out.parent.mkdir(parents=True, exist_ok=True)
+def check_report(out: Path, *, overwrite: bool) -> None:
+    """Refuse a name under which a report could not be saved; its folder is made.
+
+    Raises:
+        ConfigError: it does not end in .json.
+        MediaError: one of the three files is there already, or nothing can be written there.
+    """
+    if out.suffix != ".json":
+        raise ConfigError(f"{str(out)!r} does not end in .json; a report is JSON, with a .md beside it.")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise MediaError(f"cannot make the folder {str(out.parent)!r}: {error.strerror}.") from None
+    for path in (out, out.with_suffix(".md"), out.with_suffix(".png")):
+        check_target(path, overwrite=overwrite)
+    with staging(out.parent):  # a folder that takes no files is found out by trying
+        pass
+
+
+def save_report(report: Report, facts: dict[str, Any], out: Path, *, overwrite: bool = False) -> None:
+    """Write `out` (.json), the table beside it (.md), and clips that were marked wrong (.png).
+
+    Errors are those of `check_report`.
+    """
+    check_report(out, overwrite=overwrite)
     document = {
         **facts,
         "table": report.table,
@@ -146,9 +169,19 @@ def save_report(report: Report, facts: dict[str, Any], out: Path) -> None:
         "asked": report.asked,
         "failures": [[failure.factor, failure.caption] for failure in report.failures],
     }
-    out.write_text(json.dumps(document, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-    out.with_suffix(".md").write_text(report_table(report) + "\n", encoding="utf-8")
-    if report.failures:
-        clips = torch.stack([failure.clip_CFHW for failure in report.failures])
-        captions = [f"{failure.factor}: {failure.caption}" for failure in report.failures]
-        contact_sheet({"marked wrong": clips}, captions).save(out.with_suffix(".png"))
+    pictures = out.with_suffix(".png")
+    with staging(out.parent) as work:
+        ready = {work / name: out.with_suffix(name) for name in (".md", ".json")}
+        (work / ".json").write_text(
+            json.dumps(document, ensure_ascii=False, indent=1) + "\n", encoding="utf-8"
+        )
+        (work / ".md").write_text(report_table(report) + "\n", encoding="utf-8")
+        if report.failures:
+            clips = torch.stack([failure.clip_CFHW for failure in report.failures])
+            captions = [f"{failure.factor}: {failure.caption}" for failure in report.failures]
+            contact_sheet({"marked wrong": clips}, captions).save(work / "failures.png")
+            ready = {work / "failures.png": pictures, **ready}
+        for staged, target in ready.items():
+            publish(staged, target)
+    if not report.failures:  # those of the report that was replaced
+        pictures.unlink(missing_ok=True)
