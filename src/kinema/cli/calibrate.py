@@ -9,7 +9,9 @@ import typer
 
 from kinema.cli.help import VerbCommand
 from kinema.cli.progress import Reporter
-from kinema.core.errors import MediaError, ModelError
+from kinema.core.errors import ConfigError, MediaError, ModelError
+
+USUAL = 12  # clips
 
 
 def register(app: typer.Typer) -> None:
@@ -26,7 +28,12 @@ def calibrate(
     prompts: Annotated[
         Path | None, _option("--prompts", metavar="FILE", help="Prompts to measure with, one a line.")
     ] = None,
-    clips: Annotated[int, _option("--clips", metavar="N", help="How many clips, 12 by default.")] = 12,
+    clips: Annotated[
+        int | None,
+        typer.Option(
+            "--clips", metavar="N", help="How many clips, 12 by default.", min=1, show_default=False
+        ),
+    ] = None,
     size: Annotated[str | None, _option("--size", metavar="WxH", help="Of the clips.")] = None,
     frames: Annotated[str | None, _option("--frames", metavar="N", help="Of each clip.")] = None,
     steps: Annotated[str | None, _option("--steps", metavar="N", help="Of the exact run.")] = None,
@@ -45,10 +52,13 @@ def calibrate(
     \b
     kinema calibrate ./Wan2.1-T2V-1.3B-Diffusers --size 480x272 --frames 33 --clips 4
     """
+    from kinema.pipelines.cards import read_card
     from kinema.pipelines.loading import load
     from kinema.pipelines.model import Model
+    from kinema.pipelines.planning import make_plan
     from kinema.pipelines.speed.calibration import store
     from kinema.pipelines.speed.measure import calibrate as measure
+    from kinema.pipelines.speed.measure import saving_kinds
     from kinema.pipelines.speed.prompts import PROMPTS
     from kinema.story.shot import Shot
 
@@ -59,11 +69,17 @@ def calibrate(
     said = {name: value for name, value in asked.items() if value is not None}
     shot = Shot.from_mapping({"model": model, "seed": 0, **said})
     lines = list(PROMPTS) if prompts is None else _lines(prompts)
+    if clips is not None and clips > len(lines):
+        more = "--prompts FILE, with as many" if prompts is None else "more of them"
+        raise ConfigError(f"--clips {clips} is more than the {len(lines)} prompts; give {more}.")
     with Reporter(format, quiet=False) as report:
-        loaded = load(model, device=shot.device, dtype=shot.dtype)
-        if not isinstance(loaded, Model):
-            raise ModelError(f"model {model!r} draws pictures; tiers are for video models.")
-        found = measure(shot, lines[:clips], loaded, say=report.note)
+        card = read_card(model)
+        if card.family not in ("wan", "embedded"):
+            raise ModelError(f"model {model!r} is no video model of kinema's own, and tiers are for those.")
+        saving_kinds(make_plan(shot.with_(prompt=lines[0]), card))
+        loaded = load(model, device=shot.device, dtype=shot.dtype, card=card)
+        assert isinstance(loaded, Model)
+        found = measure(shot, lines[: clips or USUAL], loaded, say=report.note)
         place = store(loaded.card, found)
         for name, tier in found.tiers.items():
             text = f"{name}: {tier.forwards} of {found.forwards} forwards, {tier.psnr:.1f} dB from exact"

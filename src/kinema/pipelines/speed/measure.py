@@ -238,12 +238,7 @@ def calibrate(
     bench = Bench(shots, model, say, guided)
     steps, probes = plan.sampling.steps, min(probes, len(shots))
     exact = forwards(Shortcuts.make(), steps, guided=guided)
-    kinds = [kind for kind in (FAMILIES if kinds is None else kinds) if _saves(kind, plan, exact, guided)]
-    if not kinds:
-        raise ConfigError(
-            f"steps={steps} with guidance={max(plan.sampling.guidance):g} leave nothing to be saved "
-            f"({exact} forwards); calibrate with more steps, as many as your exact runs have."
-        )
+    kinds = saving_kinds(plan, kinds)
     tried: dict[str, Measured] = {}
     for family in families(bench, plan, kinds):
         for tier in TARGETS:
@@ -262,6 +257,27 @@ def calibrate(
         tiers=tiers,
         others=(*sorted(tried.values(), key=lambda m: (m.forwards, -m.psnr)), *others),
     )
+
+
+def saving_kinds(plan: Plan, kinds: Sequence[tuple[float, int]] | None = None) -> list[tuple[float, int]]:
+    """Those families in which something is saved; known from the plan of the exact run alone.
+
+    Args:
+        plan: of the exact run.
+        kinds: families; None for `FAMILIES`.
+
+    Raises:
+        ConfigError: there are none.
+    """
+    guided = any(scale != 1 for scale in plan.sampling.guidance)
+    exact = forwards(Shortcuts.make(), plan.sampling.steps, guided=guided)
+    found = [kind for kind in (FAMILIES if kinds is None else kinds) if _saves(kind, plan, exact, guided)]
+    if not found:
+        raise ConfigError(
+            f"steps={plan.sampling.steps} with guidance={max(plan.sampling.guidance):g} leave nothing to be "
+            f"saved ({exact} forwards); calibrate with more steps, as many as your exact runs have."
+        )
+    return found
 
 
 def families(bench: Bench, plan: Plan, kinds: Sequence[tuple[float, int]]) -> Iterator[Family]:
