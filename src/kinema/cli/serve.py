@@ -155,6 +155,7 @@ def _run(**given: Any) -> None:
         import python_multipart  # noqa: F401  it is missed at the first form otherwise
 
         from kinema.io.locks import Lock
+        from kinema.pipelines.cards import read_card
         from kinema.serve.folders import Folders
         from kinema.serve.logs import write_logs
         from kinema.serve.run import listen, url_of
@@ -163,9 +164,14 @@ def _run(**given: Any) -> None:
         if error.name not in ("fastapi", "uvicorn", "starlette", "anyio", "python_multipart"):
             raise
         name = error.name.replace("_", "-")
-        raise ConfigError(f"{name} is not installed; run pip install 'kinema[server]'.") from None
-    write_logs(logging.DEBUG if given["verbose"] else logging.INFO)
+        raise ConfigError(
+            f"{name} is not installed; run, in the folder of kinema's sources, "
+            'pip install -c constraints.txt ".[server]".'
+        ) from None
     settings, made = _settings(given)
+    for name in settings.models:
+        read_card(name)
+    write_logs(logging.DEBUG if given["verbose"] else logging.INFO)
     listening = listen(settings.host, settings.port)
     with listening:
         settings = _with_port(settings, listening.getsockname()[1])
