@@ -73,6 +73,16 @@ def test_the_example_in_the_help_is_understood(verb, capsys, here, no_weights, m
     assert "  work " in capsys.readouterr().out
 
 
+def test_a_group_of_verbs_alone_prints_its_help(capsys):
+    assert kinema.cli.run(["lora"]) == 0
+    bare = capsys.readouterr()
+    assert bare.err == ""
+    assert kinema.cli.run(["lora", "--help"]) == 0
+    assert capsys.readouterr().out == bare.out
+    assert "\n  inspect  " in bare.out
+    assert "\n  convert  " in bare.out
+
+
 def test_version(capsys):
     assert kinema.cli.run(["--version"]) == 0
     assert capsys.readouterr().out == f"kinema {kinema.__version__}\n"

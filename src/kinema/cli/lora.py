@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from kinema.cli.help import VerbCommand
+from kinema.cli.help import VerbCommand, VerbGroup
 from kinema.core.errors import ConfigError, ModelError
 
 _TEXT_ENCODERS = {"text": "text encoder", "text_2": "second text encoder"}
@@ -16,10 +16,17 @@ File = Annotated[Path, typer.Argument(metavar="FILE", help="A .safetensors file.
 
 def register(app: typer.Typer) -> None:
     """Add the verbs."""
-    group = typer.Typer(no_args_is_help=True, help="Look at LoRA files and convert them.")
+    group = typer.Typer(cls=VerbGroup, help="Look at LoRA files and convert them.")
+    group.callback(invoke_without_command=True)(_alone)
     for verb in (inspect, convert):
         group.command(cls=VerbCommand)(verb)
     app.add_typer(group, name="lora", rich_help_panel="Look")
+
+
+def _alone(context: typer.Context) -> None:
+    """Look at LoRA files and convert them."""
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
 
 
 def inspect(
