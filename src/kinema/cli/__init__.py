@@ -22,6 +22,12 @@ from kinema.core.errors import KinemaError
 
 SUMMARY = "Prompts, stills and keyframes in; video files out."
 INTERRUPTED, BROKEN_PIPE = 130, 141
+_SHUT = "it may not be read or entered; choose another place"
+WAYS_OUT = {
+    **dict.fromkeys((errno.ENAMETOOLONG, errno.ELOOP), "choose another name"),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EROFS), _SHUT),
+}
+"""What the system says of a path that was typed, and what to do about it."""
 
 
 def main() -> None:
@@ -60,9 +66,9 @@ def run(arguments: list[str] | None) -> int:
     except SystemExit as left:  # the parser's own way out of a broken pipe
         return BROKEN_PIPE if left.code == 1 else int(left.code or 0)
     except OSError as error:
-        if error.errno not in (errno.ENAMETOOLONG, errno.ELOOP):
+        if (way := WAYS_OUT.get(error.errno or 0)) is None or error.filename is None:
             raise
-        return _refuse(f"{str(error.filename)[:80]!r}: {str(error.strerror).lower()}; choose another name.")
+        return _refuse(f"{os.fsdecode(error.filename)[:80]!r}: {str(error.strerror).lower()}; {way}.")
     except Exception as error:
         # The parser's base class of wrong usage lies elsewhere in every few versions; its method does not.
         message: Callable[[], str] | None = getattr(error, "format_message", None)

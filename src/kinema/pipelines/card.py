@@ -194,6 +194,10 @@ def read_json(path: Path) -> dict[str, Any]:
         raise ModelError(
             f"{path} is missing; a model folder in diffusers layout has it. Check the path."
         ) from None
+    except PermissionError as error:
+        raise ModelError(
+            f"{path} may not be read ({str(error.strerror).lower()}); allow it, or give another model."
+        ) from None
     except (OSError, ValueError, RecursionError) as error:
         reason = " ".join(str(error).split())[:160]
         raise ModelError(f"{path} cannot be read as JSON ({reason}); get it again.") from None
