@@ -8,6 +8,7 @@ import pytest
 
 from kinema.cli.options import OutputOptions, ShotOptions, with_options
 from kinema.core.errors import ConfigError
+from kinema.story.files import parse_yaml
 from kinema.story.shot import Shot
 
 # Fields that no shared option sets, and what does instead.
@@ -97,6 +98,44 @@ def test_redraw_values_are_named_one_by_one():
     assert shot.mode == "frame_by_frame"
     assert (shot.redraw.strength.constant, shot.redraw.mask_invert) == (0.4, True)
     assert shot.redraw.noise.sample(9, 8)[[0, 8]].tolist() == [0.05, 0]
+
+
+BRACES = {
+    "interpolate": "{fps: 24, method: blend}",
+    "nag": "{scale: 5, tau: 2}",
+    "skip_layers": "{layers: [9, 10], scale: 2.8}",
+    "guidance": "{0: 5, 1s: {value: 3, ease: out}, -1: 5 - t / 100}",
+    "guidance_low": " {0: 5, -1: 3}",
+    "negative": "{0: blur, -1: text}",
+    "upscale": "{scale: 2, method: nearest}",
+    "windows": "{kind: fuse, length: 17}",
+    "control": "{path: edges.png, model: ./canny, strength: {0: 1, -1: 0}}",
+    "redraw": "{strength: 0.5, seed: travel, seeds: {0: 7, 24: 9}}",
+    "options": "{motion_bucket_id: 180}",
+    "look": "{image: a.png, frame: -1, strength: 0.5}",
+}
+
+
+@pytest.mark.parametrize("name", BRACES)
+def test_a_mapping_is_read_as_in_a_shot_file(name):
+    text = BRACES[name]
+    rest = {"mode": "frame_by_frame"} if name == "redraw" else {}
+    said = ShotOptions(**{name: [text] if name in ("redraw", "options", "look") else text}).given()
+    value = parse_yaml(text)
+    assert Shot.from_mapping(said) == Shot.from_mapping({name: [value] if name == "look" else value, **rest})
+
+
+def test_mappings_of_loras_and_of_single_redraw_values():
+    said = ShotOptions(lora_high=["{path: a.safetensors, scale: {0: 1, -1: 0}}"]).given()
+    assert said["loras"] == [{"path": "a.safetensors", "scale": {0: 1, -1: 0}, "expert": "high"}]
+    said = ShotOptions(redraw=["seed=travel", "seeds={0: 7, 24: 9}"]).given()
+    assert said["redraw"] == {"seed": "travel", "seeds": {0: 7, 24: 9}}
+    with pytest.raises(ConfigError, match="--redraw seed is said twice"):
+        ShotOptions(redraw=["seed=travel", "{seed: fixed}"]).given()
+
+
+def test_a_name_may_begin_with_a_brace():
+    assert ShotOptions(model="{mine}", audio="{a}.wav").given() == {"model": "{mine}", "audio": "{a}.wav"}
 
 
 def test_a_control_is_said_in_three_options():

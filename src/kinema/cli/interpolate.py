@@ -12,9 +12,8 @@ import typer
 
 from kinema.cli.help import VerbCommand
 from kinema.cli.make import free_name
-from kinema.cli.options import with_options
+from kinema.cli.options import refuse_lone_sidecar, with_options
 from kinema.cli.progress import Reporter
-from kinema.core.errors import MediaError
 
 if TYPE_CHECKING:
     from kinema.io.clip import Clip
@@ -44,6 +43,9 @@ class FileOptions:
         str, _option("--format", metavar="NAME", help="text (default), or json: one event a line.")
     ] = "text"
     quiet: Annotated[bool, _option("--quiet", "-q", help="Say nothing but errors.")] = False
+
+    def __post_init__(self) -> None:
+        refuse_lone_sidecar(no_record=self.no_record, sidecar=self.sidecar)
 
 
 def register(app: typer.Typer) -> None:
@@ -104,8 +106,10 @@ def new_name(clip: Path, what: str) -> Path:
 @contextmanager
 def writing(file: FileOptions, out: Path) -> Iterator[Reporter]:
     """Refuse a name that is taken, and draw events meanwhile."""
-    if out.is_file() and not file.overwrite:
-        raise MediaError(f"{out} exists; choose another name, or add --overwrite.")
+    from kinema.io.atomic import check_target
+
+    if out.is_file():
+        check_target(out, overwrite=file.overwrite)
     with Reporter(file.format, quiet=file.quiet) as report:
         yield report
 
@@ -115,9 +119,10 @@ def write_clip(made: Clip, out: Path, file: FileOptions, report: Reporter) -> No
     from kinema.io.video_write import check_output
 
     quality = cast("Any", file.quality)  # the writer checks it
-    beside = file.sidecar and not file.no_record
     frames = len(made)
-    check_output(out, fps=made.fps, frames=frames, overwrite=file.overwrite, quality=quality, sidecar=beside)
+    check_output(
+        out, fps=made.fps, frames=frames, overwrite=file.overwrite, quality=quality, sidecar=file.sidecar
+    )
     width, height = made.size or (0, 0)
     text = f"{out}  {frames} frame{'s' * (frames != 1)} at {made.fps} fps, {width}x{height}"
     facts = {"frames": frames, "fps": str(made.fps), "width": width, "height": height}

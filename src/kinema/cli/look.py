@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from kinema.cli.help import VerbCommand
-from kinema.cli.make import SHOT_FILES
-from kinema.cli.options import OUTPUT, ShotOptions, Variables, read_vars, with_options
+from kinema.cli.make import SHOT_FILES, free_name
+from kinema.cli.options import OUTPUT, ShotOptions, Variables, with_options
 from kinema.cli.progress import Reporter
+from kinema.cli.values import read_vars
+from kinema.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from kinema.story.shot import Shot
+    from kinema.story.storyboard import Storyboard
 
 
 def _output(*names: str, help: str, metavar: str | None = None) -> Any:
@@ -71,24 +77,31 @@ def plan(
     from kinema.cli.draw import draw_plot, draw_preview
     from kinema.cli.show import show_job, show_tracks
     from kinema.pipelines.job import make_job
-    from kinema.pipelines.source import read_request
-    from kinema.story.shot import Shot
 
     with Reporter(format, quiet=False) as report:
-        if _is_file_name(what):
-            request = read_request(what, changes=shot.given(), variables=read_vars(var))
-        else:
-            request = Shot.from_mapping({"prompt": what, **shot.given()})
-        job = make_job(request)
+        job = make_job(_request(what, shot, var))
         if tracks:
             show_tracks(job, report)
         if plot is not None:
             draw_plot(job, plot, report, overwrite=overwrite)
         if preview or out is not None:
             name = Path(what).stem if _is_file_name(what) else "preview"
-            draw_preview(job, out or Path(f"{name}-preview.png"), report, overwrite=overwrite)
+            path = out or free_name(f"{name}-preview", ".png")
+            draw_preview(job, path, report, overwrite=overwrite)
         if not (tracks or plot or preview or out):
             show_job(job, report)
+
+
+def _request(what: str, shot: ShotOptions, var: list[str] | None) -> Shot | Storyboard:
+    """What a file asks for, or a prompt."""
+    from kinema.pipelines.source import read_request
+    from kinema.story.shot import Shot
+
+    if _is_file_name(what):
+        return read_request(what, changes=shot.given(), variables=read_vars(var))
+    if var:
+        raise ConfigError(f"--var is for the variables of a shot file, and {what[:40]!r} is a prompt.")
+    return Shot.from_mapping({"prompt": what, **shot.given()})
 
 
 def _is_file_name(what: str) -> bool:

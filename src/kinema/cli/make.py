@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -12,9 +11,11 @@ import typer
 
 from kinema.cli.help import VerbCommand
 from kinema.cli.interrupt import Interrupted, Interrupts
-from kinema.cli.options import OutputOptions, ShotOptions, Variables, read_vars, with_options
+from kinema.cli.options import OutputOptions, ShotOptions, Variables, with_options
 from kinema.cli.progress import Reporter
 from kinema.cli.source_options import SourceOptions
+from kinema.cli.travel_keys import PLACE, latent_travel, travel_keys
+from kinema.cli.values import read_vars
 from kinema.core.errors import BusyError, ConfigError, KinemaError, MediaError, NumericError, unknown_name
 from kinema.core.imports import importing
 
@@ -27,9 +28,7 @@ if TYPE_CHECKING:
     from kinema.story.storyboard import Storyboard
 
 Prompt = Annotated[str, typer.Argument(metavar="PROMPT", help="What the clip shows.")]
-_PLACE = r"[+-]?\d+(?:\.\d+)?[sb%]?|max_f(?: ?[-/] ?\d+)?"
-KEYFRAME = re.compile(rf".+@(?:{_PLACE})(?::[+-]?[\d.]+)?", re.DOTALL)
-TRAVEL_KEY = re.compile(rf"\s*((?:{_PLACE})(?:\.\.(?:{_PLACE}))?)\s*:\s*(.*)", re.DOTALL)
+KEYFRAME = re.compile(rf".+@(?:{PLACE})(?::[+-]?[\d.]+)?", re.DOTALL)
 SHOT_FILES = (".yaml", ".yml", ".json")
 
 
@@ -151,7 +150,7 @@ def travel(
         raise unknown_name("engine", engine, ["video", "image"])
     elif seeds is not None:
         raise ConfigError("--seeds needs --engine image, whose frames have a noise of their own.")
-    _make({"prompt": {**_travel_keys(prompts), "ease": ease}, **said}, output)
+    _make({"prompt": {**travel_keys(prompts), "ease": ease}, **said}, output)
 
 
 def restyle(
@@ -228,43 +227,6 @@ def render(
     written = file.suffix.lower() in SHOT_FILES
     request = read_request(file, changes=shot.given(), variables=read_vars(var))
     _finish(request, output, stem=clip_stem(file) if written else f"{file.stem}-again")
-
-
-def latent_travel(seeds: str | None, said: Mapping[str, Any]) -> dict[str, Any]:
-    """Shot fields of a clip whose frames do not see each other: the noise travels, and the prompt with it.
-
-    Args:
-        seeds: `7,9,12`, evenly apart, or a schedule by frame; None for one noise in all frames.
-        said: other settings of `redraw`.
-    """
-    redraw: dict[str, Any] = {"strength": 1, "colour": "off", "seed": "fixed", **said}
-    if seeds is not None:
-        redraw |= {"seed": "travel", "seeds": seeds if ":" in seeds else _evenly(seeds)}
-    return {"mode": "frame_by_frame", "redraw": redraw}
-
-
-def _evenly(seeds: str) -> dict[str, int]:
-    parts = seeds.split(",")
-    if len(parts) < 2 or not all(part.strip().isdecimal() for part in parts):
-        raise ConfigError(f"--seeds {seeds!r} is not two or more whole numbers; write for example 7,9,12.")
-    last = len(parts) - 1
-    return {f"{100 * i / last:.6g}%": int(part) for i, part in enumerate(parts)}
-
-
-def _travel_keys(prompts: list[str]) -> dict[str, str]:
-    """Place to prompt, as written."""
-    keys: dict[str, str] = {}
-    for text in prompts:
-        match = TRAVEL_KEY.fullmatch(text)
-        if match is None:
-            raise ConfigError(
-                f'{text!r} does not begin with a place; write "0: a rooster", "2s: a penguin" or '
-                '"50%: a snowman".'
-            )
-        if match[1] in keys:
-            raise ConfigError(f"two prompts at {match[1]}; move one.")
-        keys[match[1]] = match[2]
-    return keys
 
 
 def _make(fields: dict[str, Any], output: OutputOptions) -> None:

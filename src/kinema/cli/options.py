@@ -6,8 +6,7 @@ Values stay text until the shot checks them, so that a wrong one gets the shot's
 from __future__ import annotations
 
 import inspect
-import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from functools import cache, wraps
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
+from kinema.cli.values import from_yaml, named_values, option_values, two_levels
 from kinema.core.errors import ConfigError
 
 CLIP, FRAMES, SAMPLING, OUTPUT = "Clip", "Frame by frame", "Sampling", "Output"
@@ -37,7 +37,8 @@ def _output(*names: str, help: str, metavar: str | None = None) -> Any:
 
 
 Text = str | None
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)")
+AS_WRITTEN = ("model", "solver", "device", "audio", "control_model", "control_mask", "redraw", "options")
+"""Names, which may begin with a brace, and lists of NAME=VALUE; all else in braces is read as YAML."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +105,12 @@ class ShotOptions:
         _clip("--look", metavar="FILE[@FRAME[:X]]", help="Picture that stands in for words; repeatable."),
     ] = None
     length_fit: Annotated[
-        bool, _clip("--fit-length", help="Make the next legal length and trim it to the one asked for.")
+        bool,
+        _clip(
+            "--length-fit",
+            "--fit-length",
+            help="Make the next legal length and trim it to what was asked for.",
+        ),
     ] = False
     audio: Annotated[
         Text, _clip("--audio", metavar="FILE", help="A sound file that plays under the clip.")
@@ -243,33 +249,32 @@ class ShotOptions:
     ] = None
 
     def given(self) -> dict[str, Any]:
-        """The shot's fields that were said, as text; `ConfigError` for an interval without two ends."""
+        """The shot's fields that were said, as text, or as values where they were said as `{name: value}`.
+
+        Raises:
+            ConfigError: an interval without two ends, or braces that are not YAML.
+        """
         said = {f.name: getattr(self, f.name) for f in fields(self)}
         said = {name: value for name, value in said.items() if value is not None and value is not False}
+        said |= {name: _read(name, value) for name, value in said.items() if name not in AS_WRITTEN}
         said["loras"] = self._loras(said)
         if not said["loras"]:
             del said["loras"]
         if self.guidance_interval is not None:
-            said["guidance_interval"] = _two_levels(self.guidance_interval)
-        for name in ("camera", "windows", "upscale"):
-            if said.get(name, "").lstrip().startswith("{"):
-                from kinema.story.files import parse_yaml
-
-                said[name] = parse_yaml(said[name])
+            said["guidance_interval"] = two_levels(self.guidance_interval)
         said |= self._control(said)
         if self.options:
-            said["options"] = _option_values(self.options)
+            said["options"] = option_values(self.options)
         if self.redraw:
-            said |= {"mode": self.mode or "frame_by_frame", "redraw": _named_values(self.redraw)}
+            said |= {"mode": self.mode or "frame_by_frame", "redraw": named_values(self.redraw)}
         return said
 
     def _control(self, said: dict[str, Any]) -> dict[str, Any]:
         """The control's options as one field."""
-        parts = ("model", "mask", "strength")
-        found = {part: said.pop(f"control_{part}", None) for part in parts} | {
-            "path": said.pop("control", None)
-        }
-        found = {field: value for field, value in found.items() if value is not None}
+        whole = said.pop("control", {})
+        parts = {part: said.pop(f"control_{part}", None) for part in ("model", "mask", "strength")}
+        found = dict(whole) if isinstance(whole, dict) else {"path": whole}
+        found |= {field: value for field, value in parts.items() if value is not None}
         return {"control": found} if found else {}
 
     def _loras(self, said: dict[str, Any]) -> list[dict[str, Any]]:
@@ -277,8 +282,11 @@ class ShotOptions:
 
         found = []
         for name, expert in (("lora", None), ("lora_high", "high"), ("lora_low", "low")):
-            for text in said.pop(name, None) or ():
-                found.append(Lora.from_text(text, expert).to_mapping())
+            for said_of in said.pop(name, None) or ():
+                if isinstance(said_of, dict):
+                    found.append(said_of if expert is None else {**said_of, "expert": expert})
+                else:
+                    found.append(Lora.from_text(said_of, expert).to_mapping())
         return found
 
 
@@ -346,6 +354,7 @@ class OutputOptions:
     def __post_init__(self) -> None:
         if self.no_state and self.state_dir is not None:
             raise ConfigError("--no-state and --state-dir exclude each other; leave one of them out.")
+        refuse_lone_sidecar(no_record=self.no_record, sidecar=self.sidecar)
 
     def lasting(self) -> dict[str, Any]:
         """What belongs to the output rather than to this call, as JSON values for a later `resume`."""
@@ -365,44 +374,18 @@ Variables = Annotated[
 ]
 
 
-def read_vars(texts: Sequence[str] | None) -> dict[str, Any]:
-    """`["subject=a wolf", "pace=2"]` as a mapping, values read as in a shot file."""
-    from kinema.story.files import scalar
-
-    return {name: scalar(value) for name, value in _pairs(texts or (), "--var", "subject=a wolf")}
-
-
-def _pairs(texts: Sequence[str], option: str, example: str) -> Iterator[tuple[str, str]]:
-    seen = set()
-    for text in texts:
-        name, equals, value = (part.strip() for part in text.partition("="))
-        if not (name and equals and value):
-            raise ConfigError(f"{option} {text!r} is not NAME=VALUE; write for example {option} {example!r}.")
-        if name in seen:
-            raise ConfigError(f"{option} {name} is said twice; say it once.")
-        seen.add(name)
-        yield name, value
+def _read(name: str, value: Any) -> Any:
+    """A value, or each of a list, with what stands in braces read."""
+    option = f"--{name.replace('_', '-')}"
+    if isinstance(value, list):
+        return [from_yaml(text, option) for text in value]
+    return from_yaml(value, option) if isinstance(value, str) else value
 
 
-def _two_levels(text: str) -> list[str]:
-    levels = text.split(",")
-    if len(levels) != 2:
-        raise ConfigError(f"guidance_interval={text!r} is not two noise levels; write LOW,HIGH: 0.1,0.9.")
-    return levels
-
-
-def _named_values(texts: Sequence[str]) -> dict[str, Any]:
-    """`["strength=0.5", "seed=fixed"]` as a mapping; names and ranges are checked by the shot."""
-    pairs = _pairs(texts, "--redraw", "strength=0.5")
-    return {name: float(value) if _NUMBER.fullmatch(value) else value for name, value in pairs}
-
-
-def _option_values(texts: Sequence[str]) -> dict[str, Any]:
-    """`["motion_bucket_id=180"]` as a mapping, values read as in a shot file."""
-    from kinema.story.files import scalar
-
-    pairs = _pairs(texts, "--option", "motion_bucket_id=180")
-    return {name: scalar(value) for name, value in pairs}
+def refuse_lone_sidecar(*, no_record: bool, sidecar: bool) -> None:
+    """`ConfigError` where the record is to be left out and written beside the file."""
+    if no_record and sidecar:
+        raise ConfigError("--no-record and --sidecar exclude each other; leave one of them out.")
 
 
 def with_options(verb: Callable[..., None]) -> Callable[..., None]:

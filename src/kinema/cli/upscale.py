@@ -12,6 +12,7 @@ from kinema.cli.help import VerbCommand
 from kinema.cli.interpolate import FileOptions, new_name, write_clip, writing
 from kinema.cli.options import with_options
 from kinema.cli.progress import Reporter
+from kinema.core.errors import ConfigError
 
 
 def _option(*names: str, help: str, metavar: str) -> Any:
@@ -50,6 +51,10 @@ def upscale(
     from kinema.pipelines.upscale_clip import upscale_clip
     from kinema.story.upscale import Upscale
 
+    if model is None and device != "auto":
+        raise ConfigError(
+            f"--device {device} is for a network, and resampling has none; leave it out, or add --model FILE."
+        )
     times = {"scale": scale or "2"} if scale or model is None else {}
     wanted = Upscale.make(method=method, **times, **({} if model is None else {"model": model}))
     out = file.out or new_name(clip, "large")

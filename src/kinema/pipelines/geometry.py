@@ -19,7 +19,7 @@ from kinema.io.image import read_image
 from kinema.io.reader import VideoReader, leading_up, nearest_frames
 from kinema.io.video_read import open_video
 from kinema.pipelines.card import ModelCard
-from kinema.story.shot import Extend, Shot
+from kinema.story.shot import MAX_FRAMES, Extend, Shot
 
 MOST_LATENTS = 8_000_000
 CONTEXT = 2
@@ -343,11 +343,12 @@ def _length(
     if shot.length_fit and not shot.loop:
         return high, shot.frames, (f"{high} frames are made and {shot.frames} kept.",)
     rule = f"1 + a multiple of {time}" if rest else f"a multiple of {time}"
-    near = f"nearest lengths are {low} and {high}" if low >= max(1, rest) else f"nearest length is {high}"
+    legal = [length for length in (low, high) if max(1, rest) <= length <= MAX_FRAMES]
+    near = f"nearest length{'s are' * (len(legal) > 1) or ' is'} {' and '.join(map(str, legal))}"
     if shot.loop:
         raise GeometryError(f"frames={shot.frames} is not {rule}, as a loop's; the {near}.")
     raise GeometryError(
-        f"frames={shot.frames} is not {rule}; the {near} (or let kinema round up and trim: --fit-length)."
+        f"frames={shot.frames} is not {rule}; the {near} (or let kinema round up and trim: length_fit)."
     )
 
 

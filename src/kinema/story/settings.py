@@ -158,10 +158,11 @@ def _message(item: Mapping[str, Any], model: type[Settings]) -> str:
 
 
 def _labelled(path: str, message: str) -> str:
-    """The message with its field in front, unless it names it already."""
-    return (
-        message if not path or message.startswith((path, path.split(".")[-1] + "=")) else f"{path}: {message}"
-    )
+    """The message with its whole field in front: `interpolate.fps=0 is` where it says `fps=0 is`."""
+    if not path or message.startswith(path):
+        return message
+    last = path.split(".")[-1]
+    return f"{path}{message.removeprefix(last)}" if message.startswith(f"{last}=") else f"{path}: {message}"
 
 
 def _path(location: tuple[str | int, ...]) -> str:
