@@ -15,7 +15,7 @@ from kinema.core.errors import ConfigError, MediaError
 from kinema.io.atomic import staging, write_whole
 from kinema.io.journal import FrameJournal
 from kinema.io.locks import Lock
-from kinema.pipelines.durable.opening import earlier
+from kinema.pipelines.durable.opening import StateOptions, earlier
 from kinema.pipelines.durable.pace import SHARE, YOUNG, Every, Pace
 from kinema.pipelines.durable.state import Facts, Keep
 from kinema.pipelines.durable.store import read_facts, read_snapshot, write_facts, write_snapshot
@@ -208,8 +208,10 @@ def test_a_state_that_cannot_even_begin_says_why_and_leaves_no_empty_folder(tmp_
 
 def test_a_state_folder_that_cannot_be_written_is_refused_at_once(tmp_path, monkeypatch):
     monkeypatch.setattr("os.access", lambda path, mode: Path(path) != tmp_path)
-    with pytest.raises(MediaError, match="another state folder"):
-        earlier(Shot(prompt="a fox"), tmp_path / "kept", print)
+    with pytest.raises(MediaError, match="another state folder, or keep none"):
+        earlier(Shot(prompt="a fox"), StateOptions(folder=tmp_path / "kept"), None, print)
+    with pytest.raises(MediaError, match=r"; choose another folder\.$"):  # no other state folder would help
+        earlier(Shot(prompt="a fox"), StateOptions(), tmp_path / "fox.mp4", print)
 
 
 # Pace

@@ -129,3 +129,16 @@ def test_a_file_that_was_published_is_not_taken_for_another_size(model, monkeypa
         192,
     )
     assert not state_folder(Path(OUT)).exists()
+
+
+def test_a_file_in_the_way_of_a_resume_is_no_reason_to_resume(model, here, capsys):
+    stopped(model, shot(model, seed=3))
+    assert Facts.read(state_folder(Path(OUT))) is not None
+    (here / OUT).write_text("mine")
+    assert kinema.cli.run(["resume", OUT]) == 2
+    printed = capsys.readouterr().err
+    assert printed == f"error: {OUT} was made by something else meanwhile; move it away, then go on.\n"
+    assert (here / OUT).read_text() == "mine"
+    (here / OUT).unlink()
+    assert kinema.cli.run(["resume", OUT, "-q"]) == 0
+    assert kinema.Clip.open(OUT).array().shape == (5, 64, 64, 3)

@@ -16,7 +16,7 @@ from kinema.cli.progress import Reporter
 from kinema.cli.source_options import SourceOptions
 from kinema.cli.travel_keys import PLACE, latent_travel, travel_keys
 from kinema.cli.values import read_vars
-from kinema.core.errors import BusyError, ConfigError, KinemaError, MediaError, NumericError, unknown_name
+from kinema.core.errors import BusyError, ConfigError, KinemaError, NumericError, unknown_name
 from kinema.core.imports import importing
 
 if TYPE_CHECKING:
@@ -145,6 +145,10 @@ def travel(
     """
     said = shot.given()
     if engine == "image":
+        if said.get("mode", "frame_by_frame") != "frame_by_frame":
+            raise ConfigError(
+                f"--engine image makes frames one by one, and --mode {said['mode']} does not; leave one out."
+            )
         said = {"blend": "slerp", **said, **latent_travel(seeds, said.get("redraw", {}))}
     elif engine != "video":
         raise unknown_name("engine", engine, ["video", "image"])
@@ -258,11 +262,12 @@ def _finish(request: Shot | Storyboard, output: OutputOptions, *, stem: str) -> 
         job = make_job(request if before is None else seeded(request, before.seeds))
         path = output.out or _own_name(before) or _free_name(stem, job)
         ours = before is not None and before.owns(path, sidecar=output.sidecar)
-        _check_target(path, job, output, ours=ours)
+        check_target(path, job, output, ours=ours)
+        _check_rest(path, job, output, begun=before is not None)
         if output.dry_run:
             from kinema.cli.show import show_job
 
-            show_job(job, report)
+            show_job(job, report, output.memory)
             return
         for note in job.notes:
             report.note(note)
@@ -271,12 +276,10 @@ def _finish(request: Shot | Storyboard, output: OutputOptions, *, stem: str) -> 
 
 def _earlier(request: Shot | Storyboard, output: OutputOptions, stem: str, report: Reporter) -> Facts | None:
     """What an earlier process has kept of the same request."""
-    from kinema.pipelines.durable.opening import earlier, earlier_unnamed
-    from kinema.pipelines.durable.state import state_folder
+    from kinema.pipelines.durable.opening import StateOptions, earlier, earlier_unnamed
 
     if output.state_dir is not None or output.out is not None:
-        folder = output.state_dir or state_folder(cast("Path", output.out))
-        found = earlier(request, folder, report.note)
+        found = earlier(request, StateOptions(folder=output.state_dir), output.out, report.note)
     else:
         found = earlier_unnamed(request, Path(), stem)
     if found is not None and not found.finished:
@@ -372,26 +375,39 @@ def _summary(job: Job) -> str:
     return f"{made}{rate}, {job.width}x{job.height}, seed {job.seed}"
 
 
-def _check_target(path: Path, job: Job, output: OutputOptions, *, ours: bool) -> None:
+def check_target(path: Path, job: Job, output: OutputOptions, *, ours: bool) -> None:
     """Refuse a target that cannot be, before anything is loaded or fetched; what is ours may be replaced."""
     from kinema.io.atomic import sweep
     from kinema.io.formats import STILLS
     from kinema.io.names import is_numbered
     from kinema.io.video_write import check_output
 
-    overwrite = output.overwrite or ours
     if path.parent.is_dir():
         sweep(path.parent)
-    if path.is_file() and not overwrite:
-        raise MediaError(f"{path} exists; choose another name, or add --overwrite.")
     if not job.is_image and path.suffix.lower() in STILLS and not is_numbered(path):
         stem = path.stem.partition("%")[0] or "clip"
         raise ConfigError(
             f"{path} is one picture and the clip has {job.frames} frames; add --frames 1, or write "
             f"{stem}.mp4 or {stem}-%04d.png."
         )
-    quality, sidecar = cast("Quality", output.quality), output.sidecar and not output.no_record
-    check_output(path, fps=job.fps, overwrite=overwrite, quality=quality, sidecar=sidecar)
+    quality = cast("Quality", output.quality)  # the writer checks it
+    check_output(
+        path, fps=job.fps, overwrite=output.overwrite or ours, quality=quality, sidecar=output.sidecar
+    )
+
+
+def _check_rest(path: Path, job: Job, output: OutputOptions, *, begun: bool) -> None:
+    """Refuse what a plan does not show and a render would; files of shots that have `begun` are its own."""
+    from kinema.pipelines.durable.pace import Every
+    from kinema.pipelines.residency.fit import check_memory
+    from kinema.pipelines.shot_files import check_shots_dir
+
+    Every.parse(output.checkpoint_every)
+    check_memory(output.memory)
+    if output.shots_dir is not None:
+        quality = cast("Quality", output.quality)
+        overwrite = begun or output.overwrite
+        check_shots_dir(job, Path(output.shots_dir), path.suffix, overwrite=overwrite, quality=quality)
 
 
 def slug(text: str) -> str:

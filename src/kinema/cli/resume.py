@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from kinema.cli.help import VerbCommand
-from kinema.cli.make import finish, free_name
+from kinema.cli.make import check_target, finish, free_name
 from kinema.cli.options import OUTPUT, OutputOptions
 from kinema.cli.progress import Reporter
 from kinema.core.errors import MediaError
@@ -64,7 +64,12 @@ def resume(file: Place, format: Format = "text", quiet: Quiet = False) -> None:
             request = from_mapping(facts.asked)
             job = make_job(seeded(request, facts.seeds))
             path = Path(out.name) if out.parent == Path.cwd() else out
-            finish(job, request, path, _options(facts, folder, out, quiet=quiet), report, only=True)
+            options = _options(facts, folder, out, quiet=quiet)
+            ours = facts.owns(path, sidecar=options.sidecar)
+            if path.exists() and not (ours or options.overwrite):
+                raise MediaError(f"{path} was made by something else meanwhile; move it away, then go on.")
+            check_target(path, job, options, ours=ours)
+            finish(job, request, path, options, report, only=True)
 
 
 def preview(

@@ -24,21 +24,28 @@ MOST_SEEDS = 6
 MOST_WINDOWS = 12
 
 
-def show_job(job: Job, report: Reporter) -> None:
-    """Print every shot's plan, or emit one event for each; then the file, where it is not as it is made."""
+def show_job(job: Job, report: Reporter, memory: str = "auto") -> None:
+    """Print every shot's plan, or emit one event for each; then the file, where it is not as it is made.
+
+    Args:
+        job: what would be rendered.
+        report: who is told.
+        memory: the arrangement that was asked for.
+    """
     from kinema.pipelines.estimate import estimate, measure_rate
     from kinema.pipelines.plan_costs import file_facts, shot_facts
-    from kinema.pipelines.residency.fit import offers
+    from kinema.pipelines.residency.fit import shown
 
     rate = measure_rate(job.plans[0].device)
     for index, plan in enumerate(job.plans):
         card = job.cards[plan.model]
         if report.json:
-            report.emit("plan", **shot_facts(plan, card, rate))
+            report.emit("plan", **shot_facts(plan, card, rate, memory))
             continue
         if len(job.plans) > 1:
             typer.echo(f"shot {index + 1} of {len(job.plans)}")
-        for line in [*lines(plan, card), *costs(estimate(plan, card), rate), *room(offers(plan, card=card))]:
+        cost = costs(estimate(plan, card), rate)
+        for line in [*lines(plan, card), *cost, *room(shown(plan, card, memory))]:
             typer.echo(line)
     if job.post is None and job.upscale is None:
         return
@@ -247,7 +254,7 @@ def costs(cost: Estimate, rate: float) -> list[str]:
 
 
 def room(found: Offers) -> list[str]:
-    """What each arrangement of memory needs, and what is free; what `auto` takes is marked."""
+    """What each arrangement of memory needs, and what is free; what is taken is marked."""
     marks = {tier: " (taken)" * (tier == found.taken) for tier in found.needs}
     told = [f"{tier} {size(count)}{marks[tier]}" for tier, count in found.needs.items()]
     if not told:

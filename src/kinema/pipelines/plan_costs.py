@@ -9,18 +9,19 @@ from kinema.pipelines.estimate import EFFICIENCY, estimate
 from kinema.pipelines.job import Job
 from kinema.pipelines.plan import Plan
 from kinema.pipelines.plan_facts import facts
-from kinema.pipelines.residency.fit import offers
+from kinema.pipelines.residency.fit import shown
 
 
-def shot_facts(plan: Plan, card: ModelCard, rate: float) -> dict[str, Any]:
+def shot_facts(plan: Plan, card: ModelCard, rate: float, memory: str = "auto") -> dict[str, Any]:
     """The facts of a plan, with its costs and what each arrangement of memory needs.
 
     Args:
         plan: of one shot.
         card: of its model.
         rate: operations a second of this machine (`measure_rate`).
+        memory: the arrangement that was asked for.
     """
-    return {**facts(plan, estimate(plan, card), rate), "memory": offers(plan, card=card).facts()}
+    return {**facts(plan, estimate(plan, card), rate), "memory": shown(plan, card, memory).facts()}
 
 
 def file_facts(job: Job, rate: float) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from kinema.core.errors import KinemaError, ResourceError
 from kinema.core.runtime import out_of_memory
 from kinema.io.clip import Clip, SaveOptions
 from kinema.io.live import Live, live_path
+from kinema.io.video_write import check_output
 from kinema.pipelines.compose import compose
 from kinema.pipelines.durable.key import identity, versions
 from kinema.pipelines.durable.opening import StateOptions, earlier, opened, seeded
@@ -104,7 +105,7 @@ def render(
     if state.off or (target is None and folder is None):
         before = None
     else:
-        before = earlier(request, state.place(target), note)
+        before = earlier(request, state, target, note)
     job = make_job(request if before is None else seeded(request, before.seeds))
     if target is None:
         return _in_memory(job, request, state, model, on_progress, note, memory)
@@ -256,6 +257,15 @@ def write(
         MediaError: the target cannot be.
         ResourceError: there is not enough memory, whatever is left out of it.
     """
+    check_output(
+        out,
+        fps=job.fps,
+        frames=job.length,
+        overwrite=True,  # what is there may be this render's own; the writer looks at it
+        quality=save.get("quality", "high"),
+        codec=save.get("codec"),
+        sidecar=keep_record and save.get("sidecar", False),
+    )
     note = save.get("on_note") or _log.warning
     models = {} if model is None else {model.card.id: model}
     fits = arrangements(job.plans, job.cards, memory, models)

@@ -13,7 +13,7 @@ import numpy as np
 
 from kinema.core.contracts import Record
 from kinema.core.errors import MediaError
-from kinema.io.formats import CONTAINERS, Quality
+from kinema.io.formats import CONTAINERS, Quality, choose_codec, container_of
 from kinema.io.tee import tee
 from kinema.io.video_read import open_video
 from kinema.io.video_write import check_output, write_video
@@ -33,6 +33,21 @@ def shot_paths(job: Job, folder: Path, suffix: str) -> list[Path]:
     names = [re.sub(r"[^\w-]+", "-", plan.shot.get("name") or "").strip("-") for plan in job.plans]
     stems = [f"{i:0{digits}}-{name}" if name else f"{i:0{digits}}" for i, name in enumerate(names, start=1)]
     return [folder / f"{stem}{suffix}" for stem in stems]
+
+
+def check_shots_dir(job: Job, folder: Path, suffix: str, *, overwrite: bool, quality: Quality) -> None:
+    """Refuse, as `shot_files` would, a folder in which files of shots cannot be; it is not made.
+
+    Raises:
+        MediaError, ConfigError: a file is in the way, or the quality is not possible in it.
+    """
+    paths = shot_paths(job, folder, suffix)
+    there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    if not there.is_dir():
+        raise MediaError(f"shots_dir={str(folder)!r}: {str(there)!r} is a file; write a folder.")
+    choose_codec(container_of(paths[0].suffix), None, quality)
+    for path in paths if there == folder else ():
+        check_output(path, fps=job.made_fps, overwrite=overwrite, quality=quality)
 
 
 def shot_files(job: Job, folder: Path, suffix: str, *, overwrite: bool, quality: Quality = "high") -> OnShot:

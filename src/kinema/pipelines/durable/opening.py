@@ -74,19 +74,21 @@ def seeded(request: Request, seeds: tuple[int, ...]) -> Request:
     return request.with_(shots=shots)
 
 
-def earlier(request: Request, folder: Path, note: Note) -> Facts | None:
-    """What a folder keeps of this request; None, with a word where there is something else in it.
+def earlier(request: Request, state: StateOptions, out: Path | None, note: Note) -> Facts | None:
+    """What a state folder keeps of this request; None, with a word where there is something else in it.
 
     Raises:
         ConfigError: a file is there.
         MediaError: nothing can be written there.
         BusyError: another process is rendering this request.
     """
+    folder = state.place(out)
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"state_dir={str(folder)!r} is a file; write a folder that may be new.")
     home = folder if folder.exists() else folder.parent
     if home.is_dir() and not os.access(home, os.W_OK):
-        raise MediaError(f"cannot write in {str(home)!r}; choose another state folder, or keep none.")
+        ways = "another folder" if state.folder is None else "another state folder, or keep none"
+        raise MediaError(f"cannot write in {str(home)!r}; choose {ways}.")
     try:
         facts = Facts.read(folder)
     except ConfigError as error:

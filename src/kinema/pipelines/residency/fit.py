@@ -124,7 +124,7 @@ class Offers:
         needs: bytes, margin included; empty for pipelines of diffusers.
         free: bytes where it computes.
         device: where.
-        taken: the fastest that fits; None when none does.
+        taken: the one that was asked for, or else the fastest that fits; None when none does.
     """
 
     needs: dict[Tier, int]
@@ -152,6 +152,18 @@ def offers(*plans: Plan, card: ModelCard) -> Offers:
     return Offers(needs, free, device, next((tier for tier in possible if needs[tier] <= free), None))
 
 
+def shown(plan: Plan, card: ModelCard, memory: str = "auto") -> Offers:
+    """The same with what a render with this `memory` would take; `ConfigError` as in `fit`."""
+    found = offers(plan, card=card)
+    return found if memory == "auto" else replace(found, taken=fit((plan,), card, memory).tier)
+
+
+def check_memory(memory: str) -> None:
+    """`ConfigError` for a name that is no arrangement."""
+    if memory not in MEMORY:
+        raise unknown_name("memory", memory, MEMORY)
+
+
 def fit(plans: Sequence[Plan], card: ModelCard, memory: str = "auto") -> Fit:
     """The arrangement for the shots of one model.
 
@@ -164,8 +176,7 @@ def fit(plans: Sequence[Plan], card: ModelCard, memory: str = "auto") -> Fit:
         ResourceError: none fits; the message says what would.
         ConfigError: an unknown name, or LoRAs to be merged into weights that are not there as they are.
     """
-    if memory not in MEMORY:
-        raise unknown_name("memory", memory, MEMORY)
+    check_memory(memory)
     there, weights = offers(*plans, card=card), plans[0].weights
     if not there.needs:
         refuse_others(card, "whole" if memory == "auto" else checked_tier(memory, "full"), weights)
