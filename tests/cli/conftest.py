@@ -46,7 +46,10 @@ def no_weights(monkeypatch):
         raise AssertionError("weights were loaded")
 
     monkeypatch.setattr("kinema.pipelines.run.load", load)  # first: it imports the other by name
+    monkeypatch.setattr("kinema.pipelines.loading.load", load)
     monkeypatch.setattr("kinema.pipelines.model.load", load)
+    monkeypatch.setattr("kinema.evaluation.subject.open_subject", load)
+    monkeypatch.setattr("kinema.evaluation.examine.open_subject", load)
 
 
 @pytest.fixture

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
+import sys
+from pathlib import Path
 
 import pytest
 
 import kinema.cli
+from kinema.core.errors import KinemaError
 
+ROOT = Path(__file__).parents[2]
 G = ("generate", "a rooster")
 PLACE = "past the end: the last of 25 frames is 24"
 NO_RECORD = "carries no record"
@@ -40,10 +46,11 @@ MISTAKES: dict[tuple[str, ...], tuple[str, ...]] = {
     (*G, "--size", "64x3"): ("height=3 is out of range", "8 to 16384"),
     (*G, "--size", "64"): ("size='64' is not a size", "WIDTHxHEIGHT"),
     (*G, "--size", "16384x16384"): ("16384x16384", "above 8,000,000", "smaller size"),
-    (*G, "--frames", "18"): ("frames=18 is not 1 + a multiple of 4", "17 and 21", "--fit-length"),
+    (*G, "--frames", "18"): ("frames=18 is not 1 + a multiple of 4", "17 and 21", "length_fit"),
+    (*G, "--frames", "100000"): ("frames=100000 is not", "the nearest length is 99997 (or"),
     (*G, "--frames", "0"): ("frames='0' is out of range", "1 to 100000"),
     (*G, "--frames", "9", "--seconds", "1"): ("frames=9 and seconds=1 exclude each other", "write one"),
-    ("extend", "c.mp4", "--frames", "9"): ("frames=9 is not a multiple of 4", "8 and 12", "--fit-length"),
+    ("extend", "c.mp4", "--frames", "9"): ("frames=9 is not a multiple of 4", "8 and 12", "length_fit"),
     ("keyframes", "a.png@0:-1", "a fox"): ("keyframes[0].strength='-1' is out of range", "0 to 1"),
     ("generate", "-a fox"): ("No such option", "after --"),
     # unknown names, with the nearest right one
@@ -63,8 +70,24 @@ MISTAKES: dict[tuple[str, ...], tuple[str, ...]] = {
     (*G, "--redraw", "stength=1"): ("unknown redraw setting 'stength'", "Did you mean 'strength'?"),
     (*G, "--windows", "{length: 18}"): ("windows.length=18", "17 and 21"),
     (*G, "--windows", "{lenght: 17}"): ("unknown windows setting 'lenght'", "Did you mean 'length'?"),
+    (*G, "--no-record", "--sidecar"): ("--no-record and --sidecar exclude each other", "leave one"),
+    ("interpolate", "c.mp4", "--no-record", "--sidecar"): ("--no-record and --sidecar exclude each other",),
+    ("travel", "0: a", "8: b", "--engine", "image", "--mode", "joint"): ("--engine image", "--mode joint"),
+    ("plan", "a fox", "--var", "s=b"): ("--var is for the variables of a shot file", "'a fox' is a prompt"),
+    ("models", "list", "extra"): ("kinema models list is followed by 'extra'", "leave that out"),
+    ("upscale", "c.mp4", "--device", "gpu"): ("--device gpu is for a network", "--model FILE"),
+    (*G, "--dry-run", "--memory", "tiny"): ("unknown memory 'tiny'", "auto, block"),
+    (*G, "--dry-run", "--checkpoint-every", "nan"): ("checkpoint_every='nan' is no interval", "30s or 10min"),
+    (*G, "--dry-run", "--shots-dir", "c.mp4"): ("shots_dir='c.mp4'", "is a file; write a folder"),
+    (*G, "--dry-run", "--shots-dir", "c.mp4/x"): ("shots_dir='c.mp4/x'", "is a file; write a folder"),
     (*G, "--state-dir", "a.png"): ("state_dir='a.png' is a file", "folder"),
     (*G, "--no-state", "--state-dir", "b"): ("--no-state and --state-dir exclude each other",),
+    (*G, "--camera", "{zoom: [}"): ("--camera '{zoom: [}': line 1: not YAML",),
+    (*G, "--upscale", "{scale: 2"): ("--upscale '{scale: 2': line 1: not YAML",),
+    (*G, "--look", "{image: [}"): ("--look '{image: [}': line 1: not YAML",),
+    (*G, "--redraw", "seeds={0: ["): ("--redraw '{0: [': line 1: not YAML",),
+    (*G, "--fps", "8", "--interpolate", "0"): ("interpolate.fps=0 is out of range", "0.1 to 1000"),
+    (*G, "--interpolate", "x"): ("interpolate.fps='x' is not a frame rate", "30000/1001"),
     (*G, "--camera", "{depth: no.png, speed: {x: 0.1}}"): ("cannot read 'no.png'", "check the path"),
     # schedules, prompts and places
     (*G, "--guidance", "0:(1"): ("guidance", "'(' is never closed", "(at '(1')"),
@@ -116,7 +139,19 @@ MISTAKES: dict[tuple[str, ...], tuple[str, ...]] = {
     (*G, "-o", "100%.png", "--dry-run"): ("100%.png is one picture", "100.mp4 or 100-%04d.png"),
     (*G, "-o", "a%s-%04d.png"): ("'a%s-%04d.png' is no numbered name", "frames/%04d.png"),
     (*G, "-o", "a%04d.jpg"): ("a%04d.jpg is one picture", "a-%04d.png"),
-    (*G, "-o", "c.mp4"): ("c.mp4 exists", "--overwrite"),
+    (*G, "-o", "c.mp4"): ("'c.mp4' exists", "add --overwrite (overwrite=True)"),
+    ("interpolate", "c.mp4", "-o", "c.mp4"): ("'c.mp4' exists", "add --overwrite (overwrite=True)"),
+    ("calibrate", "embedded", "--frames", "10"): ("frames=10 is not 1 + a multiple of 4", "9 and 13"),
+    ("calibrate", "embedded", "--clips", "0"): ("'--clips'", "1", "kinema calibrate --help"),
+    ("calibrate", "embedded", "--clips", "13"): ("--clips 13 is more than the 12 prompts", "--prompts FILE"),
+    ("calibrate", "embedded", "--steps", "5", "--guidance", "1"): ("leave nothing to be saved",),
+    ("serve", "--port", "0", "--model", "embeded"): ("unknown model 'embeded'", "Did you mean 'embedded'?"),
+    ("studio", "--port", "0", "--model", "./nowhere"): ("'./nowhere' is not a folder",),
+    ("evaluate", "--out", "x.mp4"): ("'x.mp4' does not end in .json",),
+    ("evaluate", "--out", "x.md"): ("'x.md' does not end in .json",),
+    ("evaluate", "--out", "a.json"): ("'a.png' exists", "add --overwrite (overwrite=True)"),
+    ("evaluate", "--out", "a.png/x.json"): ("cannot make the folder 'a.png'",),
+    ("evaluate", "--steps", "0"): ("steps=0 is out of range", "1 to 1000"),
     (*G, "-o", "no/x.mp4"): ("cannot write 'no/x.mp4'", "does not exist", "make it first"),
     (*G, "-o", "x.mp4", "--quality", "lossless"): ("quality='lossless' is not possible with h264", ".mkv"),
     (*G, "-o", "x.gif", "--fps", "60"): ("fps=60 is above 50", ".webp or .mp4"),
@@ -157,6 +192,99 @@ def test_a_folder_that_cannot_be_written(files, no_weights, monkeypatch, capsys)
     assert kinema.cli.run([*G, "-o", "x.mp4"]) == 2
     assert re.search(r"cannot write in '.*': Permission denied; choose another", capsys.readouterr().err)
     assert files() == set()
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ("plan", "shut/a.yaml"),
+        ("inspect", "shut/a.png"),
+        ("resume", "shut/c.mp4"),
+        ("preview", "shut/c.mp4"),
+        (*G, "-o", "shut/c.mp4"),
+        ("interpolate", "c.mp4", "-o", "shut/c.mp4"),
+    ],
+    ids=" ".join,
+)
+def test_a_folder_that_may_not_be_entered(argv, here, no_weights, monkeypatch, capsys):
+    (here / "shut").mkdir()
+    stat = os.stat
+
+    def refused(path: object, *args: object, **options: object) -> os.stat_result:
+        if str(path).startswith(("shut/", ".shut")) or f"{here}/shut/" in str(path):  # root may enter any
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return stat(path, *args, **options)
+
+    monkeypatch.setattr("os.stat", refused)
+    assert kinema.cli.run(list(argv)) == 2
+    printed = capsys.readouterr().err
+    assert re.fullmatch(r"error: [^\n]+\n", printed), printed
+    assert "shut" in printed
+    assert "ermission denied" in printed
+
+
+@pytest.mark.parametrize("number", ["EACCES", "EPERM", "ENOTDIR", "EROFS"])
+def test_the_system_refuses_a_place(number, monkeypatch, capsys):
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(getattr(errno, number), os.strerror(getattr(errno, number)), "shut/a.png")
+
+    monkeypatch.setattr("kinema.pipelines.job.make_job", refuse)
+    assert kinema.cli.run([*G, "--dry-run"]) == 2
+    told = os.strerror(getattr(errno, number)).lower()
+    line = f"error: 'shut/a.png': {told}; it may not be read or entered; choose another place.\n"
+    assert capsys.readouterr().err == line
+
+
+def test_a_server_that_is_not_installed_is_installed_as_the_docs_say(here, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "python_multipart", None)
+    assert kinema.cli.run(["serve", "--port", "0"]) == 2
+    way = 'pip install -c constraints.txt ".[server]"'
+    assert way in capsys.readouterr().err
+    for page in ("README.md", "docs/studio.md", "docs/server.md"):
+        assert way in (ROOT / page).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("save", "message"),
+    [
+        ({"out": "q.png"}, "q.png holds one frame and the clip has more"),
+        ({"out": "c.mp4"}, r"'c.mp4' exists; .* add --overwrite \(overwrite=True\)"),
+        ({"out": "q.mp4", "quality": "best"}, "unknown quality 'best'"),
+        ({"out": "q.mp4", "codec": "vp9"}, "vp9"),
+        ({"out": "no/q.mp4"}, "does not exist; make it first"),
+    ],
+    ids=lambda value: str(value)[:30],
+)
+def test_python_refuses_a_file_before_weights_are_read(save, message, files, no_weights):
+    with pytest.raises(KinemaError, match=message):
+        kinema.render(kinema.Shot.make(prompt="a", frames=5, steps=2, seed=1), **save)
+    assert files() == set()
+
+
+def test_a_model_that_may_not_be_read_is_not_to_be_fetched_again(here, monkeypatch, capsys):
+    (here / "noexec").mkdir()
+    stat = Path.stat
+
+    def refused(path: Path, **options: bool) -> os.stat_result:
+        if path.name == "model_index.json":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return stat(path, **options)
+
+    monkeypatch.setattr(Path, "stat", refused)
+    assert kinema.cli.run(["models", "./noexec"]) == 2
+    printed = capsys.readouterr().err
+    assert "noexec/model_index.json may not be read (permission denied); allow it" in printed
+
+
+def test_an_output_folder_that_takes_no_files_is_not_mended_by_another_state_folder(
+    here, no_weights, monkeypatch, capsys
+):
+    (here / "shut").mkdir()
+    monkeypatch.setattr("os.access", lambda path, mode: "shut" not in str(path))
+    assert kinema.cli.run([*G, "-o", "shut/x.mp4"]) == 2
+    assert capsys.readouterr().err == "error: cannot write in 'shut'; choose another folder.\n"
+    assert kinema.cli.run([*G, "-o", "x.mp4", "--state-dir", "shut/s"]) == 2
+    assert "choose another state folder, or keep none" in capsys.readouterr().err
 
 
 def test_an_unreadable_model_folder_is_named(here, no_weights, capsys):

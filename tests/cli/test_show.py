@@ -174,8 +174,10 @@ def test_a_preview_needs_no_weights(no_weights, here, files, capsys):
     assert said[0] == "t.svg"
     assert said[1] == "s-preview.png  14 frames at 8 fps, by a stand-in"
     assert files() == {"s.yaml", "t.svg", "s-preview.png", "p.mp4"}
-    assert kinema.cli.run(["plan", "s.yaml", "--preview"]) == 2
-    assert "s-preview.png' exists" in capsys.readouterr().err
+    assert kinema.cli.run(["plan", "s.yaml", "--preview"]) == 0
+    assert capsys.readouterr().out.startswith("s-preview-2.png  14 frames")
+    assert kinema.cli.run(["plan", "s.yaml", "-o", "s-preview.png"]) == 2
+    assert "s-preview.png' exists; choose another name, or add --overwrite" in capsys.readouterr().err
     assert kinema.cli.run(["plan", "s.yaml", "--plot", "x.jpg"]) == 2
     assert "end it in .png or .svg" in capsys.readouterr().err
 

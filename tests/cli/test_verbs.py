@@ -148,7 +148,6 @@ def test_a_sidecar_replaces_records_only(no_weights, here, capsys):
     (here / "x.mp4.json").write_text('{"prompt": "mine"}')
     assert kinema.cli.run([*argv, "x.mp4"]) == 2
     assert "'x.mp4.json' is no record of kinema's; move it away" in capsys.readouterr().err
-    assert kinema.cli.run([*argv, "x.mp4", "--no-record"]) == 0
     assert kinema.cli.run([*argv, "new/%04d.png"]) == 0
 
 
@@ -193,9 +192,10 @@ def test_no_record_is_asked_for(here, monkeypatch, capsys):
         assert seen["keep_record"] is keep
 
 
-def test_notes_say_what_was_rounded(here, monkeypatch, capsys):
+@pytest.mark.parametrize("option", ["--length-fit", "--fit-length"])
+def test_notes_say_what_was_rounded(option, here, monkeypatch, capsys):
     stand_in(monkeypatch, grey(7))
-    argv = ["generate", "a fox", "--frames", "7", "--fit-length", "--size", "64x64", "-o", "x.mp4"]
+    argv = ["generate", "a fox", "--frames", "7", option, "--size", "64x64", "-o", "x.mp4"]
     assert kinema.cli.run(argv) == 0
     assert capsys.readouterr().err == "note: 9 frames are made and 7 kept.\n"
 
@@ -275,6 +275,60 @@ def test_models_says_what_one_can_do(here, no_weights, capsys):
     assert "cannot     extension of a clip" in text
     assert "can        text to video" in text
     assert all(name in text for name in SOLVERS)
+
+
+def test_a_card_for_programs_says_what_it_says_for_people(capsys):
+    from kinema.diffusion.solvers import SOLVERS
+    from kinema.pipelines.card import MODES
+    from kinema.pipelines.cards import read_card
+
+    assert kinema.cli.run(["models", "--format", "json"]) == 0
+    event = json.loads(capsys.readouterr().out)
+    card = read_card("embedded")
+    d = card.defaults
+    assert (event["event"], event["model"], event["multiple"]) == ("card", "embedded", card.multiple)
+    assert event["default"] == {
+        "width": d.width, "height": d.height, "frames": d.frames, "fps": str(d.fps), "steps": d.steps,
+        "solver": d.solver, "guidance": d.guidance, "grid": d.grid, "shift": d.shift,
+    }  # fmt: skip
+    assert event["can"] == [mode for mode in MODES if mode in card.modes]
+    assert set(event["can"]).isdisjoint(event["cannot"])
+    assert event["solvers"] == list(SOLVERS)
+    few = next(tier for tier in event["speeds"] if tier["speed"] == "few")
+    assert card.few is not None
+    assert (few["steps"], few["solver"], few["guidance"]) == (card.few.steps, card.few.solver, d.guidance)
+    for argv in (["models", "-q"], ["models", "list", "-q"]):
+        assert kinema.cli.run(argv) == 0
+        assert capsys.readouterr() == ("", "")
+
+
+def test_a_dry_run_marks_the_memory_that_was_asked_for(no_weights, here, capsys):
+    for memory, taken in (
+        ("auto", "whole"),
+        ("block", "block"),
+        ("low", "block"),
+        ("component", "component"),
+    ):
+        assert kinema.cli.run(["generate", "a fox", *FAST, "--memory", memory, "--dry-run"]) == 0
+        needs = next(line for line in capsys.readouterr().out.splitlines() if "(taken)" in line)
+        assert needs.count("(taken)") == 1
+        assert needs[: needs.index(" (taken)")].replace(",", " ").split()[-3] == taken
+        argv = ["generate", "a fox", *FAST, "--memory", memory, "--dry-run", "--format", "json"]
+        assert kinema.cli.run(argv) == 0
+        assert json.loads(capsys.readouterr().out)["memory"]["taken"] == taken
+
+
+def test_a_dry_run_looks_at_the_files_of_shots_and_makes_none(no_weights, files, here, capsys):
+    (here / "two.yaml").write_text("shots: [{prompt: a fox}, {prompt: a wolf}]\nseed: 1\n")
+    argv = ["render", "two.yaml", "--dry-run", "-o", "x.mp4", "--shots-dir"]
+    assert kinema.cli.run([*argv, "parts/deep"]) == 0
+    assert not (here / "parts").exists()
+    (here / "parts").mkdir()
+    (here / "parts/02.mp4").touch()
+    capsys.readouterr()
+    assert kinema.cli.run([*argv, "parts"]) == 2
+    assert "'parts/02.mp4' exists" in capsys.readouterr().err
+    assert kinema.cli.run([*argv, "parts", "--overwrite"]) == 0
 
 
 def test_schema_is_the_shots(capsys):

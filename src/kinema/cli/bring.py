@@ -46,12 +46,13 @@ def import_(
     kinema import travel.json
     """
     from kinema.core.errors import ConfigError
+    from kinema.io.atomic import check_target
     from kinema.story.files import yaml_text
     from kinema.story.import_file import import_file
     from kinema.story.storyboard import dump, from_mapping
 
-    if out is not None and out.exists() and not overwrite:
-        raise ConfigError(f"{out} exists; give another name, or --overwrite.")
+    if out is not None:
+        check_target(out, overwrite=overwrite)
     found = import_file(file)
     try:
         story = from_mapping(found.values)

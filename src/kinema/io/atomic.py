@@ -35,7 +35,7 @@ def check_target(path: Path, *, overwrite: bool) -> None:
             f"cannot write {str(path)!r}: it exists and is not a regular file; choose another name."
         )
     if not overwrite:
-        raise MediaError(f"{str(path)!r} exists; choose another name or allow overwriting.")
+        raise MediaError(f"{str(path)!r} exists; choose another name, or add --overwrite (overwrite=True).")
 
 
 @contextmanager

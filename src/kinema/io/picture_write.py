@@ -85,5 +85,6 @@ def check_sequence(path: Path, *, overwrite: bool) -> None:
         raise MediaError(f"cannot write in {str(path.parent)!r}: it is not a folder.")
     elif numbered(path) and not overwrite:
         raise MediaError(
-            f"{str(path.parent)!r} already holds frames; choose another folder or allow overwriting."
+            f"{str(path.parent)!r} already holds frames; choose another folder, or add --overwrite "
+            "(overwrite=True)."
         )
