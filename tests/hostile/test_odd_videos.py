@@ -67,6 +67,16 @@ def test_an_untagged_large_clip_is_taken_for_bt709(tmp_path):
     assert patch_error(frames[0][5::10, 5::10]) <= 3
 
 
+@pytest.mark.parametrize(
+    ("pixels", "suffix"), [("nv12", "avi"), ("uyvy422", "mov"), ("yuyv422", "avi"), ("uyvy422", "avi")]
+)
+def test_so_is_an_untagged_large_clip_of_packed_pixels(tmp_path, pixels, suffix):
+    chain = f"scale=1920:640:flags=neighbor,scale=out_color_matrix=bt709:out_range=tv,format={pixels}"
+    path = encode(tmp_path / f"a.{suffix}", "-vf", f"{chain},{UNTAGGED}", "-c:v", "rawvideo", count=1)
+    _, frames = frames_of(path)
+    assert patch_error(frames[0][5::10, 5::10]) <= 3
+
+
 OTHERS = {
     "prores422.mov": ("-pix_fmt", "yuv422p10le", "-c:v", "prores_ks"),
     "a.avi": ("-c:v", "mjpeg", "-q:v", "1", "-pix_fmt", "yuvj444p"),

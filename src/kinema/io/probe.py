@@ -21,6 +21,7 @@ MAX_PIXELS = 100_000_000
 MAX_SIDE = 16_384
 SLOWEST, FASTEST = Fraction(1, 10), Fraction(1000)
 _ALPHA = re.compile(r"yuva|ya\d|rgba|bgra|argb|abgr|gbrap|ayuv|vuya|pal8")
+_NO_MATRIX = re.compile(r"rgb|bgr|gbr|gray|ya\d|mono|pal8|xyz|bayer")
 _DECODERS_WITH_ALPHA = {"vp9": "libvpx-vp9", "vp8": "libvpx"}
 _SWS = "flags=bicubic+accurate_rnd+full_chroma_int+full_chroma_inp"
 _KNOWN_MATRICES = {
@@ -216,7 +217,7 @@ def _matrix(stream: Stream, size: tuple[int, int]) -> str | None:
 
     None where ffmpeg's own reading is right: by the tag, for RGB and gray, and for BT.601.
     """
-    if stream.colour.matrix != "unknown" or not stream.pixels.startswith("yuv"):
+    if stream.colour.matrix != "unknown" or not stream.pixels or _NO_MATRIX.search(stream.pixels):
         return None
     if stream.colour.primaries == "bt2020":
         return "bt2020"
