@@ -142,6 +142,24 @@ def test_formats_without_sound_say_so(tmp_path):
     assert notes == ["a.gif: this format has no sound; .mp4, .mov, .webm and .mkv have."]
 
 
+@pytest.mark.parametrize("record", [None, Record({"prompt": "a fox"})], ids=["plain", "recorded"])
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".webm", ".mov"])
+def test_chapters_and_tags_of_a_sound_file_stay_there(tmp_path, suffix, record):
+    path = sound_file(tmp_path / "s.wav", *CLICKS)
+    (tmp_path / "tags.txt").write_text(
+        ";FFMETADATA1\ntitle=Secret book\n[CHAPTER]\nTIMEBASE=1/1000\nSTART=0\nEND=900\ntitle=Secret chapter\n"
+    )
+    tagged = ["-i", path, "-i", ffmpeg.url(tmp_path / "tags.txt"), "-map_metadata", "1", "-map_chapters", "1"]
+    book = tmp_path / "book.m4a"
+    ffmpeg.run([*tagged, "-map", "0", ffmpeg.url(book)]).check("write")
+    assert "Secret chapter" in ffmpeg.run(["-i", ffmpeg.url(book)], loglevel="info").log
+    clip(tmp_path / f"a{suffix}", [part(str(book))], record=record)
+    log = ffmpeg.run(["-i", ffmpeg.url(tmp_path / f"a{suffix}")], loglevel="info").log
+    assert "Audio:" in log
+    assert "Secret" not in log
+    assert "Chapter" not in log
+
+
 def test_what_is_no_sound_is_refused(tmp_path):
     (tmp_path / "list.mp3").write_text("ffconcat version 1.0\nfile /etc/passwd\n")
     write_video(tmp_path / "silent.mp4", frames(3), fps=8)

@@ -89,7 +89,9 @@ def mux(
         MediaError: a sound file that cannot be decoded.
     """
     arguments = ["-i", ffmpeg.url(video), *_inputs(parts)]
-    arguments += [*metadata, "-filter_complex", graph(parts, seconds)]
+    # a sound file's chapters and tags are none of the clip's; streams keep theirs, as alpha_mode in WebM
+    arguments += [*(metadata or ["-map_metadata:g", "-1"]), "-map_chapters", "-1"]
+    arguments += ["-filter_complex", graph(parts, seconds)]
     arguments += ["-map", "0:v:0", "-c:v", "copy", "-map", "[sound]", *CODECS[container.muxer]]
     arguments += ["-fflags", "+bitexact", "-flags:a", "+bitexact", *container.arguments]
     made = ffmpeg.run([*arguments, "-f", container.muxer, ffmpeg.url(result)], seconds=86_400)
