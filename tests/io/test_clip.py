@@ -9,6 +9,7 @@ from patch_clips import patches, position
 
 from kinema.core.contracts import Record
 from kinema.core.errors import ConfigError, MediaError
+from kinema.io import ffmpeg
 from kinema.io.audio import listen
 from kinema.io.clip import Clip
 from kinema.io.mux import AudioPart
@@ -76,13 +77,55 @@ def test_a_silent_clip_is_not_searched_for_sound(tmp_path, monkeypatch):
     assert Clip.open(Clip(patches(4), 24).save(tmp_path / "a.webp")).audio == ()
 
 
-def test_sound_that_cannot_be_decoded_leaves_a_clip_silent(tmp_path, monkeypatch):
-    def refused(path):
-        raise MediaError("no sound can be decoded")
-
+def test_sound_that_cannot_be_decoded_leaves_a_clip_silent_and_says_so(tmp_path):
     loud = Clip(patches(12), 12, audio=[BEAT]).save(tmp_path / "loud.mkv")
-    monkeypatch.setattr("kinema.io.mux.open_audio", refused)
-    assert Clip.open(loud).audio == ()
+    data = loud.read_bytes()
+    loud.write_bytes(data.replace(b"A_FLAC", b"A_FLOC"))
+    clip, notes = Clip.open(loud), []
+    assert clip.audio == ()
+    clip.save(tmp_path / "b.mkv", on_note=notes.append)
+    (note,) = notes
+    assert note.startswith("the sound is left out: cannot read ")
+    assert "loud.mkv" in note
+
+
+def tool(*arguments):
+    ffmpeg.run([*map(str, arguments)]).check("cannot make the clip")
+
+
+def shifted(path, *, pictures=0.0, sound=0.0, beep=0.0):
+    """3 s of pictures and of sound that begin so late, the sound with 0.1 s of 1 kHz `beep` seconds on."""
+    tone = f"aevalsrc='if(between(t,{beep},{beep + 0.1}),sin(2*PI*1000*t),0)':s=48000:d=3"
+    tool("-itsoffset", pictures, "-f", "lavfi", "-i", "testsrc=s=64x48:r=10:d=3", "-itsoffset", sound, "-f",
+         "lavfi", "-i", tone, "-c:v", "libx264", "-c:a", "aac", path)  # fmt: skip
+    return path
+
+
+def beep_of(path):
+    """When a player begins to sound, in seconds from the first picture on."""
+    whole = ["-map", "0:a:0", "-af", "aresample=async=1:first_pts=0", "-ac", "1", "-ar", "48000"]
+    run = ffmpeg.run(["-i", ffmpeg.url(path), *whole, "-f", "f32le", "pipe:1"])
+    return np.flatnonzero(np.abs(np.frombuffer(run.check("read").output, np.float32)) > 0.1)[0] / 48000
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+@pytest.mark.parametrize(
+    ("late", "expected"),
+    [({"sound": 1.0}, 1.0), ({"sound": 0.2}, 0.2), ({"pictures": 0.8, "beep": 1.8}, 1.0)],
+    ids=["sound a second later", "sound a little later", "pictures later"],
+)
+def test_sound_stays_with_its_pictures(tmp_path, suffix, late, expected):
+    source = shifted(tmp_path / f"in{suffix}", **late)
+    clip = Clip.open(source)
+    assert len(clip) == 30
+    assert beep_of(clip.save(tmp_path / "out.mkv")) == pytest.approx(expected, abs=0.005)
+
+
+def test_sound_that_begins_late_is_a_sound_file_too(tmp_path):
+    source = shifted(tmp_path / "in.mp4", sound=1.0, beep=0.5)
+    part = AudioPart(path=str(source), at=Fraction(0), seconds=Fraction(1))
+    assert beep_of(Clip(patches(12), 12, audio=[part]).save(tmp_path / "a.mkv")) == pytest.approx(0.52, abs=0.03)
+    assert listen(source).seconds == pytest.approx(3, abs=0.05)
 
 
 def test_a_sequence_opens_under_its_numbered_name(tmp_path):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 
 from kinema.core.errors import MediaError
@@ -15,6 +16,9 @@ from kinema.io import ffmpeg
 from kinema.io.sniff import demuxers, open_regular, sniff
 
 _PREFIXES = {b"fLaC": "flac", b"ID3": "mp3", b"FORM": "aiff", b".snd": "au", b"caff": "caf", b"RF64": "wav"}
+# of ffmpeg's framecrc: how long a stream's tick is, and when its first piece is shown
+_TICK = re.compile(r"^#tb (\d+): (\d+)/([1-9]\d*)", re.MULTILINE)
+_FIRST = re.compile(r"^(\d+), *-?\d+, *(-?\d+),", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +48,8 @@ def open_audio(path: str | Path) -> AudioSource:
     if kind is None:
         raise MediaError(f"{str(path)!r} is no sound by its content; give WAV, FLAC, MP3, M4A or Ogg.")
     guard = ("-protocol_whitelist", "file,pipe", "-format_whitelist", kind, "-i", ffmpeg.url(path))
-    begin = ["-map", "0:a:0", "-t", "0.25", "-f", "s16le", "pipe:1"]
+    # counted from the first sample: sound may begin long after the pictures of a clip
+    begin = ["-map", "0:a:0", "-af", "asetpts=N/SR/TB", "-t", "0.25", "-f", "s16le", "pipe:1"]
     result = ffmpeg.run([*guard, *begin], loglevel="info", limit=1 << 20, seconds=60, stranger=True)
     if "Audio:" not in result.log:
         raise MediaError(f"{str(path)!r} has no sound; give a file with an audio stream.")
@@ -52,6 +57,24 @@ def open_audio(path: str | Path) -> AudioSource:
     if not result.output:
         raise MediaError(f"cannot read {str(path)!r}: no sound can be decoded; it may be cut off.")
     return AudioSource(path, guard, _seconds(result.log))
+
+
+def ahead_of_pictures(source: AudioSource) -> Fraction:
+    """Seconds by which a clip's sound begins before its first picture; negative where it begins later.
+
+    Raises:
+        MediaError: no picture, or nothing of the sound, can be decoded.
+    """
+    # by filters: ffmpeg's -frames would end the sound with the one picture
+    firsts = ["-map", "0:V:0", "-vf", "trim=end_frame=1", "-map", "0:a:0", "-af", "atrim=end_sample=1"]
+    fine = ["-fps_mode", "passthrough", "-enc_time_base:v", "1:1000000", "-f", "framecrc", "pipe:1"]
+    result = ffmpeg.run([*source.arguments, *firsts, *fine], stranger=True)
+    text = result.check(f"cannot read {str(source.path)!r}").output.decode("ascii", "replace")
+    ticks = {m[1]: Fraction(int(m[2]), int(m[3])) for m in _TICK.finditer(text)}
+    begins = {m[1]: int(m[2]) * ticks[m[1]] for m in _FIRST.finditer(text) if m[1] in ticks}
+    if len(begins) != 2:
+        raise MediaError(f"cannot read {str(source.path)!r}: its sound or its pictures cannot be decoded.")
+    return begins["0"] - begins["1"]
 
 
 def _kind(head: bytes) -> str | None:

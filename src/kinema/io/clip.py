@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -19,6 +20,9 @@ from kinema.io.picture_read import StillsReader
 from kinema.io.reader import VideoReader
 from kinema.io.video_read import open_video
 from kinema.io.video_write import FrameRate, OnNote, OnReady, parse_fps, write_video
+
+
+_log = logging.getLogger("kinema.io")
 
 
 class SaveOptions(TypedDict, total=False):
@@ -44,6 +48,7 @@ class Clip:
         count: number of frames; needed for a stream, else taken from the array.
         size: (width, height); needed for a stream, else taken from the array.
         audio: what is heard when it is saved.
+        notes: what is told when it is saved: of its file, that sound had to be left out.
     """
 
     frames: np.ndarray | Iterable[np.ndarray]
@@ -53,6 +58,7 @@ class Clip:
     count: int | None = None
     size: tuple[int, int] | None = None
     audio: Sequence[AudioPart] = field(default=(), repr=False)
+    notes: Sequence[str] = field(default=(), repr=False)
     _drawn: bool = field(default=False, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -75,7 +81,10 @@ class Clip:
         reader.keeps_alpha = alpha
         clip = Clip(reader, reader.fps, read_record(path), count=reader.frames, size=reader.size)
         if reader.has_sound:  # looked into only then: that costs another start of ffmpeg
-            clip.audio = sound_of(path, len(clip) / reader.fps)
+            try:
+                clip.audio = sound_of(path, len(clip) / reader.fps)
+            except MediaError as error:
+                clip.notes = (f"the sound is left out: {error}",)
         return clip
 
     def __len__(self) -> int:
@@ -111,6 +120,8 @@ class Clip:
 
     def save(self, path: str | Path, **options: Unpack[SaveOptions]) -> Path:
         """Write the clip; see `write_video` for formats, options and errors."""
+        for text in self.notes:
+            (options.get("on_note") or _log.warning)(text)
         return write_video(
             path, self, fps=self.fps, size=self.size, record=self.record, audio=self.audio, **options
         )

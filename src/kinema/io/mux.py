@@ -16,9 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from kinema.core.errors import MediaError
 from kinema.io import ffmpeg
-from kinema.io.audio_source import open_audio
+from kinema.io.audio_source import ahead_of_pictures, open_audio
 from kinema.io.formats import Container
 
 RATE = 48_000
@@ -58,12 +57,17 @@ class AudioPart:
 
 
 def sound_of(path: str | Path, seconds: Fraction) -> tuple[AudioPart, ...]:
-    """What is heard in a clip on disk; nothing where it has no sound that can be decoded."""
-    try:
-        open_audio(path)
-    except MediaError:
-        return ()
-    return (AudioPart(path=str(path), at=Fraction(0), seconds=seconds),)
+    """What is heard in a clip on disk, whose sound may begin before its first picture or after it.
+
+    Args:
+        path: of the clip.
+        seconds: of its pictures.
+
+    Raises:
+        MediaError: it has no sound that can be decoded.
+    """
+    start = float(ahead_of_pictures(open_audio(path)))
+    return (AudioPart(path=str(path), at=Fraction(0), seconds=seconds, start=start),)
 
 
 def mux(
