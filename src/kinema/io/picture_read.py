@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -21,6 +22,8 @@ FRAME_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 ANIMATED = ("GIF", "WEBP", "PNG", "AVIF")
 _MAX_FRAMES = 100_000
 _MAX_PIXELS_ALL = 4_000_000_000  # Pillow decodes about 30 million a second
+_LOST_MS = 2  # by which ffmpeg's WebP ends too early
+_RATE_ERROR = 0.05
 _DEFAULT_MS = 100  # what browsers make of a frame that names no duration
 
 
@@ -33,7 +36,7 @@ class AnimationReader(VideoReader):
         with self._open() as image:
             self.size = image.size
             step = 10 if image.format == "GIF" else 1
-        self.fps = _whole_rate(self._durations, step)
+        self.fps = _likely_rate(self._durations, step)
 
     @property
     def times(self) -> np.ndarray:
@@ -167,13 +170,30 @@ def open_pictures(path: Path, still_fps: Fraction) -> VideoReader:
     return AnimationReader(path) if moving else StillsReader(path, [path], still_fps)
 
 
-def _whole_rate(durations: list[float], step: int) -> Fraction:
-    """Frames per second; a whole number when the file's time step of `step` milliseconds allows one."""
-    total, count = sum(durations), len(durations)
-    whole = round(1000 * count / total)
-    if whole and abs(1000 * count / whole - total) <= step:
-        return Fraction(whole)
-    return Fraction(1000 * count, round(total)).limit_denominator(1001)
+def _likely_rate(durations: list[float], step: int) -> Fraction:
+    """Frames per second: the whole number that explains the rounded times best, else the mean.
+
+    Each frame has to begin within the file's time step of where that rate has it, and the last to end so, or
+    within what encoders lose there; and the rate differs little from the mean. Of several it is the one that
+    is nearest to all beginnings, but a mean that is whole and has them where rounding puts them stands.
+
+    Args:
+        durations: of every frame in milliseconds.
+        step: milliseconds to which the file rounds its times.
+    """
+    count, total = len(durations), sum(durations)
+    mean, slack = 1000 * count / total, max(step, _LOST_MS)
+    low, high = mean * (1 - _RATE_ERROR), mean * (1 + _RATE_ERROR)
+    starts = np.cumsum([0.0, *durations[:-1]])
+    off = {
+        rate: float(np.abs(starts - 1000 * np.arange(count) / rate).max())
+        for rate in range(max(1, math.ceil(low)), math.floor(high) + 1)
+        if abs(1000 * count / rate - total) <= slack
+    }
+    whole = min(off, key=lambda rate: (round(off[rate], 3), abs(rate - mean)), default=0)
+    if off.get(round(mean), math.inf) <= step / 2 and abs(round(mean) - mean) < 1e-9:
+        whole = round(mean)
+    return Fraction(whole) if whole and off[whole] <= step else Fraction(mean).limit_denominator(1001)
 
 
 def natural_order(path: Path) -> list[tuple[int, str]]:

@@ -20,6 +20,7 @@ from kinema.io.tone import HDR, WIDE, ToSRGB
 MAX_PIXELS = 100_000_000
 MAX_SIDE = 16_384
 SLOWEST, FASTEST = Fraction(1, 10), Fraction(1000)
+_PRINTED = Fraction(5, 1000)  # ffmpeg prints two decimals of a rate
 _ALPHA = re.compile(r"yuva|ya\d|rgba|bgra|argb|abgr|gbrap|ayuv|vuya|pal8")
 _NO_MATRIX = re.compile(r"rgb|bgr|gbr|gray|ya\d|mono|pal8|xyz|bayer")
 _DECODERS_WITH_ALPHA = {"vp9": "libvpx-vp9", "vp8": "libvpx"}
@@ -203,7 +204,9 @@ class VideoFile:
 
     def clock_arguments(self) -> list[str]:
         """ffmpeg's options to print when each frame is shown, and nothing of the pictures."""
-        return [*source(self.path, self.kind), "-fps_mode", "passthrough", "-f", "framecrc", "pipe:1"]
+        # in microseconds: ffmpeg's own choice counts in frames of a rate that it guesses
+        fine = ["-fps_mode", "passthrough", "-enc_time_base", "1:1000000"]
+        return [*source(self.path, self.kind), *fine, "-f", "framecrc", "pipe:1"]
 
 
 def source(path: Path, kind: str) -> list[str]:
@@ -226,7 +229,7 @@ def _matrix(stream: Stream, size: tuple[int, int]) -> str | None:
 
 def _rate(nominal: Fraction, mean: Fraction | None) -> Fraction:
     """The nominal rate where it agrees with the mean that ffmpeg prints; else (variable rate) the mean."""
-    if mean is None or abs(nominal - mean) <= mean / 100:
+    if mean is None or abs(nominal - mean) <= max(mean / 100, _PRINTED):
         return nominal
     return mean.limit_denominator(1001)
 

@@ -27,6 +27,7 @@ from kinema.io.sniff import PICTURES, Stamp, is_folder, known_as, open_regular, 
 
 _DECORD_KINDS = ("mov", "matroska")
 _NOT_DECORD = ("av1", "prores")  # its FFmpeg 4 lacks the one and drops the depth of the other
+_ROUNDED = 1.1e-3  # seconds between two times that Matroska has rounded to milliseconds, and some microseconds
 _FRAMECRC = re.compile(r"0, *-?\d+, *(-?\d+), *(\d+),")
 
 
@@ -77,10 +78,14 @@ class _FFmpegReader(VideoReader):
     def __init__(self, video: VideoFile, stamp: Stamp) -> None:
         self.path = video.path
         self.size = video.size
-        self.fps = video.fps
         self.has_sound = video.has_sound
         self._video = video
         self._stamp = stamp
+
+    @cached_property
+    def fps(self) -> Fraction:  # type: ignore[override]
+        """The nominal rate; for a variable rate the mean."""
+        return _mean_rate(self._video.fps, self.frames, self.duration)
 
     @property
     def times(self) -> np.ndarray:
@@ -121,8 +126,23 @@ class _FFmpegReader(VideoReader):
         starts = np.array([start for start, _ in rows], np.float64) * tick
         if (np.diff(starts) < 0).any():
             raise MediaError(f"the frames of {str(self.path)!r} go back in time; re-encode it.")
-        last = rows[-1][1] * tick or 1 / float(self.fps)
-        return starts - starts[0], float(starts[-1] - starts[0] + last)
+        return _unrounded(starts - starts[0], rows[-1][1] * tick, 1 / float(self._video.fps))
+
+
+def _unrounded(starts: np.ndarray, last: float, steady: float) -> tuple[np.ndarray, float]:
+    """Start times and the whole duration, without what a container's clock has rounded of a steady rate.
+
+    Args:
+        starts: of every frame in seconds, the first at 0.
+        last: seconds for which the last frame is shown; 0 where that is not known.
+        steady: seconds of a frame at the nominal rate.
+    """
+    exact = np.arange(len(starts)) * steady
+    if float(np.abs(starts - exact).max()) <= _ROUNDED:
+        starts = exact
+    if last <= 0 or abs(last - steady) <= _ROUNDED:
+        last = steady
+    return starts, float(starts[-1]) + last
 
 
 class _DecordUnfit(Exception):
