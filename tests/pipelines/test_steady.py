@@ -10,7 +10,7 @@ from PIL import Image
 from kinema.cli import run
 from kinema.io.clip import Clip
 from kinema.io.reader import VideoReader
-from kinema.pipelines.steady import shown_for, steady_rate
+from kinema.io.steady import shown_for, steady_rate
 from kinema.pipelines.upscale_clip import upscale_clip
 from kinema.story.upscale import Upscale
 

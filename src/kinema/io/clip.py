@@ -13,13 +13,14 @@ import numpy as np
 
 from kinema.core.contracts import Record
 from kinema.core.errors import MediaError
-from kinema.io.formats import Quality
+from kinema.io.formats import STILLS, Quality
 from kinema.io.mux import AudioPart, sound_of
 from kinema.io.names import frames_of, is_numbered
 from kinema.io.picture_read import StillsReader
 from kinema.io.reader import VideoReader
+from kinema.io.steady import shown_for, steady_rate
 from kinema.io.video_read import open_video
-from kinema.io.video_write import FrameRate, OnNote, OnReady, parse_fps, write_video
+from kinema.io.video_write import FrameRate, OnNote, OnReady, fastest, parse_fps, write_video
 
 
 _log = logging.getLogger("kinema.io")
@@ -119,12 +120,34 @@ class Clip:
         return self.frames
 
     def save(self, path: str | Path, **options: Unpack[SaveOptions]) -> Path:
-        """Write the clip; see `write_video` for formats, options and errors."""
+        """Write the clip; see `write_video` for formats, options and errors.
+
+        A clip on disk of variable rate, at its own rate, becomes one of a steady rate in which each frame is
+        repeated for as long as it lasts, with a note; numbered pictures, which have no times, are each
+        written once.
+        """
+        path, note = Path(path), options.get("on_note") or _log.warning
         for text in self.notes:
-            (options.get("on_note") or _log.warning)(text)
+            note(text)
+        held = self._held(path, note)
+        frames, fps = (self, self.fps) if held is None else (held, held.fps)
         return write_video(
-            path, self, fps=self.fps, size=self.size, record=self.record, audio=self.audio, **options
+            path, frames, fps=fps, size=self.size, record=self.record, audio=self.audio, **options
         )
+
+    def _held(self, path: Path, note: OnNote) -> _Held | None:
+        """What shows frames of variable rate at their times in a file; None for a steady rate."""
+        reader = self.frames
+        timed = path.suffix.lower() not in STILLS  # of which numbered pictures are
+        if not timed or not isinstance(reader, VideoReader) or reader.fps != self.fps:
+            return None
+        fps = steady_rate(reader, fastest(path))
+        if fps is None:
+            return None
+        counts = shown_for(reader, fps)
+        lost = f"; {n} begin too close to others for that" if (n := int((counts == 0).sum())) else ""
+        note(f"{path.name}: {len(counts)} frames of variable rate become {counts.sum()} at {fps} fps{lost}.")
+        return _Held(self, counts, fps)
 
     def _take_array(self, frames: np.ndarray) -> None:
         if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] not in (3, 4) or 0 in frames.shape:
@@ -133,6 +156,20 @@ class Clip:
         self.frames = frames
         self.count = len(frames)
         self.size = (frames.shape[2], frames.shape[1])
+
+
+@dataclass(frozen=True)
+class _Held:
+    """Frames that are each repeated so many times, at a steady rate; drawn anew each time."""
+
+    clip: Clip
+    counts: np.ndarray
+    fps: Fraction
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        for frame, count in zip(self.clip, self.counts, strict=True):
+            for _ in range(count):
+                yield frame
 
 
 def _reader(path: Path, still_fps: Fraction) -> VideoReader:
