@@ -10,6 +10,7 @@ from PIL import Image
 
 import kinema
 from kinema.core.errors import MediaError
+from kinema.io import ffmpeg
 from kinema.io.grey import GreyClip, read_grey
 
 
@@ -49,11 +50,54 @@ def test_a_single_picture_is_still(tmp_path):
     assert GreyClip(tmp_path / "a.png", Fraction(24)).still
 
 
+@pytest.mark.parametrize("name", ["a.png", "a.webp", "a.gif", "named.jpg"])
+def test_an_animated_picture_moves(tmp_path, name):
+    pictures = [Image.new("L", (8, 8), 50 * i) for i in range(5)]
+    form = {".jpg": "PNG"}.get(name[-4:])
+    lossless = {"lossless": True} if name.endswith("webp") else {}
+    pictures[0].save(tmp_path / name, form, save_all=True, append_images=pictures[1:], duration=100, **lossless)
+    clip = GreyClip(tmp_path / name, Fraction(10))
+    assert not clip.still
+    assert [round(float(clip.frame(i).mean()) * 5.1) for i in range(5)] == [0, 1, 2, 3, 4]
+
+
+def test_frames_of_a_clip_go_by_their_times(tmp_path):
+    pictures = [Image.new("L", (8, 8), 50 * i) for i in range(5)]
+    lasting = [2000, 100, 100, 100, 1700]
+    pictures[0].save(tmp_path / "a.gif", save_all=True, append_images=pictures[1:], duration=lasting)
+    clip = GreyClip(tmp_path / "a.gif", Fraction(10))
+    seen = [round(float(clip.frame(i).mean()) * 5.1) for i in (0, 9, 11, 20, 21, 22, 23, 39, 99, 20, 0)]  # the start that is nearest
+    assert seen == [0, 0, 1, 1, 2, 3, 4, 4, 4, 1, 0]
+
+
+def test_a_clip_is_decoded_once_for_frames_in_order(tmp_path, monkeypatch):
+    frames = np.stack([np.full((16, 16, 3), 20 * f, np.uint8) for f in range(8)])
+    kinema.Clip(frames, 8).save(tmp_path / "depth.mkv")  # which ffmpeg reads
+    clip = GreyClip(tmp_path / "depth.mkv", Fraction(8))
+    starts, start = [], ffmpeg.start
+    monkeypatch.setattr(ffmpeg, "start", lambda *line, **pipes: starts.append(1) or start(*line, **pipes))
+    assert [round(float(clip.frame(i).mean()) * 255 / 20) for i in (0, 0, 1, 2, 5, 7, 9)] == [0, 0, 1, 2, 5, 7, 7]
+    assert len(starts) == 1
+
+
+@pytest.mark.parametrize("mode", ["L", "I;16"])
+def test_a_picture_is_upright(tmp_path, mode):
+    values = np.arange(6).reshape(2, 3) * 40
+    exif = Image.Exif()
+    exif[0x112] = 6  # the right side of the stored picture is its lower one
+    name = tmp_path / "a.png"
+    Image.fromarray(values.astype(np.uint8 if mode == "L" else np.uint16)).save(name, exif=exif)
+    found = read_grey(name) * (255 if mode == "L" else 65535)
+    np.testing.assert_allclose(found, np.rot90(values, -1), rtol=1e-5)
+
+
 def test_what_cannot_be_read_is_refused(tmp_path):
     (tmp_path / "a.png").write_text("no")
     (tmp_path / "empty").mkdir()
     for path in (tmp_path / "a.png", tmp_path / "none.png"):
         with pytest.raises(MediaError):
             read_grey(path)
+    with pytest.raises(MediaError, match="no picture"):
+        GreyClip(tmp_path / "a.png", Fraction(24))
     with pytest.raises(MediaError, match="holds no pictures"):
         GreyClip(tmp_path / "empty", Fraction(24))

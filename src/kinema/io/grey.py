@@ -6,16 +6,19 @@ it happens to hold, so that they mean the same in every frame.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from fractions import Fraction
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 
 from kinema.core.errors import MediaError
 from kinema.io.image import FORMATS, check_pixels, decoding
-from kinema.io.picture_read import FRAME_SUFFIXES, natural_order
+from kinema.io.picture_read import FRAME_SUFFIXES, natural_order, stands_still
+from kinema.io.reader import nearest_frames
 from kinema.io.sniff import MAX_BYTES_IMAGE, open_regular
 from kinema.io.video_read import open_video
 
@@ -32,10 +35,11 @@ def read_grey(path: str | Path) -> Grey:
     with (
         open_regular(path, limit=MAX_BYTES_IMAGE) as file,
         decoding(path),
-        Image.open(file, formats=FORMATS) as image,
+        Image.open(file, formats=FORMATS) as opened,
     ):
-        check_pixels(path, image.size)
-        image.load()
+        check_pixels(path, opened.size)
+        opened.load()
+        image = ImageOps.exif_transpose(opened)
         if image.mode.startswith("I"):  # 16 bits; Pillow gives some files of them as 32
             return (np.asarray(image).clip(0, 65535) / 65535).astype(np.float32)
         if image.mode == "F":
@@ -63,15 +67,38 @@ class GreyClip:
         self._clip = None if self._files else open_video(self._path, still_fps=fps)
         self._count = len(self._files) or (len(self._clip) if self._clip is not None else 0)
         self.still = self._count == 1
+        self._place = -1
+        self._frames: Iterator[np.ndarray] = iter(())
 
     def frame(self, index: int) -> Grey:
-        """What it shows when the shot is at frame `index`; the last one after its end."""
+        """What it shows when the shot is at frame `index`; the last one after its end.
+
+        Frames of a clip that are asked for in rising order are each decoded once.
+        """
         if self._clip is None:
             return read_grey(self._files[min(index, self._count - 1)])
-        place = min(round(index * self._clip.fps / self._fps), self._count - 1)
-        red, green, blue = np.moveaxis(self._clip.read([place])[0].astype(np.float32) / 255, 2, 0)
+        place = int(self._places[index]) if index < len(self._places) else self._count - 1
+        red, green, blue = np.moveaxis(self._drawn(place).astype(np.float32) / 255, 2, 0)
         luma: Grey = 0.2126 * red + 0.7152 * green + 0.0722 * blue
         return luma
+
+    @cached_property
+    def _places(self) -> NDArray[np.int64]:
+        """The clip's frame at each frame of the shot."""
+        assert self._clip is not None
+        return nearest_frames(self._clip.times, self._clip.duration, self._fps)
+
+    def _drawn(self, place: int) -> NDArray[np.uint8]:
+        """A frame of the clip, `[H, W, 3]`; those before it are passed over, and begun again to go back."""
+        assert self._clip is not None
+        if place < self._place or self._place < 0:
+            self._place, self._frames = -1, iter(self._clip)
+        while self._place < place:
+            following = next(self._frames, None)
+            if following is None:
+                raise MediaError(f"{str(self._path)!r} ends before frame {place}; re-encode or replace it.")
+            self._current, self._place = following, self._place + 1
+        return self._current
 
 
 def _pictures(path: Path) -> list[Path]:
@@ -83,4 +110,4 @@ def _pictures(path: Path) -> list[Path]:
                 f"the folder {str(path)!r} holds no pictures; give a picture, a clip or a folder."
             )
         return sorted(files, key=natural_order)
-    return [path] if path.suffix.lower() in FRAME_SUFFIXES else []
+    return [path] if stands_still(path) else []

@@ -16,7 +16,7 @@ from PIL import Image, ImageSequence
 from kinema.core.errors import MediaError
 from kinema.io.image import FORMATS, check_pixels, decoding, flatten, read_image
 from kinema.io.reader import VideoReader
-from kinema.io.sniff import MAX_BYTES_IMAGE, Stamp, is_folder, open_regular
+from kinema.io.sniff import MAX_BYTES_IMAGE, PICTURES, Stamp, is_folder, open_regular, sniff
 
 FRAME_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 ANIMATED = ("GIF", "WEBP", "PNG", "AVIF")
@@ -161,13 +161,29 @@ def open_pictures(path: Path, still_fps: Fraction) -> VideoReader:
     """The reader of a picture file or a folder of stills."""
     if is_folder(path):
         return StillsReader.of_folder(path, still_fps)
+    return AnimationReader(path) if _moves(path) else StillsReader(path, [path], still_fps)
+
+
+def stands_still(path: Path) -> bool:
+    """Whether a file is a picture that does not move, by its content; a name alone counts for what is unknown.
+
+    Raises:
+        MediaError: missing, or no picture although it is called one.
+    """
+    with open_regular(path) as file:
+        kind = sniff(file.read(4096))
+    if kind in PICTURES or (kind is None and path.suffix.lower() in FRAME_SUFFIXES):
+        return not _moves(path)
+    return False
+
+
+def _moves(path: Path) -> bool:
     with (
         open_regular(path, limit=MAX_BYTES_IMAGE) as file,
         decoding(path),
         Image.open(file, formats=FORMATS) as image,
     ):
-        moving = image.format in ANIMATED and getattr(image, "is_animated", False)
-    return AnimationReader(path) if moving else StillsReader(path, [path], still_fps)
+        return image.format in ANIMATED and bool(getattr(image, "is_animated", False))
 
 
 def _likely_rate(durations: list[float], step: int) -> Fraction:

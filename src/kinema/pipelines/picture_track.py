@@ -15,9 +15,10 @@ from einops import rearrange
 from torch import Tensor
 
 from kinema.core.errors import MediaError
-from kinema.io.formats import STILLS
 from kinema.io.image import fit_image, read_image
+from kinema.io.picture_read import stands_still
 from kinema.io.reader import resample
+from kinema.io.sniff import is_folder
 from kinema.io.video_read import open_video
 from kinema.pipelines.plan import Plan
 
@@ -33,7 +34,7 @@ class PictureTrack:
 
     def __init__(self, path: str, plan: Plan, what: str) -> None:
         self.plan, self.what, self._place = plan, what, -1
-        still = Path(path).suffix.lower() in STILLS
+        still = not is_folder(Path(path)) and stands_still(Path(path))
         self._frames = self._one(path) if still else self._clip(path)
         self._current: Tensor | None = None
 
