@@ -95,7 +95,9 @@ class Clip:
         return self.count
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        """The frames in order; of a one-pass stream, once."""
+        """The frames in order; of a one-pass stream, once; of a file that is damaged, none."""
+        if isinstance(self.frames, VideoReader):
+            self.frames.check()
         if self.is_stream:
             if self._drawn:
                 raise MediaError(

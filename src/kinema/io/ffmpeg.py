@@ -11,6 +11,7 @@ import functools
 import io
 import math
 import os
+import re
 import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -27,6 +28,11 @@ STALL = 120.0  # seconds that a decoder may think about one frame
 
 # SVT-AV1 greets on standard error whatever ffmpeg's log level is.
 _ENVIRONMENT = {"SVT_LOG": "1"}
+_DAMAGE = re.compile(
+    r"error while decoding MB|Error at MB|damaged at \d|Invalid NAL unit size|CRC mismatch"
+    r"|exceeds containing master element|invalid as first byte of an EBML number"
+    r"|Error submitting packet to decoder|Decoding error"
+)
 # What ffmpeg also says after any failure.
 _CONSEQUENCES = (
     "Conversion failed",
@@ -157,8 +163,9 @@ def frames(
                 code = process.wait()
             if dog.barked:
                 raise MediaError(f"cannot read all of {str(path)!r}: ffmpeg gave nothing for {STALL:.0f} s.")
-            if code != 0 or data or cut_off(said(log)):
-                raise MediaError(f"cannot read all of {str(path)!r}: {reason(said(log))}")
+            text = said(log)
+            if code != 0 or data or cut_off(text) or damage(text):
+                raise MediaError(f"cannot read all of {str(path)!r}: {damage(text) or reason(text)}")
         finally:
             stop(process)
 
@@ -168,6 +175,16 @@ def cut_off(log: str) -> bool:
     return any(
         sign in log for sign in ("partial file", "ended prematurely", "Truncating packet", "corrupt input")
     )
+
+
+def damage(log: str) -> str | None:
+    """The first line that says that pictures, or places of the container, are damaged; None for a whole file.
+
+    ffmpeg goes on behind such a place, with pictures that it guesses or without them, and its exit status is
+    0. What it says of a recording that begins between two keyframes is no such line.
+    """
+    line = next((line for line in log.splitlines() if _DAMAGE.search(line)), None)
+    return None if line is None else reason(line).rstrip(".")
 
 
 def reason(log: str, *, last: bool = False) -> str:

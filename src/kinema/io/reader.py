@@ -60,6 +60,13 @@ class VideoReader(ABC):
     def __len__(self) -> int:
         return self.frames
 
+    def check(self) -> None:  # noqa: B027 (most formats tell while they are read)
+        """Refuse a clip in which pictures are missing or damaged, before they are drawn; costs a decoding pass.
+
+        Raises:
+            MediaError: the decoder says so, or finds another number of frames than another decoder.
+        """
+
     def read(self, indices: Sequence[int]) -> np.ndarray:
         """The frames with these indices, in the order asked for: uint8 `[N, H, W, 3]`.
 

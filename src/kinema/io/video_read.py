@@ -8,7 +8,6 @@ WebP, APNG, AVIF and stills.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from functools import cached_property
@@ -19,6 +18,7 @@ import numpy as np
 
 from kinema.core.errors import MediaError
 from kinema.io import ffmpeg
+from kinema.io.clock import clock
 from kinema.io.image import flatten
 from kinema.io.picture_read import open_pictures
 from kinema.io.probe import FASTEST, SLOWEST, VideoFile
@@ -27,8 +27,6 @@ from kinema.io.sniff import PICTURES, Stamp, is_folder, known_as, open_regular, 
 
 _DECORD_KINDS = ("mov", "matroska")
 _NOT_DECORD = ("av1", "prores")  # its FFmpeg 4 lacks the one and drops the depth of the other
-_ROUNDED = 1.1e-3  # seconds between two times that Matroska has rounded to milliseconds, and some microseconds
-_FRAMECRC = re.compile(r"0, *-?\d+, *(-?\d+), *(\d+),")
 
 
 def open_video(path: str | Path, *, still_fps: Fraction = Fraction(24)) -> VideoReader:
@@ -105,44 +103,14 @@ class _FFmpegReader(VideoReader):
             yield picture if self.keeps_alpha else flatten(picture)
         self._stamp.check()
 
+    def check(self) -> None:
+        """Refuse a clip that is cut off or damaged."""
+        self._clock  # noqa: B018 (which looks)
+
     @cached_property
     def _clock(self) -> tuple[np.ndarray, float]:
-        """Start times and the whole duration, from one decoding pass that keeps no pictures."""
-        result = ffmpeg.run(self._video.clock_arguments(), limit=1 << 27, stranger=True)
-        result.check(f"cannot read {str(self.path)!r}")
-        self._stamp.check()
-        text = result.output.decode("ascii", "replace")
-        base = re.search(r"^#tb 0: (\d+)/([1-9]\d*)", text, re.MULTILINE)
-        rows = [(int(m[1]), int(m[2])) for m in map(_FRAMECRC.match, text.splitlines()) if m]
-        if base is None or not 0 < len(rows) <= MAX_FRAMES:
-            raise MediaError(
-                f"cannot read {str(self.path)!r}: it shows {len(rows)} frames, not 1 to {MAX_FRAMES}."
-            )
-        if ffmpeg.cut_off(result.log):
-            raise MediaError(
-                f"{str(self.path)!r} is cut off after {len(rows)} frames; re-encode or replace it."
-            )
-        tick = int(base[1]) / int(base[2])
-        starts = np.array([start for start, _ in rows], np.float64) * tick
-        if (np.diff(starts) < 0).any():
-            raise MediaError(f"the frames of {str(self.path)!r} go back in time; re-encode it.")
-        return _unrounded(starts - starts[0], rows[-1][1] * tick, 1 / float(self._video.fps))
-
-
-def _unrounded(starts: np.ndarray, last: float, steady: float) -> tuple[np.ndarray, float]:
-    """Start times and the whole duration, without what a container's clock has rounded of a steady rate.
-
-    Args:
-        starts: of every frame in seconds, the first at 0.
-        last: seconds for which the last frame is shown; 0 where that is not known.
-        steady: seconds of a frame at the nominal rate.
-    """
-    exact = np.arange(len(starts)) * steady
-    if float(np.abs(starts - exact).max()) <= _ROUNDED:
-        starts = exact
-    if last <= 0 or abs(last - steady) <= _ROUNDED:
-        last = steady
-    return starts, float(starts[-1]) + last
+        """Start times and the whole duration."""
+        return clock(self._video, self._stamp)
 
 
 class _DecordUnfit(Exception):
@@ -157,19 +125,23 @@ class _DecordReader(VideoReader):
         self.size = source.size
         self.has_sound = source.has_sound
         self._stamp = stamp
+        self._source = source
         self._video = _decord(source.path)
         try:
             shape = self._video.get_batch([0]).asnumpy().shape[1:]  # fails for widths below 17
             self._spans = np.asarray(self._video.get_frame_timestamp(range(len(self._video))), np.float64)
         except Exception as error:  # decord raises its own class, IndexError and RuntimeError alike
             raise _DecordUnfit from error
-        # decord knows no edit lists and no cut-off files: a length of its own betrays both
+        # decord knows no edit lists and no cut-off files, and passes over what is damaged: a length of its own,
+        # or a number of frames that is not that of the rate, betrays them
         if not len(self._spans) or not np.isfinite(self._spans).all():
             raise _DecordUnfit
         off_by = abs(self.duration - source.seconds) if source.seconds else 0.0
         if shape[1::-1] != self.size or len(self._spans) > MAX_FRAMES or off_by > 1.5 / source.fps + 0.01:
             raise _DecordUnfit
-        self.fps = _mean_rate(source.fps, len(self._spans), self.duration)
+        self.fps = source.fps
+        if _mean_rate(source.fps, len(self._spans), self.duration) != source.fps:
+            raise _DecordUnfit
 
     @property
     def times(self) -> np.ndarray:
@@ -186,6 +158,20 @@ class _DecordReader(VideoReader):
         for index in range(self.frames):
             yield self._take([index])[0]
         self._stamp.check()
+
+    @cached_property
+    def _checked_by_ffmpeg(self) -> bool:
+        times, _ = clock(self._source, self._stamp)
+        if len(times) != self.frames:
+            raise MediaError(
+                f"{str(self.path)!r} is damaged: {len(times)} or {self.frames} frames, as one decodes it; "
+                "re-encode or replace it."
+            )
+        return True
+
+    def check(self) -> None:
+        """Refuse a clip in which the decoder guesses at pictures, of which decord does not say a word."""
+        self._checked_by_ffmpeg  # noqa: B018 (which looks, once)
 
     def read(self, indices: Sequence[int]) -> np.ndarray:
         """The frames with these indices, `[N, H, W, 3]`; decord seeks to them."""

@@ -91,6 +91,7 @@ def _made(
     """The frames that are shown, each once: as a stream, or kept for an output if a network makes them."""
 
     def source() -> Iterator[np.ndarray]:
+        clip.check()
         return compress(clip, counts > 0)
 
     def make(frames: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
