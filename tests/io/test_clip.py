@@ -124,7 +124,9 @@ def test_sound_stays_with_its_pictures(tmp_path, suffix, late, expected):
 def test_sound_that_begins_late_is_a_sound_file_too(tmp_path):
     source = shifted(tmp_path / "in.mp4", sound=1.0, beep=0.5)
     part = AudioPart(path=str(source), at=Fraction(0), seconds=Fraction(1))
-    assert beep_of(Clip(patches(12), 12, audio=[part]).save(tmp_path / "a.mkv")) == pytest.approx(0.52, abs=0.03)
+    assert beep_of(Clip(patches(12), 12, audio=[part]).save(tmp_path / "a.mkv")) == pytest.approx(
+        0.52, abs=0.03
+    )
     assert listen(source).seconds == pytest.approx(3, abs=0.05)
 
 

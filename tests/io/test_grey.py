@@ -55,7 +55,9 @@ def test_an_animated_picture_moves(tmp_path, name):
     pictures = [Image.new("L", (8, 8), 50 * i) for i in range(5)]
     form = {".jpg": "PNG"}.get(name[-4:])
     lossless = {"lossless": True} if name.endswith("webp") else {}
-    pictures[0].save(tmp_path / name, form, save_all=True, append_images=pictures[1:], duration=100, **lossless)
+    pictures[0].save(
+        tmp_path / name, form, save_all=True, append_images=pictures[1:], duration=100, **lossless
+    )
     clip = GreyClip(tmp_path / name, Fraction(10))
     assert not clip.still
     assert [round(float(clip.frame(i).mean()) * 5.1) for i in range(5)] == [0, 1, 2, 3, 4]
@@ -66,7 +68,9 @@ def test_frames_of_a_clip_go_by_their_times(tmp_path):
     lasting = [2000, 100, 100, 100, 1700]
     pictures[0].save(tmp_path / "a.gif", save_all=True, append_images=pictures[1:], duration=lasting)
     clip = GreyClip(tmp_path / "a.gif", Fraction(10))
-    seen = [round(float(clip.frame(i).mean()) * 5.1) for i in (0, 9, 11, 20, 21, 22, 23, 39, 99, 20, 0)]  # the start that is nearest
+    seen = [
+        round(float(clip.frame(i).mean()) * 5.1) for i in (0, 9, 11, 20, 21, 22, 23, 39, 99, 20, 0)
+    ]  # the start that is nearest
     assert seen == [0, 0, 1, 1, 2, 3, 4, 4, 4, 1, 0]
 
 
@@ -76,7 +80,15 @@ def test_a_clip_is_decoded_once_for_frames_in_order(tmp_path, monkeypatch):
     clip = GreyClip(tmp_path / "depth.mkv", Fraction(8))
     starts, start = [], ffmpeg.start
     monkeypatch.setattr(ffmpeg, "start", lambda *line, **pipes: starts.append(1) or start(*line, **pipes))
-    assert [round(float(clip.frame(i).mean()) * 255 / 20) for i in (0, 0, 1, 2, 5, 7, 9)] == [0, 0, 1, 2, 5, 7, 7]
+    assert [round(float(clip.frame(i).mean()) * 255 / 20) for i in (0, 0, 1, 2, 5, 7, 9)] == [
+        0,
+        0,
+        1,
+        2,
+        5,
+        7,
+        7,
+    ]
     assert len(starts) == 1
 
 

@@ -147,12 +147,12 @@ def test_formats_without_sound_say_so(tmp_path):
 def test_chapters_and_tags_of_a_sound_file_stay_there(tmp_path, suffix, record):
     path = sound_file(tmp_path / "s.wav", *CLICKS)
     (tmp_path / "tags.txt").write_text(
-        ";FFMETADATA1\ntitle=Secret book\n[CHAPTER]\nTIMEBASE=1/1000\nSTART=0\nEND=900\ntitle=Secret chapter\n"
+        ";FFMETADATA1\ntitle=Secret book\n[CHAPTER]\nTIMEBASE=1/1000\nSTART=0\nEND=900\ntitle=Secret part\n"
     )
     tagged = ["-i", path, "-i", ffmpeg.url(tmp_path / "tags.txt"), "-map_metadata", "1", "-map_chapters", "1"]
     book = tmp_path / "book.m4a"
     ffmpeg.run([*tagged, "-map", "0", ffmpeg.url(book)]).check("write")
-    assert "Secret chapter" in ffmpeg.run(["-i", ffmpeg.url(book)], loglevel="info").log
+    assert "Secret part" in ffmpeg.run(["-i", ffmpeg.url(book)], loglevel="info").log
     clip(tmp_path / f"a{suffix}", [part(str(book))], record=record)
     log = ffmpeg.run(["-i", ffmpeg.url(tmp_path / f"a{suffix}")], loglevel="info").log
     assert "Audio:" in log

@@ -34,7 +34,18 @@ def slowing(tmp_path_factory):
     folder = tmp_path_factory.mktemp("slowing")
     steady = write_video(folder / "steady.mkv", patches(24), fps=24)
     tone = ["-f", "lavfi", "-i", "aevalsrc='if(gte(t,1.5),sin(2*PI*1000*t),0)':s=48000:d=2.5"]
-    coded = ["-fps_mode", "vfr", "-enc_time_base", "1:24000", "-c:v", "libx264", "-pix_fmt", "yuv420p", "-c:a", "aac"]
+    coded = [
+        "-fps_mode",
+        "vfr",
+        "-enc_time_base",
+        "1:24000",
+        "-c:v",
+        "libx264",
+        "-pix_fmt",
+        "yuv420p",
+        "-c:a",
+        "aac",
+    ]
     made = folder / "slowing.mp4"
     ffmpeg.run(["-i", ffmpeg.url(steady), *tone, "-vf", SLOWING, *coded, ffmpeg.url(made)]).check("make")
     return made
@@ -42,7 +53,9 @@ def slowing(tmp_path_factory):
 
 def tone_of(path) -> float:
     """When the tone begins, in seconds."""
-    run = ffmpeg.run(["-i", ffmpeg.url(path), "-map", "0:a:0", "-ac", "1", "-ar", "48000", "-f", "f32le", "pipe:1"])
+    run = ffmpeg.run(
+        ["-i", ffmpeg.url(path), "-map", "0:a:0", "-ac", "1", "-ar", "48000", "-f", "f32le", "pipe:1"]
+    )
     return np.flatnonzero(np.abs(np.frombuffer(run.check("read").output, np.float32)) > 0.1)[0] / 48000
 
 

@@ -22,7 +22,6 @@ from kinema.io.steady import shown_for, steady_rate
 from kinema.io.video_read import open_video
 from kinema.io.video_write import FrameRate, OnNote, OnReady, fastest, parse_fps, write_video
 
-
 _log = logging.getLogger("kinema.io")
 
 

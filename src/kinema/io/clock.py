@@ -15,7 +15,9 @@ from kinema.io.probe import VideoFile
 from kinema.io.reader import MAX_FRAMES
 from kinema.io.sniff import Stamp
 
-_ROUNDED = 1.1e-3  # seconds between two times that Matroska has rounded to milliseconds, and some microseconds
+_ROUNDED = (
+    1.1e-3  # seconds between two times that Matroska has rounded to milliseconds, and some microseconds
+)
 _FRAMECRC = re.compile(r"0, *-?\d+, *(-?\d+), *(\d+),")
 
 
@@ -36,11 +38,12 @@ def clock(video: VideoFile, stamp: Stamp) -> tuple[np.ndarray, float]:
             f"cannot read {str(video.path)!r}: it shows {len(rows)} frames, not 1 to {MAX_FRAMES}."
         )
     if ffmpeg.cut_off(result.log):
-        raise MediaError(f"{str(video.path)!r} is cut off after {len(rows)} frames; re-encode or replace it.")
+        shown = f"{str(video.path)!r} is cut off after {len(rows)} frames"
+        raise MediaError(f"{shown}; re-encode or replace it.")
     if found := ffmpeg.damage(result.log):
         raise MediaError(
-            f"{str(video.path)!r} is damaged ({found}): {len(rows)} frames can be decoded, not all of them as "
-            "they were; replace it, or re-encode it to take it as it is."
+            f"{str(video.path)!r} is damaged ({found}): {len(rows)} frames can be decoded, not all of them "
+            "as they were; replace it, or re-encode it to take it as it is."
         )
     tick = int(base[1]) / int(base[2])
     starts = np.array([start for start, _ in rows], np.float64) * tick

@@ -165,7 +165,7 @@ def open_pictures(path: Path, still_fps: Fraction) -> VideoReader:
 
 
 def stands_still(path: Path) -> bool:
-    """Whether a file is a picture that does not move, by its content; a name alone counts for what is unknown.
+    """Whether a file is a picture that does not move, by its content; by its name where that is unknown.
 
     Raises:
         MediaError: missing, or no picture although it is called one.

@@ -61,7 +61,7 @@ class VideoReader(ABC):
         return self.frames
 
     def check(self) -> None:  # noqa: B027 (most formats tell while they are read)
-        """Refuse a clip in which pictures are missing or damaged, before they are drawn; costs a decoding pass.
+        """Refuse a clip in which pictures are missing or damaged, at the cost of a decoding pass.
 
         Raises:
             MediaError: the decoder says so, or finds another number of frames than another decoder.

@@ -132,8 +132,8 @@ class _DecordReader(VideoReader):
             self._spans = np.asarray(self._video.get_frame_timestamp(range(len(self._video))), np.float64)
         except Exception as error:  # decord raises its own class, IndexError and RuntimeError alike
             raise _DecordUnfit from error
-        # decord knows no edit lists and no cut-off files, and passes over what is damaged: a length of its own,
-        # or a number of frames that is not that of the rate, betrays them
+        # decord knows no edit lists and no cut-off files, and passes over damage: a length of its own, or a
+        # number of frames that is not that of the rate, betrays them
         if not len(self._spans) or not np.isfinite(self._spans).all():
             raise _DecordUnfit
         off_by = abs(self.duration - source.seconds) if source.seconds else 0.0

@@ -16,9 +16,9 @@ import numpy as np
 from kinema.core.contracts import OnProgress, Progress
 from kinema.io.clip import Clip
 from kinema.io.reader import VideoReader
+from kinema.io.steady import shown_for, steady_rate
 from kinema.io.video_write import MAX_FPS
 from kinema.pipelines.post_record import Change, with_post
-from kinema.io.steady import shown_for, steady_rate
 from kinema.pipelines.upscale import Enlargement, enlargement, upscaled
 from kinema.story.upscale import Upscale
 
