@@ -11,6 +11,8 @@ import { number } from "./words.js";
 
 const EASINGS = ["linear", "in_out", "in", "out", "smooth", "hold", "in_out_sine", "out_back", "out_bounce", "spring"];
 
+const hue = (index) => `var(--hue-${index % 6})`;
+
 let area;
 
 export function build() {
@@ -100,7 +102,8 @@ function block(index) {
     keydown: (event) => bodyKey(event, index),
   } }, text);
   const edges = { a: edge("a"), b: edge("b") };
-  const element = h("div", { class: `block hue-${index % 6}` }, choosing, edges.a, edges.b);
+  const element = h("div", { class: "block" }, choosing, edges.a, edges.b);
+  element.style.setProperty("--hue", hue(index));
   return { element, choosing, text, edges, fade: h("div", { class: "fade" }) };
 }
 
@@ -166,7 +169,7 @@ function fillBlock({ element, choosing, text, edges, fade }, { a, b, text: words
   const before = blocks[index - 1];
   fade.hidden = !before || a - before.b < 2;
   if (fade.hidden) return;
-  fade.className = `fade from-${(index - 1) % 6} to-${index % 6}`;
+  fade.style.background = `linear-gradient(to right, ${hue(index - 1)}, ${hue(index)})`;
   fade.style.left = across(before.b + 1);
   fade.style.width = across(a - before.b - 1);
   fade.title = `Cross-fade over ${a - before.b} frames${before.ease ? `, ${before.ease}` : ""}`;

@@ -33,16 +33,13 @@ export function drag(event, move, done = () => {}) {
   const target = event.currentTarget;
   target.setPointerCapture?.(event.pointerId);
   draft.hold(true);
+  const over = new AbortController();
   const stop = () => {
     draft.hold(false);
-    target.removeEventListener("pointermove", move);
-    target.removeEventListener("pointerup", stop);
-    target.removeEventListener("pointercancel", stop);
+    over.abort();
     done();
   };
-  target.addEventListener("pointermove", move);
-  target.addEventListener("pointerup", stop);
-  target.addEventListener("pointercancel", stop);
+  for (const [type, run] of [["move", move], ["up", stop], ["cancel", stop]]) target.addEventListener(`pointer${type}`, run, { signal: over.signal });
 }
 
 /** Percent of the way along the lane. */
