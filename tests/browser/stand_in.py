@@ -185,10 +185,12 @@ class Handler(BaseHTTPRequestHandler):
         jobs = sorted(
             self.store.jobs.values(), key=lambda job: job["created"], reverse=query.get("order") != "asc"
         )
+        if after := query.get("after"):
+            if after not in self.store.jobs:
+                raise ApiProblem(404, f"there is no job {after}", "after")
+            jobs = jobs[[job["id"] for job in jobs].index(after) + 1 :]
         if "state" in query:
             jobs = [job for job in jobs if job["state"] in query["state"].split(",")]
-        if after := query.get("after"):
-            jobs = jobs[[job["id"] for job in jobs].index(after) + 1 :]
         limit = int(query.get("limit", 50))
         self._json({"jobs": jobs[:limit], "has_more": len(jobs) > limit})
 

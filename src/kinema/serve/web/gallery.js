@@ -9,6 +9,7 @@ import { ago, plural, summary, trackText } from "./words.js";
 const tiles = new Map();
 const picked = []; // at most two, to compare
 const leaving = new Set(); // deleted here, not yet on the server: there is a moment to undo
+let looking = false;
 let open = () => {};
 let compare = () => {};
 
@@ -18,7 +19,7 @@ export function build({ onOpen, onCompare }) {
   $("filter").addEventListener("input", show);
   $("only-favourites").addEventListener("change", show);
   jobs.addEventListener("change", show);
-  new IntersectionObserver(([entry]) => { if (entry.isIntersecting) jobs.older().catch(() => {}); }).observe($("gallery-end"));
+  new IntersectionObserver(further).observe($("gallery-end"));
   addEventListener("pagehide", () => leaving.forEach((id) => api.removeNow(id)));
   show();
 }
@@ -44,8 +45,19 @@ function show() {
   settle($("gallery"), list.map((job) => tiles.get(job.id).element));
   const filtered = $("filter").value || $("only-favourites").checked;
   $("gallery-empty").hidden = list.length > 0;
-  $("gallery-empty").textContent = filtered ? "No clip matches." : "Your clips will be here.";
+  $("gallery-empty").textContent = jobs.more ? "Looking further…" : filtered ? "No clip matches." : "Your clips will be here.";
   $("gallery-count").textContent = list.length ? plural(list.length, "clip") + (jobs.more ? " and more" : "") : "";
+  further();
+}
+
+/** Asks for older clips, page by page, while the list's end is in view or nothing is shown. */
+async function further() {
+  if (looking || !jobs.more) return;
+  const { top, height } = $("gallery-end").getBoundingClientRect(); // no height: another part is shown
+  if ($("gallery-empty").hidden && !(height && top < innerHeight)) return;
+  looking = true;
+  await jobs.older().catch(() => {});
+  looking = false; // what came is shown a moment later, and looks on from there
 }
 
 function tile(job) {

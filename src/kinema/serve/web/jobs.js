@@ -3,17 +3,39 @@
 import { api } from "./api.js";
 import { Events } from "./events.js";
 
-const PAGE = 60;
 export const ACTIVE = ["queued", "running", "cancelling"];
+const ENDED = ["done", "failed", "cancelled"];
+
+/** The newest jobs that have ended, or those before `after`. */
+function ended(after) {
+  return api.jobs({ state: ENDED.join(), limit: 60, order: "desc", ...(after && { after }) });
+}
+
+/** Every job that waits or runs, page by page. */
+async function unfinished() {
+  const found = [];
+  for (let more = true; more;) {
+    const after = found.at(-1)?.id;
+    try {
+      const page = await api.jobs({ state: ACTIVE.join(), limit: 200, order: "asc", ...(after && { after }) });
+      found.push(...page.jobs);
+      more = page.has_more;
+    } catch (error) {
+      if (error.status !== 404 || !found.pop()) throw error; // it went meanwhile: on from the one before
+    }
+  }
+  return found;
+}
 
 class Jobs extends EventTarget {
   all = new Map();
   previews = new Map(); // id -> {url, step, steps}
   online = true;
   more = false;
+  listed = false; // whether the lists have been here
   #gone = new Set();
   #asking = new Set(); // for each list on its way, the ids told of since it was asked for
-  #oldest = null;
+  #history = []; // the ids of the pages that were asked for, newest first
   #told = 0;
   events = new Events();
 
@@ -43,19 +65,19 @@ class Jobs extends EventTarget {
     this.dispatchEvent(new CustomEvent("away", { detail: wait }));
   }
 
-  /** Everything that waits or runs, and the newest of the rest; what has gone meanwhile goes here too. */
+  /** Everything that waits or runs, and the newest that ended; what has gone meanwhile goes here too. */
   async reload() {
     const fresh = new Set();
     this.#asking.add(fresh);
     try {
-      this.#settle(fresh, ...(await Promise.all([api.jobs({ limit: PAGE, order: "desc" }), api.jobs({ state: ACTIVE.join(), limit: 200, order: "asc" })])));
+      this.#settle(fresh, ...(await Promise.all([ended(), unfinished()])));
     } finally {
       this.#asking.delete(fresh);
     }
   }
 
-  #settle(fresh, newest, active) {
-    const found = [...newest.jobs, ...active.jobs];
+  #settle(fresh, newest, waiting) {
+    const found = [...newest.jobs, ...waiting];
     const ids = new Set(found.map((job) => job.id));
     const since = newest.jobs.at(-1)?.created ?? 0;
     for (const job of [...this.all.values()]) {
@@ -63,21 +85,23 @@ class Jobs extends EventTarget {
       if (ACTIVE.includes(job.state) || !newest.has_more || job.created > since) this.all.delete(job.id);
     }
     found.forEach((job) => this.take(job));
-    if (this.#oldest === null) {
-      this.#oldest = newest.jobs.at(-1)?.id ?? null;
-      this.more = Boolean(newest.has_more);
-    }
+    if (!this.listed) this.#paged(newest);
+    this.listed = true;
     this.#changed();
   }
 
   /** The next older page of the history. */
   async older() {
-    if (!this.more || !this.#oldest) return;
-    const page = await api.jobs({ limit: PAGE, order: "desc", after: this.#oldest });
-    this.more = Boolean(page.has_more) && page.jobs.length > 0;
-    this.#oldest = page.jobs.at(-1)?.id ?? this.#oldest;
+    if (!this.more) return;
+    const page = await ended(this.#history.findLast((id) => this.all.has(id))); // a deleted one marks no place
     page.jobs.forEach((job) => this.take(job));
+    this.#paged(page);
     this.#changed();
+  }
+
+  #paged({ jobs: page, has_more: more }) {
+    this.#history.push(...page.map(({ id }) => id));
+    this.more = more;
   }
 
   /** A job as somebody told it; older news than what is known is passed over. */

@@ -17,11 +17,11 @@ export function build({ onEdit }) {
 }
 
 function show() {
-  const list = [...jobs.active, ...jobs.failed];
+  const [list, order] = [[...jobs.active, ...jobs.failed], queued()];
   for (const id of [...cards.keys()]) if (!list.some((job) => job.id === id)) cards.delete(id);
   for (const job of list) {
     if (!cards.has(job.id)) cards.set(job.id, card(job.id));
-    fill(cards.get(job.id), job);
+    fill(cards.get(job.id), job, order.indexOf(job));
   }
   settle($("queue-list"), list.map((job) => cards.get(job.id).element));
   const waiting = jobs.active.length;
@@ -44,7 +44,7 @@ function card(id) {
   return part;
 }
 
-function fill(part, job) {
+function fill(part, job, place) {
   const { state, progress } = job;
   const active = state === "running" || state === "cancelling";
   part.element.className = `card ${state}`;
@@ -52,7 +52,7 @@ function fill(part, job) {
   part.title.textContent = job.title || summary(job.request);
   part.title.title = trackText(job.request?.prompt);
   part.state.textContent = state === "running" ? progressText(progress) : state === "failed" ? `failed${job.attempt > 1 ? `, ${job.attempt} attempts` : ""}`
-    : state === "queued" ? line(job) : STATES[state];
+    : state !== "queued" ? STATES[state] : place ? `waiting, number ${place + 1}` : "next";
   part.bar.hidden = !active;
   part.bar.value = progress?.fraction ?? 0;
   part.why.hidden = !job.error;
@@ -63,11 +63,6 @@ function fill(part, job) {
   const focused = part.tools.contains(document.activeElement);
   part.tools.replaceChildren(...tools(job));
   if (focused) part.element.focus();
-}
-
-function line(job) {
-  const place = queued().indexOf(job);
-  return place ? `waiting, number ${place + 1}` : "next";
 }
 
 /** The preview where it runs, else the picture that it starts from, else nothing. */

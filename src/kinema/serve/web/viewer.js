@@ -20,7 +20,7 @@ export function build() {
   part = {
     title: h("h2", { id: "viewer-title" }), facts: h("div", { class: "facts" }), screen: h("div", { class: "screen" }),
     scrub: h("input", { type: "range", min: 0, step: 1, value: 0, "aria-label": "Frame", on: { input: () => seek(Number(part.scrub.value)) } }),
-    at: h("output", { class: "muted" }), play: button("Play", { icon: "pause", quiet: true, run: toggle }), row: null, tools: h("div", { class: "buttons actions" }),
+    at: h("output", { class: "muted" }), play: button("Play", { quiet: true, run: toggle }), row: null, tools: h("div", { class: "buttons actions" }),
   };
   part.row = h("div", { class: "scrub" }, part.play, part.scrub, part.at);
   dialog.append(
@@ -58,10 +58,11 @@ function showMedia(job) {
     requestAnimationFrame(follow);
   };
   media.addEventListener("click", toggle);
-  for (const event of ["play", "pause"]) media.addEventListener(event, () => {
+  media.onplay = media.onpause = () => {
     part.play.replaceChildren(icon(media.paused ? "play" : "pause"));
     part.play.setAttribute("aria-label", media.paused ? "Play" : "Pause");
-  });
+  };
+  media.onpause();
   tell(0);
   requestAnimationFrame(follow);
 }
@@ -92,6 +93,7 @@ function toggle() {
 }
 
 function keys(event) {
+  if (event.ctrlKey || event.metaKey || event.altKey) return;
   if (event.target.matches("input, textarea, select") && event.target !== part.scrub) return;
   if (event.key === "ArrowLeft" && event.target !== part.scrub) turn(-1);
   else if (event.key === "ArrowRight" && event.target !== part.scrub) turn(1);
