@@ -66,7 +66,11 @@ function edit(job) {
 
 async function save(request) {
   const { editing } = draft.state;
-  const answer = await api.patch(editing, { request });
+  const answer = await api.patch(editing, { request }).catch((error) => {
+    if (error.status !== 404) throw error;
+    jobs.drop(editing);
+  });
+  if (!answer) return;
   jobs.take(answer.job ?? answer);
   endEdit();
   toast("The waiting clip is changed.");
@@ -80,12 +84,11 @@ function endEdit() {
 
 function showEditing() {
   const { editing, count } = draft.state;
-  const waiting = editing && jobs.all.get(editing)?.state === "queued";
   $("editing").hidden = !editing;
   $("make-label").textContent = editing ? "Save changes" : count > 1 ? `Make ${count} clips` : composer.frames() === 1 ? "Make picture" : "Make clip";
-  if (editing && jobs.all.has(editing) && !waiting) {
+  if (editing && jobs.listed && jobs.all.get(editing)?.state !== "queued") {
     draft.keep({ editing: null, before: null });
-    toast("That clip began meanwhile; the form holds its settings for a new one.");
+    toast("That clip waits no more; the form holds its settings for a new one.");
   }
 }
 

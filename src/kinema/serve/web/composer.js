@@ -5,7 +5,7 @@ import { draft } from "./draft.js";
 import { field, put, written } from "./field.js";
 import { nearest } from "./length.js";
 import { fpsNumber, readPrompt, stretched, writePrompt } from "./track.js";
-import { number } from "./words.js";
+import { number, trackText } from "./words.js";
 
 let about = { models: [] };
 let selected = 0; // the prompt block that the prompt box writes
@@ -62,6 +62,8 @@ export function build(facts) {
   about = facts;
   $("prompt").addEventListener("input", writePromptBox);
   $("negative").addEventListener("input", () => draft.set("negative", $("negative").value));
+  parts.clear = button("Clear", { class: "chip", run: () => draft.set("negative") });
+  $("negative").after(parts.clear);
   buildModel();
   buildLength();
   buildCount();
@@ -189,7 +191,9 @@ export function show() {
   put($("prompt"), read ? read.blocks[selected].text : "several prompts, mixed by weight");
   $("prompt-part").textContent = read && read.blocks.length > 1
     ? `part ${selected + 1} of ${read.blocks.length}, frames ${read.blocks[selected].a} to ${read.blocks[selected].b}` : "";
-  put($("negative"), typeof request.negative === "object" ? JSON.stringify(request.negative) : request.negative);
+  parts.clear.hidden = typeof (request.negative ?? "") !== "object";
+  $("negative").disabled = !parts.clear.hidden;
+  put($("negative"), trackText(request.negative));
   showSize(request, state);
   put(parts.frames, frames());
   parts.frames.step = apart();

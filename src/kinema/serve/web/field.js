@@ -75,13 +75,11 @@ function typed(element) {
 function json(tell) {
   const element = h("textarea", { rows: 2, class: "code", spellcheck: "false", placeholder: "JSON", on: { input: () => {
     const written = element.value.trim();
-    element.setCustomValidity("");
+    let value = written || undefined;
     try {
-      tell(written === "" ? undefined : JSON.parse(written));
-    } catch {
-      if (/^[[{]/.test(written)) element.setCustomValidity("This is no JSON yet.");
-      else tell(written); // many settings have a short form in words
-    }
+      value = JSON.parse(written);
+    } catch { /* a short form in words, or no JSON yet: the server says what is wrong with it */ }
+    tell(value);
   } } });
   return { element, set(value) { put(element, typeof value === "object" ? JSON.stringify(value) : value); } };
 }
