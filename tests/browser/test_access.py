@@ -101,3 +101,30 @@ def test_a_phone_shows_everything_without_sideways_scrolling(pages, server, fini
     page.click("#make")
     expect(page.locator("#queue")).to_be_visible()
     expect(page.locator("#queue")).to_contain_text("from the phone")
+
+
+def test_on_a_phone_what_belongs_together_stands_in_one_row(server, pages, finished):
+    finished("a fox with a name that is much too long for the head of a dialog")
+    page = pages(server.url, viewport={"width": 390, "height": 844}, is_mobile=True, has_touch=True)
+    page.click("#tabs [data-view=clips]")
+    middles = """(all) => all.map((one) => {
+        const {top, height} = one.getBoundingClientRect();
+        return Math.round(top + height / 2);
+    })"""
+    row = page.locator("#history .buttons > *").evaluate_all(middles)
+    assert len(row) == 2
+    assert max(row) - min(row) <= 1
+    page.locator("#gallery .tile-face").click()
+    row = page.locator("#viewer > header button").evaluate_all(middles)
+    assert len(row) == 3
+    assert max(row) - min(row) <= 1
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_boxes_to_write_and_to_choose_in_are_of_one_height(server, pages, width):
+    page = pages(server.url, viewport={"width": width, "height": 900})
+    heights = page.locator("#basic [data-param]:is(input, select):visible").evaluate_all(
+        "(all) => all.map((one) => one.getBoundingClientRect().height)"
+    )
+    assert len(heights) > 6
+    assert max(heights) - min(heights) < 0.5

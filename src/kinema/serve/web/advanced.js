@@ -91,7 +91,7 @@ function words(title, part, path) {
     const detailed = typeof value === "object" && value !== null;
     input.disabled = detailed;
     clear.hidden = !detailed;
-    put(input, detailed ? "set in detail: see the timeline" : value);
+    put(input, detailed ? "set in detail" : value);
   });
   return field(title, input, { param: path, hint: part.description ?? "", wide: true, beside: clear });
 }

@@ -22,7 +22,7 @@ export function listOf({ request, result, attempt, parent }) {
 
 export function parameters(job) {
   const rows = listOf(job).map(([name, value]) => [h("dt", { text: name.replaceAll("_", " ") }), h("dd", {}, shown(name, value))]);
-  return h("div", {}, h("dl", { class: "parameters" }, rows), h("p", { class: "muted", text: `${job.id} · ${ago(job.finished ?? job.created)}` }));
+  return h("div", {}, h("dl", { class: "parameters" }, rows), h("p", { class: "muted hint", text: `${job.id} · ${ago(job.finished ?? job.created)}` }));
 }
 
 function shown(name, value) {
@@ -53,7 +53,7 @@ function said(value) {
 export function differences(one, other) {
   const [first, second] = [new Map(listOf(one)), new Map(listOf(other))];
   const skip = new Set(["file", "made in"]);
-  const text = (value) => (value === undefined ? "–" : typeof value === "object" ? said(value)   : plain(value));
+  const text = (value) => (value === undefined ? "–" : typeof value === "object" ? said(value) : plain(value));
   return [...new Set([...first.keys(), ...second.keys()])]
     .map((name) => [name, text(first.get(name)), text(second.get(name))])
     .filter(([name, a, b]) => a !== b && !skip.has(name));
