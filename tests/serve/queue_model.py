@@ -22,7 +22,10 @@ class Entry:
     keep: bool = True
     doomed: bool = False
     result: bool = False
+    kept: bool = False  # a result from before it was tried again
     worker: str = ""
+    place: str = ""
+    holder: str | None = None
     refused: set[str] = field(default_factory=set)
 
 
@@ -54,15 +57,16 @@ class Model:
         self.line.remove(entry.id)
         self.gone.add(entry.id)
 
-    def next(self, worker: str) -> str | None:
+    def next(self, worker: str, place: str) -> str | None:
         self.sweep()
-        unkept = [e.id for e in self.jobs.values() if e.state == "cancelling" and e.lease is None]
+        idle = [e for e in self.jobs.values() if e.state == "cancelling" and e.lease is None]
+        unkept = [e.id for e in idle if e.holder in (None, place)]
         offered = [id for id in self.waiting() if worker not in self.jobs[id].refused]
         return next(iter(unkept + offered), None)
 
-    def lent(self, id: str, token: str, seconds: float, worker: str) -> None:
+    def lent(self, id: str, token: str, seconds: float, worker: str, place: str) -> None:
         entry = self.jobs[id]
-        entry.worker = worker
+        entry.worker, entry.place = worker, place
         entry.state = "running" if entry.state == "queued" else entry.state
         entry.lease, entry.until, entry.attempt = token, self.now + seconds, entry.attempt + 1
 
@@ -78,6 +82,7 @@ class Model:
         except Refused:
             return "lost"
         entry.fraction, entry.until = fraction, self.now + seconds
+        entry.holder = entry.place if fraction > 0 else entry.holder
         if entry.state == "running":
             return "go"
         return "cancel_keep" if entry.keep and not entry.doomed else "cancel_drop"
@@ -90,6 +95,10 @@ class Model:
             raise Refused
         else:
             entry.state, entry.lease, entry.result = ("cancelled" if partial else "done"), None, True
+            entry.kept, entry.holder = False, None
+
+    def end(self, entry: Entry, state: str) -> None:
+        entry.state, entry.result, entry.kept = state, entry.kept, False
 
     def fail(self, id: str, token: str, again: bool) -> None:
         entry = self.held(id, token)
@@ -99,15 +108,17 @@ class Model:
         elif again and not entry.tried and entry.state == "running":
             entry.state, entry.tried = "queued", True
         else:
-            entry.state = "failed"
+            self.end(entry, "failed")
 
     def release(self, id: str, token: str) -> None:
         entry = self.held(id, token)
         entry.lease = None
         if entry.doomed:
             self.forget(entry)
+        elif entry.state == "running":
+            entry.state = "queued"
         else:
-            entry.state = "queued" if entry.state == "running" else "cancelled"
+            self.end(entry, "cancelled")
 
     def refuse(self, id: str, token: str) -> None:
         entry = self.held(id, token)
@@ -115,7 +126,7 @@ class Model:
         if entry.doomed:
             self.forget(entry)
         elif entry.state == "cancelling":
-            entry.state = "cancelled"
+            self.end(entry, "cancelled")
         else:
             entry.refused.add(entry.worker)
             entry.state, entry.attempt = "queued", entry.attempt - 1
@@ -130,9 +141,12 @@ class Model:
             entry.reached = max(entry.reached, entry.fraction)
             poison = entry.strikes >= MOST
             if entry.state == "cancelling":
-                entry.state = "cancelling" if entry.keep and not poison else "cancelled"
+                if poison or not entry.keep:
+                    self.end(entry, "cancelled")
+            elif poison:
+                self.end(entry, "failed")
             else:
-                entry.state = "failed" if poison else "queued"
+                entry.state = "queued"
 
     def cancel(self, id: str, keep: bool) -> None:
         entry = self.entry(id)
@@ -142,7 +156,7 @@ class Model:
             return
         unkept = entry.state == "cancelling" and entry.lease is None and not keep
         if (entry.state == "queued" and not (keep and entry.attempt)) or unkept:
-            entry.state = "cancelled"
+            self.end(entry, "cancelled")
             return
         entry.keep = keep and (entry.state != "cancelling" or entry.keep)
         entry.state = "cancelling"
@@ -151,7 +165,8 @@ class Model:
         entry = self.entry(id)
         if entry.state not in ("failed", "cancelled"):
             raise Refused
-        self.jobs[id] = Entry(id, entry.request)
+        holder = entry.holder if entry.state == "failed" else None
+        self.jobs[id] = Entry(id, entry.request, kept=entry.result, holder=holder)
         self.last(id)
 
     def edit(self, id: str, request: dict) -> None:

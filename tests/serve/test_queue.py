@@ -16,9 +16,20 @@ from hypothesis import settings
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 
 from kinema.core.errors import ConfigError, MediaError
-from kinema.serve.jobs import ID, STATES, Conflict, Job, JobError, JobProgress, NotFound, QueueFull, Result
-from kinema.serve.queue import Queue
-from kinema.serve.queue_leases import MOST_REFUSALS, Lost
+from kinema.serve.jobs import (
+    ID,
+    STATES,
+    Conflict,
+    Job,
+    JobError,
+    JobProgress,
+    NotFound,
+    QueueFull,
+    Result,
+    TooLarge,
+)
+from kinema.serve.queue import LONGEST_REQUEST, Queue
+from kinema.serve.queue_leases import HERE, MOST_REFUSALS, Lost
 from kinema.serve.queue_schema import MIGRATIONS
 from serve.queue_model import Model, Refused
 
@@ -86,19 +97,25 @@ class Machine(RuleBasedStateMachine):
         self.model.add(job.id, {"prompt": str(n)})
         return job.id
 
-    @rule(target=leases, seconds=st.sampled_from([5.0, 20.0]), worker=st.sampled_from(["w", "w 2"]))
-    def lease(self, seconds, worker):
-        expected = self.model.next(worker)
-        found = self.queue.lease(worker, seconds)
+    @rule(
+        target=leases,
+        seconds=st.sampled_from([5.0, 20.0]),
+        worker=st.sampled_from(["w", "w 2"]),
+        place=st.sampled_from([HERE, "remote 1"]),
+    )
+    def lease(self, seconds, worker, place):
+        expected = self.model.next(worker, place)
+        found = self.queue.lease(worker, seconds, place)
         if found is None:
             assert expected is None
             return ("video_none", "none", seconds)
         job, token = found
         if self.model.jobs[expected].state == "cancelling":  # which of several is not said
             assert job.state == "cancelling"
+            assert self.model.jobs[job.id].holder in (None, place)
         else:
             assert job.id == expected
-        self.model.lent(job.id, token, seconds, worker)
+        self.model.lent(job.id, token, seconds, worker, place)
         return (job.id, token, seconds)
 
     @rule(lease=leases, fraction=st.sampled_from([0.0, 0.3, 0.6]))
@@ -261,7 +278,29 @@ def test_a_key_of_several_jobs_gives_them_all(queue):
     jobs = queue.submit_all([{"seed": 1}, {"seed": 2}], key="k")
     assert queue.submit_all([{"seed": 1}, {"seed": 2}], key="k") == jobs
     queue.delete(jobs[0].id)
-    assert queue.submit_all([{"seed": 1}, {"seed": 2}], key="k") != jobs
+    assert queue.submit_all([{"seed": 1}, {"seed": 2}], key="k") == jobs[1:]
+    queue.delete(jobs[1].id)
+    anew = queue.submit_all([{"seed": 1}, {"seed": 2}], key="k")
+    assert len(anew) == 2
+    assert not {job.id for job in anew} & {job.id for job in jobs}
+
+
+def test_a_request_that_is_longer_than_what_a_job_keeps_is_refused(queue):
+    room = LONGEST_REQUEST - len('{"prompt":""}')
+    job = queue.submit({"prompt": room * "x"})
+    for call in (queue.submit, lambda request: queue.edit(job.id, request)):
+        with pytest.raises(TooLarge, match="1000001 characters as JSON, and a job keeps 1000000"):
+            call({"prompt": (room + 1) * "x"})
+    assert len(queue.get(job.id).request["prompt"]) == room
+    assert queue.counts()["queued"] == 1
+
+
+def test_the_length_that_was_planned_stays_with_the_request(queue):
+    job = queue.submit({"prompt": "a"}, seconds=2.5)
+    assert (queue.get(job.id).seconds, queue.clone(job.id).seconds) == (2.5, 2.5)
+    assert queue.change(job.id, title="a title").seconds == 2.5
+    assert queue.change(job.id, request={"prompt": "b"}, seconds=4.0).seconds == 4.0
+    assert queue.edit(job.id, {"prompt": "c"}).seconds is None
 
 
 def test_no_more_may_wait_than_were_said(queue):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import re
 import shutil
 import socket
 import threading
@@ -27,6 +28,7 @@ from kinema.serve.media import MediaStore
 from kinema.serve.queue import Queue
 from kinema.serve.queue_leases import Lost
 from kinema.serve.remote import RemoteDesk
+from kinema.serve.results import Made
 from kinema.serve.settings import ServeSettings
 from kinema.serve.worker import Worker, WorkerOptions
 
@@ -220,6 +222,63 @@ def test_a_file_that_changed_on_its_way_is_refused(url, queue, folders, tmp_path
         far.media("0" * 64)
     assert list((tmp_path / "far" / "media").iterdir()) == []
     (folders.media / sha256).unlink()
+
+
+def test_frames_of_a_cancelled_job_are_asked_for_where_they_lie(url, queue, shot, tmp_path):
+    """By its folder: a worker that was started again has another name."""
+    far = desk(HttpClient(url, TOKEN), tmp_path / "one")
+    id = queue.submit(shot).id
+    _, token = far.lease("far 1", 60)
+    far.beat(id, token, JobProgress(phase="denoise", step=1, steps=2, fraction=0.5), None)
+    far.release(id, token)
+    queue.cancel(id, keep=True)
+    assert queue.lease("near", 60) is None
+    assert desk(HttpClient(url, TOKEN), tmp_path / "two").lease("far 1", 60) is None
+    job, _ = desk(HttpClient(url, TOKEN), tmp_path / "one").lease("far 2", 60)
+    assert (job.id, job.state) == (id, "cancelling")
+
+
+def test_a_folder_keeps_what_it_is_known_by(tmp_path):
+    def known(folder) -> str:
+        return RemoteDesk(HttpClient("http://nowhere", None), folder, {})._place
+
+    first = known(tmp_path / "a")
+    assert re.fullmatch("[0-9a-f]{32}", first)
+    assert known(tmp_path / "a") == first != known(tmp_path / "b")
+    (tmp_path / "a" / "place").write_bytes(b"\xff")
+    assert re.fullmatch("[0-9a-f]{32}", known(tmp_path / "a"))
+    assert known(tmp_path / "a") != first
+    assert {path.name for path in (tmp_path / "a").iterdir()} == {"states", "media", "place"}
+
+
+@pytest.mark.parametrize("place", [3, "", "far", "G" * 32])
+def test_a_place_of_another_form_is_refused(url, place):
+    with pytest.raises(Refused, match="place is not 32 hexadecimal digits"):
+        HttpClient(url, TOKEN).ask("POST", "/api/workers/lease", {"worker": "far", "place": place})
+
+
+@pytest.mark.parametrize("partial", [False, True])
+def test_a_part_from_before_is_not_taken_for_what_was_sent_now(tmp_path, partial):
+    class Away(HttpClient):
+        tries = 0
+
+        def send(self, path, fields, file):
+            self.tries += 1
+            raise Unreachable("away.") if self.tries == 1 else Lost("over.")
+
+        def ask(self, method, path, values=None):
+            return {"result": {"partial": True}}
+
+    made = Made(
+        file=tmp_path / "x.mp4", frames=5, fps="8", width=64, height=64, seed=3, partial=partial,
+        thumbnail=b"", spritesheet=b"",
+    )  # fmt: skip
+    far = desk(Away("http://nowhere", None), tmp_path)
+    if partial:
+        far.finish("video_" + 26 * "0", "token", made)
+    else:
+        with pytest.raises(Lost):
+            far.finish("video_" + 26 * "0", "token", made)
 
 
 def test_a_server_that_is_away_is_asked_again_for_a_while(tmp_path):

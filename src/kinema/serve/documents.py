@@ -51,6 +51,7 @@ JOB: Schema = {
         "title": {"type": "string"},
         "result": {"type": ["object", "null"]},
         "revision": {"type": "integer"},
+        "seconds": {**_NUMBER, "description": "of the clip, as it was planned"},
     },
 }
 JOBS: Schema = {
@@ -208,7 +209,15 @@ RELEASE: Schema = {
 LEASE: Schema = {
     "type": "object",
     "required": ["worker"],
-    "properties": {"worker": {"type": "string"}, "seconds": {"type": "number", "minimum": 5, "maximum": 600}},
+    "properties": {
+        "worker": {"type": "string"},
+        "seconds": {"type": "number", "minimum": 5, "maximum": 600},
+        "place": {
+            "type": "string",
+            "pattern": "^[0-9a-f]{32}$",
+            "description": "of the folder with its states: frames that lie there are asked for there",
+        },
+    },
 }
 BEAT: Schema = {
     "type": "object",

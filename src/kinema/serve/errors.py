@@ -20,7 +20,7 @@ from kinema.core.errors import (
     ModelError,
     ResourceError,
 )
-from kinema.serve.jobs import Conflict, NotFound, QueueFull
+from kinema.serve.jobs import Conflict, NotFound, QueueFull, TooLarge
 from kinema.serve.logs import log
 
 _TYPES = {
@@ -98,18 +98,37 @@ def of_kinema(error: KinemaError, *, status: int = 422, fields: frozenset[str] =
 
 
 def told(error: KinemaError) -> ApiError:
-    """The answer to an error of kinema's own."""
+    """The answer to an error of kinema's own; one of our disk is logged."""
+    if _is_of_our_disk(error):
+        log(logging.ERROR, "storage", message=str(error))
+    return _answer_to(error)
+
+
+def _answer_to(error: KinemaError) -> ApiError:
     if isinstance(error, NotFound):
         return ApiError(404, str(error), code="not_found")
     if isinstance(error, QueueFull):
         return ApiError(429, str(error), code="queue_full", headers={"retry-after": "30"})
+    if isinstance(error, TooLarge):
+        return ApiError(413, str(error), code="too_large", param="request")
     if isinstance(error, Conflict):
         return ApiError(409, str(error), code="conflict", headers={"x-should-retry": "false"})
-    if isinstance(error, MediaError):  # files of clients are looked at elsewhere: this is our own disk
-        log(logging.ERROR, "storage", message=str(error))
+    if _is_of_our_disk(error):
         message = "the server cannot use its own files; its log tells more."
         return ApiError(503, message, code="storage", headers={"retry-after": "10"})
     return of_kinema(error)
+
+
+def _is_of_our_disk(error: KinemaError) -> bool:
+    """Files of clients are looked at elsewhere, whose errors become answers there."""
+    return isinstance(error, MediaError)
+
+
+def status_of(error: Exception) -> int:
+    """The status of the answer to it."""
+    if isinstance(error, KinemaError):
+        error = _answer_to(error)
+    return error.status if isinstance(error, ApiError) else 500
 
 
 def field_of(message: str, fields: frozenset[str]) -> str | None:

@@ -57,6 +57,10 @@ class QueueFull(QueueError):
     """As many jobs are waiting as may wait."""
 
 
+class TooLarge(QueueError):
+    """The request is longer than what a job keeps."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class JobProgress:
     """How far a job is.
@@ -170,6 +174,7 @@ class Job:
         title: given by its owner, or empty.
         result: what was made.
         revision: of the queue, when this job last changed.
+        seconds: of the clip, as it was planned; None where nobody has said.
     """
 
     id: str
@@ -189,6 +194,7 @@ class Job:
     title: str = ""
     result: Result | None = None
     revision: int = 0
+    seconds: float | None = None
 
     @property
     def ended(self) -> bool:

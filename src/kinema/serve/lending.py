@@ -13,10 +13,13 @@ from kinema.core.errors import KinemaError
 from kinema.serve.jobs import Job, JobError
 from kinema.serve.media import named_models
 from kinema.serve.queue import Queue
+from kinema.serve.queue_leases import HERE
 from kinema.story.storyboard import from_mapping
 
 
-def lend(queue: Queue, worker: str, seconds: float, models: Collection[str]) -> tuple[Job, str] | None:
+def lend(
+    queue: Queue, worker: str, seconds: float, models: Collection[str], place: str = HERE
+) -> tuple[Job, str] | None:
     """The next job and the token for it, as `Leases.lease`.
 
     Args:
@@ -24,8 +27,9 @@ def lend(queue: Queue, worker: str, seconds: float, models: Collection[str]) -> 
         worker: its name.
         seconds: how long it is lent.
         models: that may be named; none for all.
+        place: where it keeps the states of jobs.
     """
-    while (found := queue.lease(worker, seconds)) is not None:
+    while (found := queue.lease(worker, seconds, place)) is not None:
         job, token = found
         wrong = refused_model(job.request, models)
         if wrong is None:

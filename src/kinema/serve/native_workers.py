@@ -32,6 +32,7 @@ router = APIRouter(prefix="/api/workers", tags=["workers"])
 LEAST_LEASE, LONGEST_LEASE = 5.0, 600.0
 MOST_PREVIEW = 1_000_000
 _NAME = re.compile(r"[\w .:@-]{1,100}")
+_PLACE = re.compile(r"[0-9a-f]{32}")
 _ENDINGS = {"image": ".png", "video": ".mp4"}
 
 
@@ -39,11 +40,17 @@ _ENDINGS = {"image": ".png", "video": ".mp4"}
 async def lease(request: Request) -> Response:
     """The job and the token for it; 204 when there is nothing to do."""
     studio = studio_of(request)
-    values = await read_json(request, frozenset({"worker", "seconds"}))
+    values = await read_json(request, frozenset({"worker", "seconds", "place"}))
     name, seconds = values.get("worker"), _number(values, "seconds", LEAST_LEASE, LONGEST_LEASE, 30.0)
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise ApiError(422, "worker is a name of 1 to 100 letters.", code="invalid_value", param="worker")
-    asked = studio.queue, f"remote {name}", seconds, studio.settings.models
+    asked = (
+        studio.queue,
+        f"remote {name}",
+        seconds,
+        studio.settings.models,
+        f"remote {_place(values) or name}",
+    )
     found = None if studio.draining else await studio.thread(lend, *asked)
     if found is None:
         return Response(status_code=204)
@@ -139,6 +146,14 @@ def _token(values: Mapping[str, Any]) -> str:
     if not isinstance(token, str) or not token:
         raise ApiError(422, "token is missing.", code="invalid_value", param="token")
     return token
+
+
+def _place(values: Mapping[str, Any]) -> str | None:
+    """The folder of a worker's states; None for one that does not say."""
+    place = values.get("place")
+    if place is not None and not (isinstance(place, str) and _PLACE.fullmatch(place)):
+        raise ApiError(422, "place is not 32 hexadecimal digits.", code="invalid_value", param="place")
+    return place
 
 
 def _number(values: Mapping[str, Any], name: str, low: float, high: float, default: float) -> float:

@@ -13,17 +13,31 @@ from __future__ import annotations
 import hashlib
 import sqlite3
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Literal
 
 from kinema.core.errors import ConfigError
-from kinema.serve.jobs import STATES, Conflict, Job, Kind, NotFound, Parent, QueueFull, State, new_id
+from kinema.serve.jobs import (
+    STATES,
+    Conflict,
+    Job,
+    Kind,
+    NotFound,
+    Parent,
+    QueueFull,
+    State,
+    TooLarge,
+    new_id,
+)
 from kinema.serve.queue_leases import Leases
 from kinema.serve.queue_schema import COLUMNS, WAITING, job_of, packed
 
 KEY_SECONDS = 86400.0
 LONGEST_TITLE = 200
+LONGEST_REQUEST = 1_000_000
+"""Characters of a request as it is kept; every change of its job is told to every listener with all of it."""
 _FRESH: Mapping[str, Any] = {
     "progress": None, "error": None, "result": None, "started": None, "finished": None,
     "attempt": 0, "strikes": 0, "reached": 0.0, "spent": 0.0, "token": None,
@@ -79,6 +93,7 @@ class Queue(Leases):
         digest: str | None = None,
         parent: Parent | None = None,
         title: str = "",
+        seconds: float | None = None,
         most: int | None = None,
     ) -> Job:
         """Accept a request: when this returns, the job outlasts a power cut.
@@ -91,14 +106,24 @@ class Queue(Leases):
             digest: of what was asked with the key; by default of `request`.
             parent: the job that it was made from.
             title: a name for people.
+            seconds: of the clip, as it was planned.
             most: how many jobs may be waiting.
 
         Raises:
             Conflict: the key was used for something else.
             QueueFull: too many are waiting.
+            TooLarge: the request is longer than `LONGEST_REQUEST`.
         """
         return self.submit_all(
-            [request], kind=kind, owner=owner, key=key, digest=digest, parent=parent, title=title, most=most
+            [request],
+            kind=kind,
+            owner=owner,
+            key=key,
+            digest=digest,
+            parent=parent,
+            title=title,
+            seconds=seconds,
+            most=most,
         )[0]
 
     def submit_all(
@@ -111,13 +136,18 @@ class Queue(Leases):
         digest: str | None = None,
         parent: Parent | None = None,
         title: str = "",
+        seconds: float | None = None,
         most: int | None = None,
     ) -> tuple[Job, ...]:
-        """Accept several requests together or not at all; as `submit`."""
-        texts = [str(packed(request)) for request in requests]
+        """Accept several requests together or not at all; as `submit`.
+
+        A key of which some jobs were deleted gives those that remain.
+        """
+        texts = [_request(request) for request in requests]
         digest = digest or _digest(texts)
         lineage = None if parent is None else packed(parent.to_json())
-        known = {"kind": kind, "owner": _text(owner, "owner"), "title": _text(title, "title")}
+        known: dict[str, Any] = {"kind": kind, "owner": _text(owner, "owner"), "title": _text(title, "title")}
+        known["seconds"] = seconds
         with self._write() as db:
             earlier = None if key is None else self._earlier(db, owner, _text(key, "key"), digest)
             if earlier is not None:
@@ -133,18 +163,20 @@ class Queue(Leases):
             return jobs
 
     def _earlier(self, db: sqlite3.Connection, owner: str, key: str, digest: str) -> tuple[Job, ...] | None:
-        """The jobs that this key was given for, unless they were deleted."""
+        """The jobs that this key was given for, those that were not deleted; None when there are none."""
         db.execute("DELETE FROM keys WHERE created < ?", (self._clock() - KEY_SECONDS,))
         row = db.execute("SELECT * FROM keys WHERE owner = ? AND key = ?", (owner, key)).fetchone()
         if row is None:
             return None
         if row["digest"] != digest:
             raise Conflict("this key was used for another request; use a new one.")
-        try:
-            return tuple(job_of(self._row(db, id, COLUMNS)) for id in row["jobs"].split())
-        except NotFound:
+        found = []
+        for id in row["jobs"].split():
+            with suppress(NotFound):
+                found.append(job_of(self._row(db, id, COLUMNS)))
+        if not found:
             db.execute("DELETE FROM keys WHERE owner = ? AND key = ?", (owner, key))
-            return None
+        return tuple(found) or None
 
     def _insert(self, db: sqlite3.Connection, **columns: Any) -> Job:
         columns |= {"id": new_id(), "state": "queued", "created": self._clock()}
@@ -167,6 +199,7 @@ class Queue(Leases):
             owner=job.owner if owner is None else owner,
             parent=Parent(id=id, how="clone"),
             title=job.title,
+            seconds=job.seconds,
             most=most,
         )
 
@@ -256,6 +289,7 @@ class Queue(Leases):
         *,
         request: Mapping[str, Any] | None = None,
         kind: Kind | None = None,
+        seconds: float | None = None,
         moved: bool = False,
         before: str | None = None,
         favourite: bool | None = None,
@@ -267,6 +301,7 @@ class Queue(Leases):
             id: the job.
             request: see `edit`; None leaves it.
             kind: of that request; None for the same as before.
+            seconds: of that request's clip, as it was planned.
             moved: see `move`; False leaves it where it is.
             before: the job that it is moved before; None for the end.
             favourite: see `mark`; None leaves it.
@@ -279,7 +314,7 @@ class Queue(Leases):
             marks["title"] = _text(title, "title")
         with self._write() as db:
             if request is not None:
-                self._edit(db, id, request, kind)
+                self._edit(db, id, request, kind, seconds)
             if moved:
                 self._move(db, id, before)
             row = self._row(db, id)
@@ -297,9 +332,18 @@ class Queue(Leases):
         """Set what is for its owner's eyes; None leaves it."""
         return self.change(id, favourite=favourite, title=title)
 
-    def _edit(self, db: sqlite3.Connection, id: str, request: Mapping[str, Any], kind: Kind | None) -> None:
+    def _edit(
+        self,
+        db: sqlite3.Connection,
+        id: str,
+        request: Mapping[str, Any],
+        kind: Kind | None,
+        seconds: float | None,
+    ) -> None:
+        """What was kept of another request is none of this one's."""
         row = self._in_state(db, id, "queued", do="be edited", hint="clone it")
-        self._set(db, row, **_FRESH, request=packed(request), kind=kind or row["kind"])
+        asked = {"request": _request(request), "kind": kind or row["kind"], "seconds": seconds}
+        self._set(db, row, **_FRESH, **asked, kept=None, holder=None)
 
     def _move(self, db: sqlite3.Connection, id: str, before: str | None) -> None:
         row = self._in_state(db, id, "queued", do="be moved", hint="only those that wait can")
@@ -348,13 +392,20 @@ class Queue(Leases):
             if row["state"] == "cancelling" and not keep and not row["leased"]:
                 return self._end(db, row, "cancelled", None)
             keep = keep and bool(row["state"] != "cancelling" or row["keep"])
-            return self._set(db, row, state="cancelling", keep=int(keep))
+            waits = {"unkept_at": self._clock()} if row["state"] == "queued" else {}
+            return self._set(db, row, state="cancelling", keep=int(keep), **waits)
 
     def retry(self, id: str) -> Job:
-        """Put a job that failed or was cancelled at the queue's end; it goes on from what is kept of it."""
+        """Put a job that failed or was cancelled at the queue's end; it goes on from what is kept of it.
+
+        A partial result is put aside, and is the job's again when it ends without a new one.
+        """
         with self._write() as db:
             row = self._in_state(db, id, "failed", "cancelled", do="be tried again", hint="clone it")
-            return self._set(db, row, **{**_FRESH, "keep": 1}, state="queued", position=self._place(db))
+            anew = {**_FRESH, "keep": 1, "kept": row["result"], "position": self._place(db)}
+            if row["state"] == "cancelled":  # its frames were published then, or dropped
+                anew["holder"] = None
+            return self._set(db, row, **anew, state="queued")
 
     def delete(self, id: str) -> bool:
         """Remove a job; one that a worker has is cancelled first. Whether it is gone already."""
@@ -371,6 +422,15 @@ class Queue(Leases):
         if row["state"] not in states:
             raise Conflict(f"the job is {row['state']} and cannot {do}; {hint}.")
         return row
+
+
+def _request(request: Mapping[str, Any]) -> str:
+    """A request as it is kept."""
+    text = str(packed(request))
+    if len(text) > LONGEST_REQUEST:
+        message = f"the request has {len(text)} characters as JSON, and a job keeps {LONGEST_REQUEST}"
+        raise TooLarge(f"{message}; shorten its texts, or make several jobs of it.")
+    return text
 
 
 def _text(text: str, what: str) -> str:

@@ -6,6 +6,10 @@ the date ends none; a lease with more time left than was ever granted is from be
 A worker that lacks what a job needs gives it back and is not offered it again. The job waits for others, for
 at most `REFUSED_FOR` seconds and `MOST_REFUSALS` workers.
 
+What a worker keeps of a job lies at its place: the server's folder, or one on another machine. A cancelled
+job whose frames are to be kept goes back to where they lie; after `UNKEPT_FOR` seconds without a worker of
+that place, to any.
+
 A job whose worker is lost goes back to the queue. One that has not come further in `MOST` such attempts is
 poison and fails; coming further (by at least `FURTHER` of the job) makes the count begin anew, so that
 long jobs outlast any number of restarts.
@@ -29,11 +33,16 @@ FURTHER = 0.01
 MOST_REFUSALS = 16
 REFUSED_FOR = 86400.0
 GONE_FOR = 30 * 86400.0  # seconds for which it is remembered that a job was deleted
-_UNKEPT = "jobs WHERE state = 'cancelling' AND NOT leased"
+UNKEPT_FOR = 86400.0
+HERE = "here"  # the place of workers that write to the server's own folder
+_UNKEPT = (
+    "jobs WHERE state = 'cancelling' AND NOT leased "
+    "AND (holder IS NULL OR holder = ? OR unkept_at IS NULL OR unkept_at < ?)"
+)
 _EXPIRED = "jobs WHERE leased AND (lease_until <= ? OR lease_until - lease_seconds > ?)"
 _NOT_REFUSED = "instr(refused, ?) = 0"
 _GIVEN_UP = "jobs WHERE refused_at < ? AND state = 'queued'"
-_FREE = {"token": None, "worker": None, "leased": 0, "lease_until": None}
+_FREE = {"token": None, "worker": None, "place": None, "leased": 0, "lease_until": None}
 
 
 class Lost(Conflict):
@@ -43,7 +52,7 @@ class Lost(Conflict):
 class Leases(Store):
     """Lending jobs and taking them back."""
 
-    def lease(self, worker: str, seconds: float) -> tuple[Job, str] | None:
+    def lease(self, worker: str, seconds: float, place: str = HERE) -> tuple[Job, str] | None:
         """The next job and the token for it; None when there is nothing to do.
 
         A job in state `cancelling` asks for no more than to publish the frames that are kept of it.
@@ -51,13 +60,15 @@ class Leases(Store):
         Args:
             worker: a name, for people and for `forfeit`.
             seconds: how long it is lent without a beat.
+            place: where the worker keeps the states of jobs.
         """
         mark = _mark(worker)
-        if not self._anything(mark):
+        if not self._anything(mark, place):
             return None
         with self._write() as db:
             self._sweep(db)
-            row = db.execute(f"SELECT * FROM {_UNKEPT} LIMIT 1").fetchone()
+            unkept = (place, self._clock() - UNKEPT_FOR)
+            row = db.execute(f"SELECT * FROM {_UNKEPT} LIMIT 1", unkept).fetchone()
             waiting = f"SELECT * FROM {WAITING} AND {_NOT_REFUSED} ORDER BY position LIMIT 1"
             row = row or db.execute(waiting, (mark,)).fetchone()
             if row is None:
@@ -65,11 +76,11 @@ class Leases(Store):
             token, now = secrets.token_hex(16), self._pulse()
             lent = {"token": token, "worker": worker, "leased": 1, "lease_seconds": seconds, "beaten": now}
             lent |= {"lease_until": now + seconds, "attempt": row["attempt"] + 1, "started": self._clock()}
-            lent |= {"refused_at": None}
+            lent |= {"refused_at": None, "place": place}
             state = "running" if row["state"] == "queued" else row["state"]
             return self._set(db, row, state=state, **lent), token
 
-    def _anything(self, mark: str) -> bool:
+    def _anything(self, mark: str, place: str) -> bool:
         """Whether a lease or a sweep could find something; a look that waits for nobody."""
         now = self._pulse()
         with self._read() as db:
@@ -77,7 +88,7 @@ class Leases(Store):
                 db.execute(f"SELECT 1 FROM {where} LIMIT 1", values).fetchone()
                 for where, values in (
                     (f"{WAITING} AND {_NOT_REFUSED}", (mark,)),
-                    (_UNKEPT, ()),
+                    (_UNKEPT, (place, self._clock() - UNKEPT_FOR)),
                     (_EXPIRED, (now, now)),
                 )
             )
@@ -96,6 +107,7 @@ class Leases(Store):
                 lease_until=now + row["lease_seconds"],
                 beaten=now,
                 spent=row["spent"] + max(now - row["beaten"], 0.0),
+                holder=row["place"] if progress.fraction > 0 else row["holder"],
             )
             if row["state"] == "cancelling":
                 return "cancel_keep" if row["keep"] and not row["doomed"] else "cancel_drop"
@@ -149,6 +161,8 @@ class Leases(Store):
                 finished=self._clock(),
                 spent=spent,
                 error=None,
+                kept=None,
+                holder=None,
             )
 
     def fail(self, id: str, token: str, error: JobError, *, again: bool = False) -> Job | None:
@@ -250,7 +264,7 @@ class Leases(Store):
         counted: dict[str, Any] = {"strikes": strikes, "reached": max(fraction, row["reached"])}
         if row["state"] == "cancelling":
             if row["keep"] and strikes < MOST:
-                self._set(db, row, **_FREE, **counted)
+                self._set(db, row, **_FREE, **counted, unkept_at=self._clock())
             else:
                 self._end(db, row, "cancelled", None)
         elif strikes >= MOST:
@@ -263,8 +277,10 @@ class Leases(Store):
         return self._set(db, row, **_FREE, state="queued", started=None, **columns)
 
     def _end(self, db: sqlite3.Connection, row: sqlite3.Row, state: str, error: JobError | None) -> Job:
+        """Without a new result; one from before it was tried again is its result as before."""
         told = None if error is None else packed(error.to_json())
-        return self._set(db, row, **_FREE, state=state, error=told, finished=self._clock())
+        ended = {"error": told, "finished": self._clock(), "result": row["kept"], "kept": None}
+        return self._set(db, row, **_FREE, **ended, state=state)
 
     def _held(self, db: sqlite3.Connection, id: str, token: str) -> sqlite3.Row | None:
         if not (id.isascii() and token.isascii()):  # what SQLite could not even compare

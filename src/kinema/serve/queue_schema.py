@@ -3,7 +3,9 @@
 `ledger` has one row: the revision that every change raises, and the last place given in the queue. `tallies`
 counts jobs by state (kept by triggers, so that a count costs one look however long the history is).
 `refused` names the workers that gave a job back, each in a line, and `refused_at` is when the last one did.
-A lease is a token and a moment of the machine's monotonic clock; see `queue_leases`.
+A lease is a token and a moment of the machine's monotonic clock; see `queue_leases`. `place` is where the
+worker that has a job keeps states, `holder` the place where a state of it lies, and `unkept_at` since when a
+cancelled job waits for a worker of that place. `kept` is the result of a job before it was tried again.
 """
 
 from __future__ import annotations
@@ -68,12 +70,20 @@ ALTER TABLE jobs ADD COLUMN refused_at REAL;
 CREATE INDEX refused ON jobs (refused_at) WHERE refused_at IS NOT NULL;
 """
 
-MIGRATIONS: tuple[str, ...] = (_FIRST, _REFUSALS)
+_KEPT = """
+ALTER TABLE jobs ADD COLUMN seconds REAL;
+ALTER TABLE jobs ADD COLUMN kept TEXT;
+ALTER TABLE jobs ADD COLUMN place TEXT;
+ALTER TABLE jobs ADD COLUMN holder TEXT;
+ALTER TABLE jobs ADD COLUMN unkept_at REAL;
+"""
+
+MIGRATIONS: tuple[str, ...] = (_FIRST, _REFUSALS, _KEPT)
 """What makes each version of the file from the one before; the first from an empty file."""
 
 COLUMNS = (
     "id, kind, request, state, position, created, started, finished, progress, attempt, error, owner, "
-    "parent, favourite, title, result, revision"
+    "parent, favourite, title, result, revision, seconds"
 )
 WAITING = "jobs INDEXED BY waiting WHERE state = 'queued'"
 _JSON = ("request", "progress", "error", "parent", "result")

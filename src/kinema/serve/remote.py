@@ -9,6 +9,8 @@ from __future__ import annotations
 import base64
 import json
 import os
+import re
+import secrets
 import shutil
 import time
 from collections.abc import Callable, Mapping
@@ -29,6 +31,7 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.5, 20.0
 PERSISTENCE = 300.0
 """Seconds for which a finished clip is offered to a server that does not answer."""
 OLD, TIDY = 2 * 86400.0, 3600.0
+_PLACE = re.compile(r"[0-9a-f]{32}")
 _SIGNALS: tuple[Signal, ...] = ("go", "cancel_keep", "cancel_drop", "lost")
 
 
@@ -57,12 +60,14 @@ class RemoteDesk:
         self._states = (folder / "states").absolute()
         for path in (self._states, folder / "media"):
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._place = _place(folder)
         self._media = MediaStore((folder / "media").absolute())
         self._tidy()
 
     def lease(self, worker: str, seconds: float) -> tuple[Job, str] | None:
         """See `Desk`; when there is nothing to do, once an hour, what is kept here is looked through."""
-        found = self._client.ask("POST", "/api/workers/lease", {"worker": worker, "seconds": seconds})
+        asked = {"worker": worker, "seconds": seconds, "place": self._place}
+        found = self._client.ask("POST", "/api/workers/lease", asked)
         if found is None:
             if self._clock() >= self._tidied + TIDY:
                 self._tidy()
@@ -100,15 +105,16 @@ class RemoteDesk:
             try:
                 self._client.send(f"/api/workers/{id}/result", fields, made.file)
             except Lost:
-                if tries == 1 or not self._counted(id):
+                if tries == 1 or not self._counted(id, made):
                     raise
 
         self._persist(send, PERSISTENCE)
 
-    def _counted(self, id: str) -> bool:
-        """Whether the job has a result, so that an earlier try of ours has arrived."""
+    def _counted(self, id: str, made: Made) -> bool:
+        """Whether the job has such a result, so that an earlier try of ours has arrived."""
         job = self._client.ask("GET", f"/api/jobs/{id}") or {}
-        return job.get("result") is not None
+        result = job.get("result")
+        return result is not None and result.get("partial") == made.partial
 
     def fail(self, id: str, token: str, error: JobError, *, again: bool) -> None:
         """See `Desk`."""
@@ -167,6 +173,20 @@ class RemoteDesk:
                 if _written(path) < before:
                     shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink()
         self._media.collect((), OLD)
+
+
+def _place(folder: Path) -> str:
+    """What a server knows this folder by, whatever its workers are called: drawn once, and kept."""
+    path, new = folder / "place", folder / f".place-{secrets.token_hex(8)}"
+    try:
+        new.write_text(secrets.token_hex(16))
+        with suppress(OSError):  # one is there already, or this disk has no links
+            os.link(new, path)
+        if not path.exists() or not _PLACE.fullmatch(path.read_text(errors="replace")):
+            new.replace(path)
+        return path.read_text()
+    finally:
+        new.unlink(missing_ok=True)
 
 
 def _written(path: Path) -> float:
