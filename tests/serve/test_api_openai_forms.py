@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import contextlib
 import io
+from fractions import Fraction
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -13,8 +15,10 @@ from live import client, error_of
 from PIL import Image
 
 from kinema.serve.errors import ApiError
-from kinema.serve.jobs import JobError
+from kinema.serve.jobs import JobError, Result
 from kinema.serve.openai_forms import nested
+
+MADE = {"file": "x.mp4", "width": 64, "height": 64, "bytes": 9, "seed": 1, "seconds_taken": 0.0}
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +86,8 @@ def test_every_kind_of_body_asks_for_the_same(server, form):
         answer = server.post("/v1/videos", **body)
     assert answer.status_code == 200, answer.text
     video = answer.json()
-    assert (video["status"], video["seconds"], video["progress"]) == ("queued", "1", 0)
+    nearest = "1.125"  # 9 frames
+    assert (video["status"], video["seconds"], video["progress"]) == ("queued", nearest, 0)
     request = server.get(f"/api/jobs/{video['id']}").json()["request"]
     assert request == {
         "prompt": "a fox",
@@ -102,6 +107,46 @@ def test_a_length_goes_by_the_name_that_the_client_has_for_it(server):
         wrong = server.post("/v1/videos", json={"prompt": "a", name: "four"})
         assert (wrong.status_code, error_of(wrong)["param"]) == (400, name)
         assert f"{name}='four' is no length" in error_of(wrong)["message"]
+
+
+CLIP = Path(__file__).parents[2] / "samples/clips/rooster.mp4"
+
+
+def test_seconds_are_those_of_the_file_also_while_it_waits(server):
+    board = {"shots": [{"prompt": "a", "frames": 17}, {"prompt": "b", "frames": 9}], "fps": 8}
+    clip = server.post("/api/media", content=CLIP.read_bytes()).json()
+    more = {"prompt": "a", "num_frames": 8, "fps": clip["fps"], "video": {"file_id": clip["ref"]}}
+    longer = server.post("/v1/videos/extensions", json=more)
+    assert longer.status_code == 200, longer.text
+    jobs = {
+        server.post("/api/jobs", json={"request": board}).json()["jobs"][0]["id"]: 26 / 8,
+        longer.json()["id"]: (clip["frames"] + 8) / float(Fraction(clip["fps"])),
+    }
+    queue = server.app.state.studio.queue
+    for id, seconds in jobs.items():
+        assert float(server.get(f"/v1/videos/{id}").json()["seconds"]) == pytest.approx(seconds, rel=1e-5)
+    queue.change(id, moved=True, before=queue.list(states=["queued"], order="asc").jobs[0].id)
+    _, token = queue.lease("w", 60)
+    queue.finish(id, token, Result(**MADE, frames=36, fps="8"))
+    assert server.get(f"/v1/videos/{id}").json()["seconds"] == "4.5"
+
+
+def test_seconds_that_were_asked_for_are_not_those_that_were_made(server):
+    id = server.post("/v1/videos", json={"prompt": "a", "seconds": 2}).json()["id"]
+    queue = server.app.state.studio.queue
+    queue.change(id, moved=True, before=queue.list(states=["queued"], order="asc").jobs[0].id)
+    _, token = queue.lease("w", 60)
+    queue.cancel(id)
+    queue.finish(id, token, Result(**MADE, frames=5, fps="8", partial=True))
+    assert server.get(f"/v1/videos/{id}").json()["seconds"] == "0.625"
+
+
+def test_a_job_that_was_not_planned_tells_what_it_asks_for(server):
+    queue = server.app.state.studio.queue
+    shots = [{"prompt": "a", "seconds": 2}, {"prompt": "b"}]
+    for request, seconds in ({"shots": shots, "frames": 12, "fps": 8}, "3.5"), ({"seconds": 2.5}, "2.5"):
+        id = queue.submit({"model": "embedded", **request}).id
+        assert server.get(f"/v1/videos/{id}").json()["seconds"] == seconds
 
 
 def test_one_frame_is_no_clip(server):

@@ -31,7 +31,8 @@ async def submit(request: Request) -> Response:
     values = await read_json(request, frozenset({"request", "title", "kind", "count"}))
     asked = await studio.read(values.get("request"))
     count = whole(values, "count", 1, MOST_AT_ONCE, 1)
-    kind = _kind(values, (await studio.plan_once(asked))["is_image"])
+    plan = await studio.plan_once(asked)
+    kind = _kind(values, plan["is_image"])
     key = read_key(request)
     jobs = await studio.thread(
         studio.queue.submit_all,
@@ -41,6 +42,7 @@ async def submit(request: Request) -> Response:
         key=key,
         digest=digest_of({**values, "kind": kind}) if key else None,
         title=text(values, "title"),
+        seconds=plan["seconds"],
         most=studio.settings.limits.queued,
     )
     return json_answer({"jobs": [job.to_json() for job in jobs]}, 201)
@@ -86,8 +88,9 @@ async def change(request: Request, id: str) -> Response:
         changes |= {"moved": True, "before": None if before is None else job_id(before, param="before")}
     if "request" in values:
         asked = await studio.read(values["request"])
-        kind = _kind({}, (await studio.plan_once(asked))["is_image"])
-        changes |= {"request": asked.seeded().values(), "kind": kind}
+        plan = await studio.plan_once(asked)
+        changes |= {"request": asked.seeded().values(), "kind": _kind({}, plan["is_image"])}
+        changes["seconds"] = plan["seconds"]
     return json_answer((await studio.thread(studio.queue.change, name, **changes)).to_json())
 
 

@@ -48,7 +48,7 @@ _IMAGE = {
 
 @router.post("/generations", **described("Make pictures", 200, ANYTHING, body(_IMAGE)))
 async def generate(request: Request) -> Response:
-    """Wait until they are made; a client that leaves takes its jobs along."""
+    """Wait until they are made; a client that leaves takes its jobs along, unless a key can bring it back."""
     studio = studio_of(request)
     studio.check_open()
     fields = await read_json(request)
@@ -88,7 +88,7 @@ async def _submit(request: Request, what: Wanted, count: int) -> Sequence[Job]:
     studio = studio_of(request)
     try:
         asked = await studio.read(what.values)
-        await studio.plan_once(asked)
+        plan = await studio.plan_once(asked)
     except ApiError as error:
         raise what.told(error) from None
     key = read_key(request)
@@ -99,32 +99,38 @@ async def _submit(request: Request, what: Wanted, count: int) -> Sequence[Job]:
         owner=owner_of(request),
         key=key,
         digest=digest_of({"n": count, **asked.values()}) if key else None,
+        seconds=plan["seconds"],
         most=studio.settings.limits.queued,
     )
 
 
 async def _made(request: Request, studio: Studio, jobs: Sequence[Job]) -> list[Job]:
-    """The jobs when all have ended well; otherwise those that wait are cancelled."""
+    """The jobs when all have ended well; when nobody waits for them any more, they are cancelled."""
     until = time.monotonic() + PATIENCE
     found = list(jobs)
-    try:
-        while not all(job.ended for job in found):
-            if time.monotonic() > until or await request.is_disconnected():
-                raise _too_late()
-            await asyncio.sleep(0.1)
-            found = [studio.queue.get(job.id) for job in jobs]
-    except BaseException:
-        for job in found:
-            if not job.ended:
-                with suppress(QueueError):  # it has ended or was deleted since that look; the others wait
-                    await studio.thread(studio.queue.cancel, job.id, keep=False)
-        raise
+    while not all(job.ended for job in found):
+        if time.monotonic() > until or await request.is_disconnected():
+            if read_key(request) is not None:
+                raise _still_made()
+            await _cancel(studio, found)
+            raise _too_late()
+        studio.check_open()  # the next server goes on with them
+        await asyncio.sleep(0.1)
+        found = [studio.queue.get(job.id) for job in jobs]
     for job in found:
         if job.error is not None:
             raise _failed(job.error)
         if job.result is None:
             raise ApiError(400, "the job was cancelled.", code="cancelled")
     return found
+
+
+async def _cancel(studio: Studio, jobs: Sequence[Job]) -> None:
+    """Stop those that have not ended."""
+    for job in jobs:
+        if not job.ended:
+            with suppress(QueueError):  # it has ended or was deleted since that look; the others wait
+                await studio.thread(studio.queue.cancel, job.id, keep=False)
 
 
 def _failed(error: JobError) -> ApiError:
@@ -137,6 +143,11 @@ def _failed(error: JobError) -> ApiError:
 def _too_late() -> ApiError:
     message = f"the pictures were not made within {PATIENCE:g} s; POST /api/jobs does not wait."
     return ApiError(503, message, code="timeout", headers={"x-should-retry": "false"})
+
+
+def _still_made() -> ApiError:
+    message = f"the pictures were not made within {PATIENCE:g} s; call again with this Idempotency-Key."
+    return ApiError(503, message, code="timeout", headers={"retry-after": "10"})
 
 
 async def _datum(request: Request, studio: Studio, job: Job, form: str, *, by_url: bool) -> dict[str, Any]:

@@ -109,7 +109,7 @@ def video_object(job: Job, card: ModelCard | None) -> dict[str, Any]:
         "created_at": int(job.created),
         "completed_at": int(job.finished) if job.state == "done" and job.finished else None,
         "expires_at": None,
-        "seconds": f"{_length(job, shot, card):.6g}",
+        "seconds": f"{_length(job, card):.6g}",
         "size": _size(job, shot, card),
         "prompt": prompt if isinstance(prompt, str) else None,
         "remixed_from_video_id": job.parent.id if job.parent and job.parent.how == "remix" else None,
@@ -123,12 +123,20 @@ def _first_shot(request: Mapping[str, Any]) -> Mapping[str, Any]:
     return {**request, **request["shots"][0]} if request.get("shots") else request
 
 
-def _length(job: Job, shot: Mapping[str, Any], card: ModelCard | None) -> float:
-    """Seconds: as asked for, or of what was made."""
-    if shot.get("seconds") is not None:
-        return float(shot["seconds"])
+def _length(job: Job, card: ModelCard | None) -> float:
+    """Seconds of the file: of what was made, as planned, or else (jobs older than that) as asked for."""
     if job.result is not None:
         return float(job.result.frames / Fraction(job.result.fps))
+    if job.seconds is not None:
+        return job.seconds
+    shots = job.request.get("shots") or [{}]
+    return sum(_asked({**job.request, **own}, card) for own in shots)
+
+
+def _asked(shot: Mapping[str, Any], card: ModelCard | None) -> float:
+    """Seconds that one shot asks for."""
+    if shot.get("seconds") is not None:
+        return float(shot["seconds"])
     fps = shot.get("fps") or (card.defaults.fps if card else 24)
     frames = shot.get("frames") or (card.defaults.frames if card else 0)
     return float(frames / Fraction(fps))

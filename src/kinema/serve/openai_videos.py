@@ -19,7 +19,7 @@ from kinema.serve.bodies import read_json
 from kinema.serve.content import file_answer
 from kinema.serve.context import job_id, json_answer, owner_of, query_number, studio_of
 from kinema.serve.documents import ANYTHING, VIDEO, VIDEO_FORM, VIDEO_PAGE, body, described, query
-from kinema.serve.errors import ApiError
+from kinema.serve.errors import ApiError, status_of
 from kinema.serve.jobs import Job, Parent
 from kinema.serve.native_jobs import digest_of, read_key
 from kinema.serve.native_media import made, tag
@@ -27,10 +27,10 @@ from kinema.serve.openai_forms import read_fields
 from kinema.serve.openai_reference import image_of, video_of
 from kinema.serve.openai_route import OpenAIRoute
 from kinema.serve.openai_shot import Wanted, video_object, wanted
+from kinema.serve.retries import WINDOW, is_tried_again
 from kinema.serve.studio import Studio
 
 router = APIRouter(prefix="/v1/videos", tags=["openai"], route_class=OpenAIRoute)
-RETRY_WINDOW = 600.0  # seconds in which a client may send again what was accepted
 RETRIES_SEEN = 200
 DELETE_PATIENCE = 30.0
 REMIX_STRENGTH = 0.7
@@ -206,10 +206,23 @@ async def _submit(request: Request, what: Wanted, parent: Parent | None) -> Job:
 
 
 async def _submitted(request: Request, asked: Asked, digest: str, parent: Parent | None) -> Job:
+    """The job of a new call, or of one that is sent again; an error of the former is remembered."""
     studio, key = studio_of(request), read_key(request)
-    if key is None and (earlier := await _sent_before(request, asked, parent)):
+    again = key is None and _is_another_attempt(request) and not studio.refusals.take(digest)
+    if again and (earlier := await _sent_before(request, asked, parent)):
         return earlier
-    if (await studio.plan_once(asked))["is_image"]:
+    try:
+        return await _accepted(request, asked, digest, parent)
+    except Exception as error:
+        if key is None and is_tried_again(status_of(error)):
+            studio.refusals.tell(digest)
+        raise
+
+
+async def _accepted(request: Request, asked: Asked, digest: str, parent: Parent | None) -> Job:
+    studio, key = studio_of(request), read_key(request)
+    plan = await studio.plan_once(asked)
+    if plan["is_image"]:
         message = "a clip has more than one frame; POST /v1/images/generations makes pictures."
         raise ApiError(400, message, code="invalid_value", param="frames")
     return await studio.thread(
@@ -219,21 +232,28 @@ async def _submitted(request: Request, asked: Asked, digest: str, parent: Parent
         key=key,
         digest=digest if key else None,
         parent=parent,
+        seconds=plan["seconds"],
         most=studio.settings.limits.queued,
     )
 
 
-async def _sent_before(request: Request, asked: Asked, parent: Parent | None) -> Job | None:
-    """The job that an earlier attempt of this call has made, if the client says that this is another one."""
+_OVER = ("cancelling", "cancelled", "failed")
+
+
+def _is_another_attempt(request: Request) -> bool:
+    """Whether the client says that it has sent this call before."""
     count = request.headers.get("x-stainless-retry-count", "0")
-    if not count.isdecimal() or int(count) < 1:
-        return None
-    studio, since = studio_of(request), time.time() - RETRY_WINDOW
+    return count.isascii() and count.isdecimal() and len(count) < 10 and int(count) > 0
+
+
+async def _sent_before(request: Request, asked: Asked, parent: Parent | None) -> Job | None:
+    """The job that an earlier attempt of this call has made, unless it has failed or was stopped."""
+    studio, since = studio_of(request), time.time() - WINDOW
     page = await studio.thread(studio.queue.list, limit=RETRIES_SEEN, owner=owner_of(request))
     given = asked.values()
     for job in page.jobs:
         same = job.request if "seed" in given else {k: v for k, v in job.request.items() if k != "seed"}
-        if job.created > since and same == given and job.parent == parent:
+        if job.created > since and same == given and job.parent == parent and job.state not in _OVER:
             return job
     return None
 

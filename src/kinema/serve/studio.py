@@ -13,6 +13,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Iterator
+from fractions import Fraction
 from functools import partial
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
@@ -36,6 +37,7 @@ from kinema.serve.media import MediaStore, localized, references
 from kinema.serve.metrics import Metrics
 from kinema.serve.queue import Queue
 from kinema.serve.results import sweep
+from kinema.serve.retries import Refusals
 from kinema.serve.settings import ServeSettings
 from kinema.serve.worker_process import WorkerProcess, WorkerSettings
 
@@ -60,6 +62,7 @@ class Studio:
         self.folders = Folders(settings.data.absolute())
         self.media = MediaStore(self.folders.media)
         self.metrics = Metrics()
+        self.refusals = Refusals()
         self.draining = False
         self.began = time.time()
         self.cards: dict[str, ModelCard] = {}
@@ -166,13 +169,15 @@ class Studio:
         return story.to_mapping()
 
     async def plan_once(self, asked: Asked) -> dict[str, Any]:
-        """The same; what was planned lately, seeds aside, is not planned again."""
+        """`is_image` and `seconds` of the file; what was planned lately, seeds aside, is not planned anew."""
         values = asked.values()
         for shot in (values, *values.get("shots", ())):
             shot.pop("seed", None)
         key = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
         if key not in self._planned:
-            self._planned[key] = {"is_image": (await self.plan(asked))["is_image"]}
+            plan = await self.plan(asked)
+            seconds = float(plan["frames"] / Fraction(plan["fps"]))
+            self._planned[key] = {"is_image": plan["is_image"], "seconds": seconds}
             if len(self._planned) > PLANS_KEPT:
                 self._planned.popitem(last=False)
         return self._planned[key]
