@@ -8,6 +8,7 @@ import errno
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -16,14 +17,16 @@ import pytest
 from live import SHOT, client, error_of, limits
 
 from kinema.cli import serve as cli
-from kinema.core.errors import ConfigError, KinemaError
+from kinema.core.errors import ConfigError, KinemaError, MediaError
 from kinema.serve import bodies, studio
+from kinema.serve.bodies import MOST_VALUES
+from kinema.serve.errors import ApiError
 from kinema.serve.events import Watcher
 from kinema.serve.folders import Folders
 from kinema.serve.media import localized
 from kinema.serve.queue import Queue
 from kinema.serve.results import sweep
-from kinema.serve.run import listen, serve
+from kinema.serve.run import DrainingServer, listen, serve
 from kinema.serve.settings import ServeSettings
 from kinema.serve.worker_process import WorkerProcess, WorkerSettings
 from kinema.story.storyboard import MAX_SHOTS, from_mapping
@@ -80,6 +83,99 @@ def test_a_full_disk_is_no_bug_and_leaves_no_part(tmp_path, monkeypatch):
         assert not list((tmp_path / "incoming").iterdir())
 
 
+def test_files_of_forms_wait_in_the_data_folder(tmp_path, monkeypatch):
+    places = []
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(DrainingServer, "run", lambda *_, **__: places.append(tempfile.gettempdir()))
+    with listen("127.0.0.1", 0) as listening:
+        serve(ServeSettings(data=tmp_path, workers=0), listening)
+    assert places == [str(tmp_path / "incoming")]
+
+
+def test_a_form_that_has_no_room_to_wait_in_is_no_bug(tmp_path, monkeypatch):
+    with client(tmp_path) as server:
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "not there"))
+        form = server.post("/api/media", files={"file": 2_000_000 * b"a"})
+        assert (form.status_code, error_of(form)["code"]) == (503, "storage")
+        form = server.post("/v1/videos", data={"prompt": "a"}, files={"input_reference": 2_000_000 * b"a"})
+        assert (form.status_code, error_of(form)["code"]) == (503, "storage")
+
+
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    [
+        ("/api/media", b"application/octet-stream"),
+        ("/api/media", b"multipart/form-data; boundary=x"),
+        ("/api/jobs", b"application/json"),
+        ("/v1/videos", b"application/json"),
+    ],
+)
+def test_a_client_that_leaves_in_the_middle_of_its_body_is_no_bug(tmp_path, caplog, path, kind):
+    parts = [{"type": "http.request", "body": b"--x", "more_body": True}, {"type": "http.disconnect"}]
+    sent = []
+
+    async def receive():
+        return parts.pop(0)
+
+    async def send(message):
+        sent.append(message)
+
+    headers = [(b"host", b"127.0.0.1:8420"), (b"content-type", kind), (b"content-length", b"100")]
+    scope = {"type": "http", "method": "POST", "path": path, "raw_path": path.encode(), "query_string": b"",
+             "headers": headers, "client": ("127.0.0.1", 5), "server": ("127.0.0.1", 8420), "scheme": "http",
+             "root_path": "", "http_version": "1.1"}  # fmt: skip
+    with client(tmp_path) as server, caplog.at_level("INFO", "kinema.serve"):
+        server.portal.call(server.app, scope, receive, send)
+        counts = server.get("/metrics").text
+        assert not list((tmp_path / "incoming").iterdir())
+    assert f'method="POST",route="{path}",code="499"}} 1' in counts
+    assert not sent
+    told = [record for record in caplog.records if getattr(record, "facts", {}).get("status") == 499]
+    assert [record.levelname for record in told] == ["INFO"]
+    assert "bug" not in [record.getMessage() for record in caplog.records]
+
+
+def test_a_queue_that_cannot_be_read_is_no_bug(tmp_path, monkeypatch):
+    with client(tmp_path) as server:
+        queue = server.app.state.studio.queue
+        id = queue.submit(SHOT).id
+
+        def broken(id):
+            raise MediaError("cannot use the queue: disk I/O error.")
+
+        monkeypatch.setattr(queue, "get", broken)
+        for path in (f"/api/jobs/{id}", f"/v1/videos/{id}"):
+            answer = server.get(path)
+            assert (answer.status_code, error_of(answer)["code"]) == (503, "storage")
+            assert answer.headers["retry-after"] == "10"
+
+
+@pytest.mark.parametrize("sign", [",", "[", "{"])
+def test_a_body_of_very_many_values_is_refused_before_it_is_parsed(sign, monkeypatch):
+    room = MOST_VALUES - len("{")
+    text = '{"a": "%s"}'
+    assert bodies.parse_object(text % (room * sign)) == {"a": room * sign}
+    monkeypatch.setattr(bodies, "parse_json", lambda text: pytest.fail("parsed"))
+    for body in (text % ((room + 1) * sign), (text % ((room + 1) * sign)).encode()):
+        with pytest.raises(ApiError, match=r"more than 200000; send fewer values") as caught:
+            bodies.parse_object(body)
+        assert (caught.value.status, caught.value.code) == (400, "too_many_values")
+
+
+def test_a_request_that_is_too_long_to_keep_is_told_so(tmp_path, monkeypatch):
+    with client(tmp_path) as server:
+        job = server.post("/api/jobs", json={"request": SHOT}).json()["jobs"][0]["id"]
+        monkeypatch.setattr("kinema.serve.queue.LONGEST_REQUEST", 100)
+        long = {**SHOT, "prompt": 100 * "a"}
+        for answer in (
+            server.post("/api/jobs", json={"request": long}),
+            server.patch(f"/api/jobs/{job}", json={"request": long}),
+            server.post("/v1/videos", json={"prompt": 100 * "a"}),
+        ):
+            assert (answer.status_code, error_of(answer)["code"]) == (413, "too_large")
+            assert "a job keeps 100" in error_of(answer)["message"]
+
+
 def test_uploads_that_were_cut_off_are_removed_at_the_start(tmp_path):
     folders = Folders(tmp_path)
     folders.make()
@@ -131,7 +227,7 @@ def test_a_call_sent_again_while_the_first_is_looked_at_makes_one_job(tmp_path):
             begun.set()
             while len(come) < 2 and time.monotonic() < until:  # until the second one is there
                 await asyncio.sleep(0.01)
-            return {"is_image": False}
+            return {"is_image": False, "seconds": 1.0}
 
         held.one_at_a_time, held.plan_once = counted, slowly
 

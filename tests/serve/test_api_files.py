@@ -11,7 +11,7 @@ import pytest
 from live import SHOT, Live, client, error_of
 from PIL import Image
 
-from kinema.serve.events import MOST_BEHIND, Listener, Stream, Watcher
+from kinema.serve.events import MOST_BEHIND, MOST_BYTES_BEHIND, Listener, Stream, Watcher
 from kinema.serve.queue import Queue
 
 
@@ -44,6 +44,18 @@ def test_an_upload_is_known_by_its_content(server):
     planned = server.post("/api/plan", json={"request": request}).json()
     assert planned["shots"][0]["shot"]["keyframes"][0]["image"] == first.json()["ref"]
     assert str(server.app.state.studio.folders.root) not in json.dumps(planned)
+
+
+def test_the_body_of_curl_is_a_file_whatever_curl_calls_it(server):
+    """`curl --data-binary @start.png`, as the guide writes it."""
+    curls = {"content-type": "application/x-www-form-urlencoded", "user-agent": "curl/8.5.0", "accept": "*/*"}
+    found = server.post("/api/media", content=png(), headers=curls)
+    assert found.status_code == 201, found.text
+    assert found.json()["kind"] == "image"
+    text = "a fox\nSteps: 9, Sampler: Euler, CFG scale: 4, Seed: 8, Size: 64x64"
+    restored = server.post("/api/restore", content=png(parameters=text), headers=curls)
+    assert restored.status_code == 200, restored.text
+    assert restored.json()["request"]["prompt"] == "a fox"
 
 
 def test_settings_come_back_from_a_picture_over_http(server):
@@ -141,6 +153,21 @@ def test_events_tell_what_changes_and_what_was_missed(tmp_path):
             ("gone", second),
             ("ready", None),
         ]
+
+
+def test_changes_that_come_together_are_told_however_large_they_are(tmp_path):
+    with Queue(tmp_path / "q") as queue:
+        large = [{"prompt": 900_000 * "x", "seed": seed} for seed in range(6)]
+        heard = asyncio.run(listened(queue, None, lambda: queue.submit_all(large)))
+    assert [data["request"]["seed"] for kind, data in heard if kind == "job"] == list(range(6))
+
+
+def test_a_reader_of_one_large_message_has_time_until_the_next():
+    listener = Listener()
+    listener.give((MOST_BYTES_BEHIND + 1) * b"x")
+    assert not listener.slow
+    listener.give(b"x")
+    assert listener.slow
 
 
 def test_a_slow_reader_is_let_go():

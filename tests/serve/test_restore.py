@@ -168,6 +168,28 @@ def test_samplers_in_parts_are_read():
     assert [note for note in found.lost if "largest seed" in note]
 
 
+@pytest.mark.parametrize("number", ["1e999", "-1e999", "9" * 400])
+@pytest.mark.parametrize("name", ["steps", "cfg", "seed", "denoise"])
+def test_numbers_beyond_all_settings_are_left_out(tmp_path, name, number):
+    inputs = {**PROMPT["3"]["inputs"], name: "@"}
+    text = json.dumps(PROMPT | {"3": {**PROMPT["3"], "inputs": inputs}}).replace('"@"', number)
+    found = restore_file(png(tmp_path / "a.png", prompt=text))
+    ours = {"cfg": "guidance"}.get(name, name)
+    assert found["request"] == {key: value for key, value in WANTED.items() if key != ours}
+    assert name == "denoise" or f"{name}: the number is beyond all settings" in found["notes"]
+
+
+@pytest.mark.parametrize("constant", ["NaN", "Infinity", "-Infinity"])
+def test_what_is_no_number_is_left_out_and_the_same_word_in_a_prompt_is_not(constant):
+    said = f"a sign that says: {constant}"
+    text = {**TEXT, "inputs": {"text": said}}
+    node = {"class_type": "KSampler", "inputs": {**PROMPT["3"]["inputs"], "steps": "@", "is_changed": ["@"]}}
+    graph = json.dumps(PROMPT | {"3": node, "6": text}).replace('"@"', constant)
+    values = read_graphs({"prompt": graph}).values
+    assert (values["prompt"], values["seed"]) == (said, 17)
+    assert "steps" not in values
+
+
 def test_circles_of_wires_end():
     graph = {
         "1": {"class_type": "KSampler", "inputs": {"positive": ["2", 0], "seed": ["2", 0]}},

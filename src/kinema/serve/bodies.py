@@ -22,6 +22,8 @@ from kinema.story.files import parse_json
 
 MOST_FIELDS = 200
 MOST_FIELD_BYTES = 1 << 20
+MOST_VALUES = 200_000
+"""Of a body in JSON: nobody is answered while it is parsed, and values take far more memory than text."""
 _PIECE = 1 << 20
 
 
@@ -70,7 +72,8 @@ async def _parsed(data: bytes) -> dict[str, Any]:
 
 
 def parse_object(data: bytes | str) -> dict[str, Any]:
-    """A JSON object; no NaN, no name twice, no half of a surrogate pair, no great depth."""
+    """A JSON object: no NaN, no name twice, no half of a surrogate pair; not deep, not too many values."""
+    _check_values(data)
     try:
         values = parse_json(data if isinstance(data, str) else data.decode("utf-8-sig"))
         json.dumps(values, ensure_ascii=False).encode()  # half a surrogate pair cannot be stored
@@ -85,14 +88,24 @@ def parse_object(data: bytes | str) -> dict[str, Any]:
     return values
 
 
+def _check_values(data: bytes | str) -> None:
+    """`ApiError` 400 for more values than a request has; signs in texts are counted too."""
+    raw = data.encode("utf-8", "replace") if isinstance(data, str) else data
+    if (count := sum(raw.count(sign) for sign in (b",", b"[", b"{"))) > MOST_VALUES:
+        message = f"the body has {count} of the signs , [ {{, more than {MOST_VALUES}; send fewer values."
+        raise ApiError(400, message, code="too_many_values")
+
+
 async def read_upload(request: Request, folder: Path) -> Upload:
     """The one file of a request: its raw body, or the one file part of a form.
+
+    Only a body in parts is a form here: curl calls any `--data-binary` a urlencoded one.
 
     Args:
         request: whose body is read.
         folder: where the file is laid.
     """
-    if not is_form(request):
+    if _kind(request) != "multipart/form-data":
         target = await _Target.open(folder)
         try:
             async for piece in request.stream():
@@ -110,14 +123,19 @@ async def read_upload(request: Request, folder: Path) -> Upload:
 
 def is_form(request: Request) -> bool:
     """Whether the body is a form."""
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    return kind in ("multipart/form-data", "application/x-www-form-urlencoded")
+    return _kind(request) in ("multipart/form-data", "application/x-www-form-urlencoded")
+
+
+def _kind(request: Request) -> str:
+    """The media type that the client gives its body, without parameters."""
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
 async def read_form(request: Request) -> list[tuple[str, UploadFile | str]]:
     """The fields of a form; files larger than a megabyte wait on disk."""
     try:
-        form = await request.form(max_files=16, max_fields=MOST_FIELDS, max_part_size=MOST_FIELD_BYTES)
+        with _storing():
+            form = await request.form(max_files=16, max_fields=MOST_FIELDS, max_part_size=MOST_FIELD_BYTES)
     except HTTPException as error:
         raise ApiError(400, f"the form cannot be read: {error.detail}", code="invalid_form") from None
     return form.multi_items()

@@ -49,7 +49,8 @@ class Listener:
         """Lay a message down for it; too many mean that it is slow."""
         self.waiting.append(message)
         self.behind += len(message)
-        self.slow = self.slow or len(self.waiting) > MOST_BEHIND or self.behind > MOST_BYTES_BEHIND
+        many = len(self.waiting) > 1 and self.behind > MOST_BYTES_BEHIND  # one alone, it had no time to read
+        self.slow = self.slow or many or len(self.waiting) > MOST_BEHIND
         self.woken.set()
 
     def take(self) -> bytes:
@@ -148,8 +149,8 @@ class Watcher:
         self.revision = found.revision
         for job in found.jobs:
             self._on_job(job)
-        for message in _messages(found):
-            self._tell(message)
+        if told := b"".join(_messages(found)):
+            self._tell(told)
         for job in found.jobs:
             self._tell_preview(job)
         for _, name in found.gone:

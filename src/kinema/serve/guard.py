@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import parse_qs
 
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from kinema.serve.access import Access
@@ -35,6 +36,7 @@ _SAFETY = (
 _UPLOADS = ("/api/media", "/api/restore", "/v1/videos")
 _RAW = ("/api/media", "/api/restore")
 _WORKERS = "/api/workers/"
+LEFT = 499  # nobody gets it: for logs and counts, as proxies write it
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
@@ -76,6 +78,8 @@ class Guard:
                     body.close()
         except ApiError as error:
             await answer.error(error)
+        except ClientDisconnect:  # in the middle of its body
+            answer.status = answer.status or LEFT
         except Exception:
             logging.getLogger("kinema.serve").exception(
                 "bug", extra={"facts": {"request_id": answer.request_id, "route": _route(scope)}}

@@ -11,8 +11,9 @@ from types import SimpleNamespace
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from kinema.core.errors import KinemaError
 from kinema.serve.errors import as_json
-from kinema.serve.jobs import ID, Job, NotFound
+from kinema.serve.jobs import ID, Job
 from kinema.serve.openai_videos import object_of, poll_after
 from kinema.serve.studio import Studio
 
@@ -54,5 +55,5 @@ class Hot:
     def _job(self, name: str) -> Job | None:
         try:
             return self._studio.queue.get(name)
-        except NotFound:
+        except KinemaError:  # none such, or the disk: the routes tell which
             return None

@@ -20,6 +20,7 @@ Node = Mapping[str, Any]
 Graph = Mapping[str, Node]
 MOST_NODES = 5000
 MOST_DEPTH = 100
+_INFINITE = 1e300
 _WIDGETS: Mapping[str, tuple[str, ...]] = {
     "KSampler": ("seed", "", "steps", "cfg", "sampler_name", "scheduler", "denoise"),
     "KSamplerAdvanced": ("", "noise_seed", "", "steps", "cfg", "sampler_name", "scheduler"),
@@ -84,7 +85,7 @@ def read_graphs(texts: Mapping[str, str]) -> Imported:
 
 def _parsed(text: str) -> Any:
     try:
-        return parse_json(text.replace(": NaN", ": null"))
+        return parse_json(text, constant=lambda name: None)  # some nodes write NaN for what has not changed
     except ConfigError:
         return None
 
@@ -157,7 +158,9 @@ def _take_numbers(found: Imported, graph: Graph, name: str, *, near: bool) -> No
         value = _number(graph, value)
         if value is None or (ours == "frames" and value <= 1):
             continue
-        if ours == "seed" and not 0 <= value <= MAX_SEED:
+        if not abs(value) < _INFINITE:
+            found.leave(key, "the number is beyond all settings")
+        elif ours == "seed" and not 0 <= value <= MAX_SEED:
             found.leave(key, f"{value} is above the largest seed here")
         else:
             found.values[ours] = value if ours in ("guidance", "shift", "fps") else int(value)
@@ -174,7 +177,7 @@ def _note_others(found: Imported, graph: Graph, upstream: list[str]) -> None:
             if isinstance(inputs.get(key), str):
                 found.leave(f"{_kind(graph[name])}.{key}", f"{inputs[key][:80]}; give it again here")
         denoise = inputs.get("denoise")
-        if isinstance(denoise, int | float) and denoise < 1:
+        if isinstance(denoise, int | float) and 0 <= denoise < 1:
             found.leave("denoise", f"{denoise:g}; write source with its strength")
 
 

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import signal
 import socket
+import tempfile
 from types import FrameType
 
 import uvicorn
@@ -57,6 +58,7 @@ def serve(settings: ServeSettings, listening: socket.socket) -> None:
     """
     app = create_app(settings)
     studio_in(app).open()  # here, where an error is one line and an exit code
+    tempfile.tempdir = str(studio_in(app).folders.incoming)  # files of forms wait there until all is read
     allow_files(2 * settings.limits.connections + 256)
     server = DrainingServer(configured(app, settings), studio_in(app))
     server.run(sockets=[listening])

@@ -11,7 +11,7 @@ import json
 import os
 import re
 import stat
-from collections.abc import Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -75,10 +75,15 @@ def _regular(path: str, flags: int) -> int:
     return handle
 
 
-def parse_json(text: str) -> Any:
-    """Strict JSON: a name twice, `NaN` and `Infinity` are refused."""
+def parse_json(text: str, *, constant: Callable[[str], Any] | None = None) -> Any:
+    """Strict JSON: a name twice, `NaN` and `Infinity` are refused.
+
+    Args:
+        text: a document.
+        constant: gives the value of `NaN`, `Infinity` or `-Infinity` instead, for files of others.
+    """
     try:
-        return json.loads(text, object_pairs_hook=_distinct, parse_constant=_refuse_constant)
+        return json.loads(text, object_pairs_hook=_distinct, parse_constant=constant or _refuse_constant)
     except json.JSONDecodeError as error:
         raise ConfigError(f"line {error.lineno}, column {error.colno}: not JSON: {error.msg}.") from None
     except RecursionError:
