@@ -268,7 +268,7 @@ def test_others_are_answered_while_a_long_request_is_read(tmp_path, monkeypatch)
 
 def test_without_a_package_of_the_server_the_command_says_how_to_get_it(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "python_multipart", None)
-    with pytest.raises(ConfigError, match=r"python-multipart is not .*run pip install 'kinema\[server\]'"):
+    with pytest.raises(ConfigError, match=r'python-multipart is not .*pip install -c .* "\.\[server\]"'):
         cli.serve(data=tmp_path, port=0, workers=0)
 
 
