@@ -29,10 +29,10 @@ from kinema.diffusion.solvers import solver
 from kinema.models.dit import FP32_PARTS, Conditioning, VideoDiT, VideoDiTConfig
 from kinema.models.inference import InferenceDiT, OneByOne, Several, for_inference
 from kinema.pipelines.conditioning import condition
+from kinema.pipelines.guiding import guidance
 from kinema.pipelines.job import make_job
 from kinema.pipelines.model import load
 from kinema.pipelines.network import Network, ready
-from kinema.pipelines.render import guidance
 from kinema.story.shot import Shot
 
 SHAPES = {16: (1, 8, 8), 320: (5, 16, 16), 3510: (9, 30, 52)}

@@ -124,6 +124,16 @@ def test_zero_steps_run_no_forward_at_all():
     assert asked == [(2, ("cond", "uncond"))]
 
 
+def test_zero_steps_are_guided_steps_before_others():
+    first = at(0, 2, LEVELS)
+    assert CFGZero(scale=5.0).plan(first) == ()
+    assert CFGZero(scale=5.0).plan(at(0, 1, LEVELS)) == ("cond", "uncond"), (
+        "nothing would take the noise away"
+    )
+    assert CFGZero(scale=1.0).plan(first) == ("cond",), "without guidance it is no rule at all"
+    assert CFGZero(scale=5.0, interval=(0, 0.05)).plan(first) == ("cond",)
+
+
 @pytest.mark.parametrize("scale", [0.5, 3.0, 9.0])
 def test_apg_with_eta_one_and_no_clip_is_plain_guidance(scale):
     plain = ClassifierFree(scale=scale).combine(PAIR, STEP)

@@ -129,15 +129,17 @@ class CFGZero(ClassifierFree):
     """a u + w (c - a u), with u scaled to its best fit to c: a = <c, u> / |u|^2 (CFG-Zero*, Fan et al. 2025).
 
     Attributes:
-        zero_steps: in so many first steps the velocity is zero, where an undertrained network is worse than
-            none; their forwards are not run.
+        zero_steps: in so many first guided steps of a run from pure noise the velocity is zero, where an
+            undertrained network is worse than none; their forwards are not run. 0 for runs from other levels,
+            where latents that stand still while the level falls keep noise that nothing takes away.
     """
 
     zero_steps: int = 1
 
     def plan(self, step: Step) -> tuple[str, ...]:
-        """None during the first `zero_steps`."""
-        return () if step.index < self.zero_steps else super().plan(step)
+        """None during the first `zero_steps`, where they are guided and others follow."""
+        names = super().plan(step)
+        return () if UNCOND in names and step.index < self.zero_steps < step.steps else names
 
     def extrapolate(self, c: Tensor, u: Tensor, w: Tensor) -> Tensor:
         """The rule itself, with `w` as `[B, 1, T, 1, 1]`."""

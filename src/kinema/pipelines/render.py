@@ -13,23 +13,14 @@ from itertools import chain, islice
 
 import numpy as np
 import torch
-from einops import rearrange
 from torch import Tensor
 
 from kinema.core.contracts import OnProgress, Progress
 from kinema.core.errors import NumericError
 from kinema.diffusion.cache import CacheRule, StepCache
 from kinema.diffusion.carry import Carry
-from kinema.diffusion.flow import timesteps
 from kinema.diffusion.guard import Guarded
-from kinema.diffusion.guidance import (
-    AdaptiveProjected,
-    CFGZero,
-    ClassifierFree,
-    Guidance,
-    Guided,
-    SkipLayer,
-)
+from kinema.diffusion.guidance import Guidance, Guided
 from kinema.diffusion.reuse import Reused
 from kinema.diffusion.sampler import SamplerState, sample
 from kinema.diffusion.solvers import solver
@@ -41,23 +32,18 @@ from kinema.models.careful import careful, finite
 from kinema.pipelines.cached import CachedNetwork
 from kinema.pipelines.carried import carried_frames
 from kinema.pipelines.conditioning import Conditions, condition
+from kinema.pipelines.guiding import guidance, steered
 from kinema.pipelines.inpaint import restored
 from kinema.pipelines.memory import FORGETFUL, Memory, Snapshot
 from kinema.pipelines.model import Decoder, Model
 from kinema.pipelines.network import CarefulNetwork, Network, ready
-from kinema.pipelines.plan import Plan, Sampling
+from kinema.pipelines.plan import Plan
 from kinema.pipelines.worn import Frames, worn
 from kinema.story.shortcuts import FINAL, WARMUP, Shortcuts
 from kinema.story.shot import PREVIOUS
 
 SAMPLER, LATENTS = "sampler", "latents"
 """Names under which a plan's memory has the state between two steps, and the finished latents."""
-
-GUIDANCE: dict[str, type[ClassifierFree]] = {
-    "cfg": ClassifierFree,
-    "cfg-zero": CFGZero,
-    "apg": AdaptiveProjected,
-}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -293,33 +279,6 @@ def reused(rule: Guidance, shortcuts: Shortcuts | None, carry: Carry, window: st
     if shortcuts is None or not shortcuts.acts:
         return rule
     return Reused(rule, frozenset(shortcuts.reuse), carry, window)
-
-
-def guidance(sampling: Sampling, table_SBT: Tensor, context: int = 0) -> ClassifierFree:
-    """The rule of a plan; held context frames are guided like the first new one.
-
-    Where two transformers share the noise levels, each step has the scale of the one that works in it.
-    """
-    scale = _with_context(sampling.guidance, context)
-    if sampling.guidance_low is not None and sampling.boundary is not None:
-        levels_S = table_SBT[:-1].flatten(1).amax(dim=1)
-        times_S = timesteps(levels_S, sampling.steps, sampling.shift, sampling.grid)
-        high_S11 = rearrange(times_S >= 1000 * sampling.boundary, "S -> S 1 1")
-        scale = torch.where(high_S11, scale, _with_context(sampling.guidance_low, context))
-    return GUIDANCE[sampling.method](scale=scale, interval=sampling.interval, rescale=sampling.rescale)
-
-
-def steered(rule: Guidance, sampling: Sampling) -> Guidance:
-    """The rule, and away from the network without some of its blocks where the plan says so."""
-    skip = sampling.skip
-    if skip is None or skip.scale is None:
-        return rule
-    return SkipLayer(base=rule, scale=skip.scale, interval=skip.interval)
-
-
-def _with_context(scale: tuple[float, ...], context: int) -> Tensor:
-    """`[1, T]`, the held frames in front included."""
-    return torch.tensor([[scale[0]] * context + list(scale)])
 
 
 def shown_latents(conditions: Conditions, x_BCTYX: Tensor) -> Tensor:

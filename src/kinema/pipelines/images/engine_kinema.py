@@ -30,11 +30,12 @@ from kinema.diffusion.step import FrameNoise, Step, Velocity
 from kinema.models.inference import Several
 from kinema.models.text import TextStates
 from kinema.pipelines.conditioning import Conditions
+from kinema.pipelines.guiding import guidance, steered
 from kinema.pipelines.images.engine import Drawing
 from kinema.pipelines.model import Model
 from kinema.pipelines.network import Network, ready
 from kinema.pipelines.plan import Plan, Prompts, Sampling
-from kinema.pipelines.render import chunks, guarded, guidance, steered
+from kinema.pipelines.render import chunks, guarded
 from kinema.pipelines.texts import Branch, branch_of, encoded
 from kinema.pipelines.worn import Wardrobe, at_frame, worn
 
