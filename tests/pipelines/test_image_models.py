@@ -290,6 +290,20 @@ def test_a_small_strength_is_one_step_not_none():
         assert int(steps * strength) >= 1
         assert steps == 20 or int((steps - 2) * strength) < 1
     assert enough_steps(20, 0.0005) == enough_steps(20, 1e-17) == enough_steps(20, 0.0) == 1000
+    assert [enough_steps(30, strength, 50) for strength in (0.025, 0.02, 0.0199)] == [40, 50, 0]
+
+
+@pytest.mark.parametrize("solver", ["lcm", "tcd"])
+def test_a_distilled_solver_draws_at_any_strength(loaded, solver):
+    """Its scheduler has 50 steps; a strength below one of them is none, and no error within a clip."""
+    plan = plan_of(loaded("sd"), 3, solver=solver, redraw={"strength": {1: 0.03, 2: 0.01}, "colour": "off"})
+    frames = draw_plan(plan, loaded("sd"), on_progress=print).array()
+    assert not np.array_equal(frames[1], frames[0])
+    assert np.array_equal(frames[2], frames[1])
+    engine, still = engine_of(loaded("sd")), canvas()
+    masked = asked(solver=solver, canvas=still, strength=0.01, open=torch.ones(1, 1, SIDE, SIDE))
+    assert torch.equal(engine.draw(masked), still)
+    assert torch.isfinite(engine.draw(asked(solver=solver, steps=50))).all()
 
 
 @pytest.mark.parametrize("strength", ["0.3*abs(sin(pi*f/2))", "1e-17", 0.0005])
@@ -324,6 +338,16 @@ def test_what_is_no_step_of_the_model_leaves_the_frame(loaded, strength):
             {"grid": "leading", "redraw": {"solver": {0: "euler", 2: "tcd"}}},
             ConfigError,
             r"not read by solver 'tcd' \(TCDScheduler\)",
+        ),
+        (
+            {"solver": "lcm", "steps": 60},
+            ConfigError,
+            r"steps=60 is more than solver 'lcm' .* write 50 or fewer",
+        ),
+        (
+            {"solver": "tcd", "redraw": {"steps": {0: 4, 2: 51}}},
+            ConfigError,
+            r"steps=51 is more than solver 'tcd' \(TCDScheduler\)",
         ),
         ({"size": "33x32"}, kinema.KinemaError, "width=33 is not a multiple of 2"),
     ],
@@ -375,6 +399,18 @@ def test_pickled_weights_are_not_read(image_model, tmp_path):
     weights.rename(weights.with_suffix(".bin"))
     with pytest.raises(ModelError, match="holds pickled weights"):
         kinema.load(str(folder), device="cpu")
+
+
+def test_a_checkpoints_own_distilled_scheduler_says_how_many_steps_it_has(image_model, tmp_path):
+    folder = edited(image_model("sd"), tmp_path)
+    diffusers.LCMScheduler(original_inference_steps=20).save_pretrained(folder / "scheduler")
+    shot = {"prompt": "a fox", "frames": 1, "size": "32x32", "model": str(folder)}
+    card = read_card(str(folder))
+    assert make_plan(Shot(**shot, steps=20), card).sampling.steps == 20
+    for solver in ("checkpoint", "lcm"):
+        with pytest.raises(ConfigError, match=r"steps=21 is more than .* among 20; write 20 or fewer"):
+            make_plan(Shot(**shot, steps=21, solver=solver), card)
+    assert make_plan(Shot(**shot, steps=21, solver="ddim"), card).sampling.steps == 21
 
 
 def test_the_usual_safety_checker_is_no_code_of_its_own(image_model, tmp_path):

@@ -186,11 +186,11 @@ def _speeds(card: ModelCard) -> Iterator[tuple[str, dict[str, Any]]]:
 def _solvers(card: ModelCard) -> list[str]:
     from kinema.diffusion.solvers import SOLVERS
     from kinema.pipelines.foreign.card import family_of
-    from kinema.pipelines.images.cards import kind_of_card
+    from kinema.pipelines.images.solvers import solvers_of
 
     if card.family == "foreign":
         return list(family_of(card).solver_names)
-    return list(kind_of_card(card).solvers if card.family == "image" else SOLVERS)
+    return list(solvers_of(card) if card.family == "image" else SOLVERS)
 
 
 def _grids(card: ModelCard) -> list[str]:

@@ -31,7 +31,8 @@ from kinema.pipelines.frame_by_frame.plan import (
 )
 from kinema.pipelines.geometry import Geometry, per_latent, plan_geometry
 from kinema.pipelines.given import Given, plan_given
-from kinema.pipelines.images.cards import check_image_prompts, check_image_shot, check_spacing, image_solver
+from kinema.pipelines.images.cards import check_image_prompts, check_image_shot
+from kinema.pipelines.images.solvers import check_spacing, check_steps, image_solver
 from kinema.pipelines.listening import settle
 from kinema.pipelines.loras import plan_loras
 from kinema.pipelines.match import matched
@@ -87,6 +88,7 @@ def make_plan(shot: Shot, card: ModelCard, after: Geometry | None = None, begin:
     redraw = _redraw(shot, card, geometry, given, sampling) if by_frames else None
     if card.family == "image" and redraw is not None:
         check_spacing(sampling.grid, card, (stroke.solver for stroke in redraw.strokes))
+        check_steps(card, redraw.strokes)
     windows, options, more = _joint(shot, card, geometry, given, sides, sampling, by_frames)
     return Plan(
         model=card.id,

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kinema.core.contracts import Stride
-from kinema.core.errors import ConfigError, ModelError, unknown_name
+from kinema.core.errors import ConfigError, ModelError
 from kinema.pipelines.card import Defaults, Mode, ModelCard, read_json
-from kinema.pipelines.diffusers_solvers import IMAGE_SOLVERS, OWN_SOLVER, SPACED, SPACINGS
+from kinema.pipelines.diffusers_solvers import IMAGE_SOLVERS, OWN_SOLVER, SPACINGS
 
 if TYPE_CHECKING:
     from kinema.models.lora_keys import Text
@@ -232,36 +232,3 @@ def check_image_prompts(card: ModelCard, weights: Iterable[float]) -> None:
             f"weights such as (word:1.3) are not read by {card.id!r}, a {kind.name}, whose texts have "
             "no single embedding for a word; write the prompt without them."
         )
-
-
-def image_solver(card: ModelCard, name: str) -> str:
-    """The solver's name; `ConfigError` with the nearest for one that the model cannot run with."""
-    solvers = kind_of_card(card).solvers
-    if name not in solvers:
-        raise unknown_name(f"solver of {card.id!r}", name, solvers)
-    return name
-
-
-def check_spacing(grid: str, card: ModelCard, solvers: Iterable[str]) -> None:
-    """Refuse a spacing of timesteps beside a solver that has its own.
-
-    Args:
-        grid: of the plan.
-        card: of an image model.
-        solvers: of all drawings.
-
-    Raises:
-        ConfigError: naming the solver and what to do.
-    """
-    if grid == OWN_SOLVER:
-        return
-    for solver in dict.fromkeys(solvers):
-        if solver == OWN_SOLVER:
-            name = read_json(card.folder / "scheduler" / "scheduler_config.json").get("_class_name")
-        else:
-            name = IMAGE_SOLVERS[solver][0]
-        if name not in SPACED:
-            raise ConfigError(
-                f"grid={grid!r} is not read by solver {solver!r} ({str(name)[:60]}), whose timesteps are its "
-                "own; leave grid out, or write another solver."
-            )

@@ -19,6 +19,7 @@ from kinema.pipelines.given import LEAST_CHANGE
 from kinema.pipelines.images.engine import Drawing
 from kinema.pipelines.images.loras import ImageLoras
 from kinema.pipelines.images.model import ImageModel, Task, given_noise
+from kinema.pipelines.images.solvers import TRAINED_STEPS
 from kinema.pipelines.images.texts import ImageTexts
 from kinema.pipelines.picture_track import PictureTrack
 from kinema.pipelines.plan import Plan
@@ -58,21 +59,26 @@ class DiffusersImages:
             return canvas
         if drawing.open is not None:
             return self._inpainted(drawing, canvas, (drawing.open > 0).float(), drawing.strength)
-        steps = enough_steps(drawing.steps, drawing.strength)
+        if not (steps := self._steps(drawing, drawing.strength)):
+            return canvas
         options = {"image": canvas, "strength": drawing.strength, "num_inference_steps": steps}
         return self._call("image", drawing, options)
 
     def _inpainted(self, drawing: Drawing, canvas: Tensor, open_B1HW: Tensor, strength: float) -> Tensor:
-        if not bool(open_B1HW.any()):
+        if not bool(open_B1HW.any()) or not (steps := self._steps(drawing, strength)):
             return canvas
         options = {
             "image": canvas,
             "mask_image": self._whole_blocks(open_B1HW),
             "strength": strength,
-            "num_inference_steps": enough_steps(drawing.steps, strength),
+            "num_inference_steps": steps,
         }
         drawn = self._call("inpaint", drawing, options)
         return canvas + open_B1HW * (drawn - canvas)
+
+    def _steps(self, drawing: Drawing, strength: float) -> int:
+        """Steps of the whole drawing; 0 where the strength is less than a step of its scheduler."""
+        return enough_steps(drawing.steps, strength, self.model.most_steps(drawing.solver))
 
     def _whole_blocks(self, open_B1HW: Tensor) -> Tensor:
         """Open wherever any pixel of a latent's block is: the pipelines read one pixel of each."""
@@ -167,14 +173,20 @@ def checked_picture(picture_BCHW: Tensor, frame: int) -> Tensor:
     return picture.clamp(0, 1)
 
 
-def enough_steps(steps: int, strength: float) -> int:
+def enough_steps(steps: int, strength: float, most: int = TRAINED_STEPS) -> int:
     """Steps of a whole drawing, so that the share of them that is done is at least one.
 
     The pipelines do `int(steps * strength)` of them, and stop with an error for none. No more than the model
     was trained with: below `LEAST_CHANGE` that is none.
+
+    Args:
+        steps: that were asked for.
+        strength: share of them that is done, 0..1.
+        most: that the scheduler has; 0 is returned where not one of these is done.
     """
     if int(steps * strength) >= 1:
         return steps
     strength = max(strength, LEAST_CHANGE)
     needed = math.ceil(1 / strength)
-    return needed if int(needed * strength) >= 1 else needed + 1
+    needed = needed if int(needed * strength) >= 1 else needed + 1
+    return needed if needed <= most else 0

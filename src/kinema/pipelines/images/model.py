@@ -17,6 +17,7 @@ from kinema.pipelines.card import ModelCard
 from kinema.pipelines.cards import local_folder, part_folder
 from kinema.pipelines.diffusers_solvers import IMAGE_SOLVERS, OWN_SOLVER
 from kinema.pipelines.images.cards import KANDINSKY, ImageKind, kind_of_card
+from kinema.pipelines.images.solvers import most_steps
 
 Task = Literal["text", "image", "inpaint"]
 AUTO: dict[Task, str] = {
@@ -81,6 +82,11 @@ class ImageModel:
             return type(own).from_config(own.config, **spaced)
         name, options = IMAGE_SOLVERS[solver]
         return getattr(diffusers, name).from_config(own.config, **options, **spaced)
+
+    def most_steps(self, solver: str) -> int:
+        """Steps of a whole drawing that a solver has at most."""
+        scheduler = self.scheduler(solver)
+        return most_steps(type(scheduler).__name__, scheduler.config)
 
     def _made(self, task: Task, control: str | None) -> Any:
         import diffusers
