@@ -60,7 +60,8 @@ class Copy:
                 .repeat_interleave(8, 2)
                 .repeat_interleave(8, 3)
             )
-        return (drawing.canvas + self.shift).clamp(0, 1)
+        shift = self.shift if drawing.open is None else self.shift * drawing.open
+        return (drawing.canvas + shift).clamp(0, 1)
 
 
 class Right:
@@ -277,6 +278,48 @@ def test_drift_of_colours_is_taken_back(card):
     assert rise(colour="off") > 0.2
     assert rise() < 0.01
     assert rise(colour="histogram") < 0.01
+
+
+@pytest.mark.parametrize("colour", ["transport", "histogram"])
+def test_drift_is_taken_back_where_a_mask_is_open(card, tmp_path, colour):
+    """What is kept has not drifted, and other colours than what is redrawn: it says nothing of them."""
+    mask = np.zeros((SIDE, SIDE), np.uint8)
+    mask[16:48, 16:48] = 255
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    inside = (slice(None), slice(16, 48), slice(16, 48))
+
+    def mean(**redraw):
+        asked = {"mask": str(tmp_path / "mask.png"), "colour": colour, **redraw}
+        frames = frames_of(loop_of(plan_of(card, 60, keyframes=path, **asked), Copy(0.01)))
+        return frames[inside].astype(float).mean(axis=(1, 2, 3))
+
+    path = picture(tmp_path / "a.png", 1)
+    whole = np.asarray(Image.open(path)) // 2 + 50
+    whole[:, :12] = whole[:, 52:] = 8  # a dark frame, kept
+    Image.fromarray(whole).save(path)
+    off, kept, at_once = mean(colour="off"), mean(), mean(colour_window=1)
+    assert off[-1] - off[0] > 50
+    assert abs(kept[-1] - kept[0]) < 3
+    assert abs(at_once[-1] - at_once[0]) < 2
+
+
+def test_a_mask_that_wanders_leaves_each_place_its_own_colours(card, tmp_path):
+    """From a blue half to a red one: blue is no colour that red returns to, but drift is taken back."""
+    masks = np.zeros((30, SIDE, SIDE, 3), np.uint8)
+    masks[:1, :, :32] = 255
+    masks[1:, :, 32:] = 255
+    kinema.Clip(masks, 8).save(tmp_path / "masks.mkv", quality="lossless")
+    halves = np.full((SIDE, SIDE, 3), (40, 60, 200), np.uint8)
+    halves[:, 32:] = (190, 60, 40)
+    halves[::2, ::2] += 20
+    Image.fromarray(halves).save(tmp_path / "a.png")
+    plan = plan_of(
+        card, 30, keyframes=str(tmp_path / "a.png"), mask=str(tmp_path / "masks.mkv"), mask_feather=0
+    )
+    for shift in (0.0, 0.01):
+        frames = frames_of(loop_of(plan, Copy(shift))).astype(float)
+        moved = frames[-1][:, 34:].mean(axis=(0, 1)) - halves[:, 34:].mean(axis=(0, 1))
+        assert np.abs(moved).max() < 4, (shift, moved)
 
 
 def test_noise_that_is_put_in_does_not_add_to_the_contrast(card):

@@ -40,6 +40,9 @@ class Mask:
         plan: whose size and rate they have.
         asked: the file, or bars.
         shape_HWC: a picture of the shape that `bars` lie around.
+
+    Attributes:
+        still: one mask is that of all frames.
     """
 
     def __init__(self, plan: Plan, asked: Asked, shape_HWC: np.ndarray | None) -> None:
@@ -49,8 +52,10 @@ class Mask:
             assert shape_HWC is not None, "bars lie around a picture"
             still = bars(plan, shape_HWC).expand(1, 3, -1, -1)
             self._picture: Callable[[int], Tensor] = lambda _: still
+            self.still = True
         else:
-            self._picture = PictureTrack(asked.mask, plan, "mask").at
+            track = PictureTrack(asked.mask, plan, "mask")
+            self._picture, self.still = track.at, track.still
         self._last: tuple[Tensor, float, Tensor] | None = None  # a still is softened once, not frame by frame
 
     def at(self, frame: int, feather: float) -> Tensor:

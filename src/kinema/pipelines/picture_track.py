@@ -30,12 +30,15 @@ class PictureTrack:
         path: of a picture or a clip.
         plan: whose size and rate they have.
         what: they are, for an error.
+
+    Attributes:
+        still: a picture for all frames.
     """
 
     def __init__(self, path: str, plan: Plan, what: str) -> None:
         self.plan, self.what, self._place = plan, what, -1
-        still = not is_folder(Path(path)) and stands_still(Path(path))
-        self._frames = self._one(path) if still else self._clip(path)
+        self.still = not is_folder(Path(path)) and stands_still(Path(path))
+        self._frames = self._one(path) if self.still else self._clip(path)
         self._current: Tensor | None = None
 
     def at(self, frame: int) -> Tensor:

@@ -9,13 +9,15 @@ The order has reasons. Guides come before the touches, so that a picture that is
 as the rest. Noise comes last, so that sharpening does not act on it. Colours are matched once, after
 drawing, to those before the noise: the next canvas is made from a matched frame, and matching it again would
 only undo what guides bring in. What a mask keeps is taken from the moved frame itself, not through the
-model's codec, which would wear it out.
+model's codec, which would wear it out, and colours are counted where the mask is open: what is kept has not
+drifted, and would hide how far the rest has.
 
 With a cadence, a frame between two drawn ones is both of them, moved to where it is, and blended.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from fractions import Fraction
@@ -126,7 +128,8 @@ class Loop:
         """The beginning of a clip that carries another on, from that one's last frame."""
         if self.redraw.colour == "off":
             return LoopState(0, picture_BCHW, None)
-        return LoopState(0, picture_BCHW, self.pictures.reference or colours(picture_BCHW))
+        shown = self._open(self.redraw.strokes[0])
+        return LoopState(0, picture_BCHW, self.pictures.reference or colours(picture_BCHW, shown))
 
     def clip(
         self,
@@ -173,7 +176,7 @@ class Loop:
         drawing = self._drawing(stroke, toned, holes)
         picture = self._drawn(drawing)
         if state is not None:
-            picture = self._coloured(drawing, picture, toned, state, stroke.colour_window)
+            picture = self._coloured(drawing, picture, toned, state, self._window(stroke))
         kept = toned if moved is None else moved
         if drawing.open is not None and kept is not None:
             picture = kept + opened(drawing) * (picture - kept)
@@ -206,15 +209,25 @@ class Loop:
         if drawing.canvas is None or before_BCHW is None:
             fixed = self.pictures.reference
             return picture_BCHW if fixed is None else recolour(picture_BCHW, fixed, method=method)
-        seen = None if drawing.holes is None else 1 - drawing.holes
+        seen = drawing.open
+        if drawing.holes is not None:
+            seen = (1 - drawing.holes) * (1 if seen is None else seen)
         return keep_colours(
             picture_BCHW, before_BCHW, state.reference, window=window, weight_B1HW=seen, method=method
         )
 
+    def _open(self, stroke: Stroke) -> Tensor | None:
+        return self.pictures.mask(stroke.frame, stroke.mask_feather)
+
+    def _window(self, stroke: Stroke) -> float:
+        """Frames over which colours return to the reference: never where a mask wanders over a frame's own
+        colours, as those of one place are none of another's."""
+        return math.inf if self.pictures.wanders and self.pictures.reference is None else stroke.colour_window
+
     def _drawing(self, stroke: Stroke, toned: Tensor | None, holes: Tensor | None) -> Drawing:
         """What the engine is asked for."""
         canvas = self._touched(stroke, toned)
-        mask = None if toned is None else self.pictures.mask(stroke.frame, stroke.mask_feather)
+        mask = None if toned is None else self._open(stroke)
         if stroke.strength == 1.0 and mask is None:
             canvas = None  # nothing of it would be left
         return Drawing(
@@ -262,9 +275,10 @@ class Loop:
             return self.pictures.reference
         held = self.pictures.at(stroke.frame)
         if self.redraw.colour_from == "keyframes" and held is not None:
-            return colours(held)
+            return colours(held, self._open(stroke))
         if state is None or state.reference is None or (stroke.strength == 1.0 and self.redraw.mask is None):
-            return colours(picture)  # drawn from nothing: colours have not drifted, they begin here
+            # drawn from nothing: colours have not drifted, they begin here
+            return colours(picture, self._open(stroke))
         return state.reference
 
     def _between(self, index: int, first_BCHW: Tensor, last_BCHW: Tensor) -> Iterator[np.ndarray]:

@@ -34,6 +34,7 @@ class Pictures:
 
     Attributes:
         reference: colours of the picture that `colour_from` names; None where it names none.
+        wanders: whether a mask is another from frame to frame.
     """
 
     def __init__(self, plan: Plan, previous: Clip | None = None) -> None:
@@ -45,6 +46,7 @@ class Pictures:
         first = self.plan.given.held[0] if self.redraw.mask == BARS else None
         shape = None if first is None else read_held(first, previous)
         self._mask = None if self.redraw.mask is None else Mask(plan, self.redraw, shape)
+        self.wanders = self._mask is not None and not self._mask.still
 
     def at(self, frame: int) -> Tensor | None:
         """The keyframe at exactly this frame."""
