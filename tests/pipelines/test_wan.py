@@ -12,10 +12,11 @@ import torch
 from PIL import Image
 
 import kinema
-from kinema.core.errors import ConfigError, KinemaError, ModelError
+from kinema.core.errors import ConfigError, GeometryError, KinemaError, ModelError
 from kinema.pipelines.cards import read_card
 from kinema.pipelines.job import make_job
 from kinema.pipelines.known import to_pixels
+from kinema.pipelines.planning import make_plan
 from kinema.story.shot import Shot
 
 CALL = {
@@ -155,6 +156,30 @@ def test_a_mode_that_a_checkpoint_lacks_is_refused_by_name_before_weights(
     with pytest.raises(ModelError, match=f"cannot do {reason}.*it does: .*Use ") as caught:
         kinema.generate("a fox", model=folder, frames=9, width=32, height=32, **fields)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("frames", "place", "reason"),
+    [
+        (15, "-1", r"b\.png@14: .* holds frames 0 and 16 alone, and length_fit keeps 15 of 17 frames; "
+                   r"write frames: 17 without length_fit, and b\.png@-1\."),
+        (17, "13", r"b\.png@13: .* holds frames 0 and 16 alone; write b\.png@-1\."),
+    ],
+)  # fmt: skip
+def test_a_last_picture_is_at_the_last_frame_or_refused(
+    weightless, tmp_path, monkeypatch, frames, place, reason
+):
+    """It would be shown at another frame than the one asked for, or not at all."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.png", "b.png"):
+        picture(1).save(name)
+    card = read_card(weightless("flf2v"))
+    written = {"model": card.id, "prompt": "a fox", "size": "32x32", "length_fit": True}
+    with pytest.raises(GeometryError, match=reason):
+        make_plan(Shot(**written, frames=frames, keyframes=["a.png", f"b.png@{place}"]), card)
+    for last in ("-1", "16"):
+        plan = make_plan(Shot(**written, frames=17, keyframes=["a.png", f"b.png@{last}"]), card)
+        assert [held.frame for held in plan.given.held] == [0, 16]
 
 
 def test_missing_files_are_named(wan, tmp_path):

@@ -84,7 +84,7 @@ def plan_given(shot: Shot, card: ModelCard, geometry: Geometry) -> tuple[Given, 
 
     Raises:
         ConfigError: two pictures in one latent frame.
-        GeometryError: a place outside the clip.
+        GeometryError: a place outside the clip, or beside the ends of it where a model holds those alone.
         ModelError: places that this model cannot hold.
         MediaError: a picture that cannot be read.
     """
@@ -219,7 +219,24 @@ def _check_places(held: list[HeldImage], card: ModelCard, geometry: Geometry) ->
         card.require("last")
     elif places:
         card.require("keyframes")
+    if card.mechanism == "channels":
+        _check_ends(held, card, geometry)
     if held and geometry.context:
         raise ConfigError(
             "keyframes and extend cannot be combined in one shot; extend first, then hold frames."
         )
+
+
+def _check_ends(held: list[HeldImage], card: ModelCard, geometry: Geometry) -> None:
+    """Mask channels tell a model of the first and the last frame that it makes, and of no other."""
+    last = geometry.frames - 1
+    for image in held:
+        if image.frame in (0, last):
+            continue
+        wrong = f"keyframe {image.image}@{image.frame}: {card.id!r} holds frames 0 and {last} alone"
+        if geometry.keep < geometry.frames:
+            raise GeometryError(
+                f"{wrong}, and length_fit keeps {geometry.keep} of {geometry.frames} frames; write frames: "
+                f"{geometry.frames} without length_fit, and {image.image}@-1."
+            )
+        raise GeometryError(f"{wrong}; write {image.image}@{'-1' if image.latent else '0'}.")

@@ -149,9 +149,8 @@ def mask_channels(plan: Plan, model: Model, previous: Clip | None = None) -> Ten
     shown: dict[int, Tensor] = {}
     mask_F = torch.zeros(g.frames, device=model.device)
     for held in plan.given.held:
-        frame = 0 if held.latent == 0 else g.frames - 1
-        shown[frame] = to_pixels([picture(held, plan, previous)], model.device)
-        mask_F[frame] = 1
+        shown[held.frame] = to_pixels([picture(held, plan, previous)], model.device)
+        mask_F[held.frame] = 1
     padded_F = torch.cat([mask_F[:1].expand(g.time), mask_F[1:]])
     mask = repeat(padded_F, "(T c) -> 1 c T Y X", c=g.time, Y=g.rows, X=g.columns)
     frames = (shown.get(frame, gray) for frame in range(g.frames))
