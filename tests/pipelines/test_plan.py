@@ -247,3 +247,19 @@ def test_held_pictures_have_the_models_guidance_for_them(card):
     assert set(plan_of(held, prompt="a fox", keyframes=keyframes, guidance=2).sampling.guidance) == {2.0}
     plain = replace(card, defaults=replace(card.defaults, guidance=3.0, guidance_held=None))
     assert set(plan_of(plain, prompt="a fox", keyframes=keyframes).sampling.guidance) == {3.0}
+
+
+@pytest.mark.parametrize("written", [{"negative": "blue"}, {"prompt": "a fox (-blue)"}])
+def test_a_negative_prompt_that_nothing_reads_is_told(card, written):
+    picture = Path(__file__).parents[2] / "samples/inputs/penguin.png"
+    held = replace(card, defaults=replace(card.defaults, guidance=3.0, guidance_held=1.0))
+    asked = {"prompt": "a fox", "keyframes": [str(picture)], **written}
+
+    def told(**fields: object) -> bool:
+        return any("negative prompt does not act" in note for note in plan_of(held, **fields).notes)
+
+    assert told(**asked)
+    assert told(**asked | {"keyframes": [], "guidance": 1})
+    assert not told(**asked | {"negative": "", "prompt": "a fox"})
+    for more in ({"nag": 8}, {"guidance": 2}, {"guidance": "0:(1), 8:(2)"}, {"keyframes": []}):
+        assert not told(**asked | more), more

@@ -5,7 +5,7 @@ from __future__ import annotations
 from kinema.core.contracts import AttentionGuidance
 from kinema.core.errors import ConfigError
 from kinema.pipelines.card import ModelCard
-from kinema.pipelines.plan import Prompts, Skip
+from kinema.pipelines.plan import Prompts, Sampling, Skip
 from kinema.story.shot import Shot
 
 
@@ -45,6 +45,15 @@ def skipped_layers(shot: Shot, card: ModelCard) -> Skip | None:
         raise ConfigError("skip_layers.side: negative acts through guidance, which is off; write side: own.")
     scale = skip.scale if skip.side == "own" else None
     return Skip(layers=skip.layers, scale=scale, interval=skip.interval)
+
+
+def unheard_negative(card: ModelCard, negatives: Prompts, sampling: Sampling) -> tuple[str, ...]:
+    """That there is a negative prompt and nothing that leads away from it."""
+    scales = (*sampling.guidance, *(sampling.guidance_low or ()))
+    words = any(text.strip() for spans in negatives.spans for text, _ in spans)
+    if card.borrowed or not words or sampling.nag is not None or any(scale != 1 for scale in scales):
+        return ()
+    return ("the negative prompt does not act: without guidance, that takes nag.",)
 
 
 def _own(card: ModelCard, name: str) -> None:

@@ -48,10 +48,7 @@ def taught(shot: Shot, card: ModelCard) -> tuple[Shot, str]:
             made = made.with_(guidance_interval=student.guidance_interval)
         low, high = made.guidance_interval
         own = f"with guidance {guidance:g} at noise levels {low:g} to {high:g}"
-    unused = ""
-    if not shot.negative.empty and shot.nag is None and guidance == 1:
-        unused = " The negative prompt does not act: without guidance, that takes nag."
-    return made, f"distilled: {student.steps} steps {own}, by the model's student.{unused}"
+    return made, f"distilled: {student.steps} steps {own}, by the model's student."
 
 
 def _known_guidance(asked: Schedule, student: Student) -> float:
