@@ -37,7 +37,7 @@ CALLS = {
 }
 
 
-SLOW = {"euler", "heun", "dpm++2m", "ddim", "ddpm", "lcm"}
+SLOW = {"euler", "heun", "dpm++2m", "dpm++2m-karras", "dpm++2m-sde-karras", "ddim", "ddpm", "lcm"}
 """Solvers whose memory is like another's that is always tested."""
 
 

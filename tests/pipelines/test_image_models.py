@@ -335,6 +335,11 @@ def test_what_is_no_step_of_the_model_leaves_the_frame(loaded, strength):
         ),
         ({"grid": "trailing", "solver": "lcm"}, ConfigError, r"not read by solver 'lcm' \(LCMScheduler\)"),
         (
+            {"grid": "trailing", "solver": "dpm++2m-karras"},
+            ConfigError,
+            r"grid='trailing' is not read by solver 'dpm\+\+2m-karras'",
+        ),
+        (
             {"grid": "leading", "redraw": {"solver": {0: "euler", 2: "tcd"}}},
             ConfigError,
             r"not read by solver 'tcd' \(TCDScheduler\)",

@@ -87,11 +87,12 @@ def test_the_paragraph_of_a1111_is_read(tmp_path):
     assert found["source"] == "a1111"
     assert found["request"] == {
         "prompt": "a fox, (running:1.2) in the snow", "negative": "text, [watermark]", "steps": 28,
-        "solver": "dpm++2m", "guidance": 6.5, "seed": 4041, "width": 512, "height": 768,
+        "solver": "dpm++2m-karras", "guidance": 6.5, "seed": 4041, "width": 512, "height": 768,
     }  # fmt: skip
     notes = "\n".join(found["notes"])
-    for told in ("<lora:ink:0.7>", "dreamshaper", "Clip skip", "Karras"):
+    for told in ("<lora:ink:0.7>", "dreamshaper", "Clip skip", "elsewhere write solver: dpm++2m"):
         assert told in notes
+    assert "Schedule type" not in notes
     assert "0123" not in notes
 
 
@@ -146,6 +147,43 @@ def test_the_graph_that_was_drawn_is_read():
         "width": 640, "height": 384,
     }  # fmt: skip
     assert [note for note in found.lost if note.startswith("denoise: 0.6")]
+
+
+@pytest.mark.parametrize(
+    ("settings", "solver", "told"),
+    [
+        ("Sampler: DPM++ 2M Karras, Seed: 1", "dpm++2m-karras", "Sampler"),
+        ("Schedule type: Karras, Sampler: DPM++ 2M SDE", "dpm++2m-sde-karras", "Sampler"),
+        ("Sampler: DPM++ 2M, Schedule type: Automatic", "dpm++2m", None),
+        ("Sampler: Euler, Schedule type: Karras", "euler", "Schedule type"),
+        ("Sampler: DPM++ 2M, Schedule type: Exponential", "dpm++2m", "Schedule type"),
+    ],
+)
+def test_the_spacing_of_a1111_is_part_of_the_solver_or_told(settings, solver, told):
+    found = read_parameters(f"a fox\nSteps: 20, {settings}")
+    assert found.values["solver"] == solver
+    assert [line.split(":")[0] for line in found.lost] == ([] if told is None else [told])
+
+
+@pytest.mark.parametrize(
+    ("sampler", "solver", "told"),
+    [
+        ("dpmpp_2m", "dpm++2m-karras", "sampler_name"),
+        ("dpmpp_2m_sde", "dpm++2m-sde-karras", "sampler_name"),
+        ("euler", "euler", "scheduler"),
+    ],
+)
+def test_karras_in_a_graph_is_part_of_the_solver_or_told(sampler, solver, told):
+    inputs = {**PROMPT["3"]["inputs"], "sampler_name": sampler}
+
+    def read(scheduler):
+        node = {"class_type": "KSampler", "inputs": {**inputs, "scheduler": scheduler}}
+        return read_graphs({"prompt": json.dumps({**PROMPT, "3": node})})
+
+    spaced, plain = read("karras"), read("normal")
+    assert spaced.values["solver"] == solver
+    assert plain.values["solver"] == solver.removesuffix("-karras")
+    assert [line.split(":")[0] for line in spaced.lost if line not in plain.lost] == [told]
 
 
 def test_samplers_in_parts_are_read():

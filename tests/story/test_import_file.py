@@ -154,13 +154,35 @@ ANIMATEDIFF = """{
 def test_animatediff_configuration(tmp_path):
     shot, lost = imported(tmp_path, ANIMATEDIFF, "travel.json")
     assert (shot.name, shot.frames, shot.fps, shot.seed, shot.steps) == ("sample1", 33, 8, 31, 20)
-    assert (shot.solver, shot.guidance.constant, shot.negative.constant) == ("dpm++2m", 7.5, "(ugly:1.2)")
+    assert (shot.solver, shot.guidance.constant, shot.negative.constant) == (
+        "dpm++2m-karras",
+        7.5,
+        "(ugly:1.2)",
+    )
+    assert any("elsewhere write solver: dpm++2m" in line for line in lost)
     assert (shot.source.path, shot.source.strength) == ("frames", 0.8)
     prompts, weights_FK = shot.prompt.sample(33, 8)
     assert prompts == ("best #1 quality, a fox, at dusk", "best #1 quality, a wolf, at dusk")
     np.testing.assert_allclose(weights_FK[:, 1], np.maximum(np.arange(33) - 8, 0) / 24)
     assert any("tile" in line for line in lost)
     assert not any("canny" in line for line in lost)
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours"),
+    [
+        ("DPM++ 2M", "dpm++2m"),
+        ("DPM++ 2M Karras", "dpm++2m-karras"),
+        ("DPM++ 2M SDE", "dpm++2m-sde"),
+        ("DPM++ 2M SDE Karras", "dpm++2m-sde-karras"),
+    ],
+)
+def test_the_spacing_of_a_sampler_is_kept(tmp_path, theirs, ours):
+    """At strength 0.35 Karras' levels begin at 0.335 and the plain ones at 0.892."""
+    shot, lost = imported(tmp_path, {**DEFORUM, "sampler": theirs})
+    assert shot.solver == ours
+    plainly = f"elsewhere write solver: {ours.removesuffix('-karras')}"
+    assert any(plainly in line for line in lost) == ours.endswith("-karras")
 
 
 @pytest.mark.parametrize(

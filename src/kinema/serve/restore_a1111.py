@@ -13,13 +13,14 @@ from collections.abc import Mapping
 
 from kinema.core.errors import ConfigError
 from kinema.story.import_deforum import solver_of
-from kinema.story.imported import Imported
+from kinema.story.imported import KARRAS, Imported
 from kinema.story.size import parse_size
 
 MOST = 1 << 20
 _SETTING = re.compile(r'\s*([A-Za-z][\w /+-]{0,60}):\s*("(?:\\.|[^\\"])*"|[^,]*)(?:,|$)')
 _NUMBERS = {"Steps": ("steps", int), "CFG scale": ("guidance", float), "Seed": ("seed", int)}
 _SILENT = frozenset({"Version", "Model hash", "VAE hash", "Lora hashes", "TI hashes", "Hashes", "RNG"})
+_SAMPLER = frozenset({"Sampler", "Schedule type"})
 _NEGATIVE = re.compile(r"^\s*Negative prompt:", re.MULTILINE)
 
 
@@ -43,6 +44,7 @@ def read_parameters(text: str) -> Imported:
 
 
 def _read_settings(found: Imported, settings: Mapping[str, str]) -> None:
+    _read_sampler(found, settings)
     for name, value in settings.items():
         if name in _NUMBERS:
             ours, kind = _NUMBERS[name]
@@ -52,16 +54,22 @@ def _read_settings(found: Imported, settings: Mapping[str, str]) -> None:
                 found.leave(name, f"{value[:40]!r} is no number")
         elif name == "Size":
             _read_size(found, value)
-        elif name == "Sampler":
-            if solver := solver_of(found, name, value):
-                found.values["solver"] = solver
         elif name == "Model":
             found.leave(name, f"{value[:80]} is not asked for; choose a model here")
-        elif name == "Schedule type":
-            if value not in ("Automatic", "Uniform"):
-                found.leave(name, f"{value[:80]}; steps are spread as the model's own scheduler does")
-        elif name not in _SILENT:
+        elif name not in _SILENT | _SAMPLER:
             found.leave(name, f"{value[:80]} has no counterpart here")
+
+
+def _read_sampler(found: Imported, settings: Mapping[str, str]) -> None:
+    """The solver; since version 1.9 the spacing of its steps is a setting of its own."""
+    schedule, solver = settings.get("Schedule type", "Automatic"), None
+    karras = schedule == "Karras"
+    if "Sampler" in settings:
+        solver = solver_of(found, "Sampler", settings["Sampler"], karras=karras)
+    if solver is not None:
+        found.values["solver"] = solver
+    if schedule not in ("Automatic", "Uniform") and not (karras and str(solver).endswith(KARRAS)):
+        found.leave("Schedule type", f"{schedule[:80]}; steps are spread as the model's own scheduler does")
 
 
 def _read_size(found: Imported, value: str) -> None:

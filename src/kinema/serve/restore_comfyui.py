@@ -12,7 +12,7 @@ from typing import Any
 from kinema.core.errors import ConfigError
 from kinema.story.files import parse_json
 from kinema.story.import_deforum import solver_of
-from kinema.story.imported import Imported
+from kinema.story.imported import KARRAS, Imported
 from kinema.story.prompts_comfyui import from_comfyui
 from kinema.story.shot import MAX_SEED
 
@@ -168,11 +168,15 @@ def _take_numbers(found: Imported, graph: Graph, name: str, *, near: bool) -> No
 
 def _note_others(found: Imported, graph: Graph, upstream: list[str]) -> None:
     """Solver, files and what was changed besides."""
+    karras = any(_inputs(graph[name]).get("scheduler") == "karras" for name in upstream)
     for name in upstream:
         inputs = _inputs(graph[name])
         written = inputs.get("sampler_name")
         if isinstance(written, str) and "solver" not in found.values:
-            found.values["solver"] = solver_of(found, "sampler_name", _SOLVERS.get(written, written))
+            solver = solver_of(found, "sampler_name", _SOLVERS.get(written, written), karras=karras)
+            found.values["solver"] = solver
+            if karras and not str(solver).endswith(KARRAS):
+                found.leave("scheduler", "karras; steps are spread as the model's own scheduler does")
         for key in _FILES:
             if isinstance(inputs.get(key), str):
                 found.leave(f"{_kind(graph[name])}.{key}", f"{inputs[key][:80]}; give it again here")

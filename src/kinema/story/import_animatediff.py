@@ -11,15 +11,15 @@ from itertools import pairwise
 from typing import Any
 
 from kinema.core.errors import ConfigError
-from kinema.story.imported import Imported
+from kinema.story.imported import KARRAS, Imported
 
 USUAL_LENGTH = 16
 
 _SOLVERS = {
     "euler": "euler", "euler_a": "euler-ancestral", "k_euler": "euler", "k_euler_a": "euler-ancestral",
-    "ddim": "ddim", "heun": "heun", "k_dpmpp_2m": "dpm++2m", "dpmpp_2m": "dpm++2m", "lcm": "lcm",
+    "ddim": "ddim", "heun": "heun", "k_dpmpp_2m": "dpm++2m-karras", "dpmpp_2m": "dpm++2m", "lcm": "lcm",
     "unipc": "unipc",
-    "dpmpp_2m_sde": "dpm++2m-sde", "k_dpmpp_2m_sde": "dpm++2m-sde",
+    "dpmpp_2m_sde": "dpm++2m-sde", "k_dpmpp_2m_sde": "dpm++2m-sde-karras",
 }  # fmt: skip
 _LEFT = {
     "path": "the checkpoint; write model: with a diffusers folder or hub id",
@@ -86,6 +86,9 @@ def _numbers(found: Imported, config: Mapping[str, Any]) -> None:
         found.values["fps"] = output["fps"]
     if (theirs := str(config.get("scheduler") or "")) and (solver := _SOLVERS.get(theirs.lower())):
         found.values["solver"] = solver
+        found.tell_spacing("scheduler", solver)
+        if theirs.lower().startswith("k_") and not solver.endswith(KARRAS):
+            found.leave("scheduler", f"{theirs}; steps are spread as the model's own scheduler does")
     elif theirs:
         found.leave("scheduler", f"there is no solver {theirs!r}; kinema models lists them")
 

@@ -22,8 +22,8 @@ from kinema.story.tracks import Schedule
 
 _SOLVERS = {
     "euler": "euler", "euler a": "euler-ancestral", "heun": "heun", "dpm++ 2m": "dpm++2m",
-    "dpm++ 2m karras": "dpm++2m", "dpm++ 2m sde": "dpm++2m-sde", "dpm++ 2m sde karras": "dpm++2m-sde",
-    "unipc": "unipc", "lcm": "lcm", "ddim": "ddim",
+    "dpm++ 2m karras": "dpm++2m-karras", "dpm++ 2m sde": "dpm++2m-sde",
+    "dpm++ 2m sde karras": "dpm++2m-sde-karras", "unipc": "unipc", "lcm": "lcm", "ddim": "ddim",
 }  # fmt: skip
 _MATCHED = ("HSV", "LAB", "RGB")
 _SEEDS = ("iter", "fixed", "random", "ladder", "alternate", "schedule")
@@ -130,10 +130,16 @@ def _basics(found: Imported, settings: Mapping[str, Any]) -> None:
         found.values["audio"] = str(audio)
 
 
-def solver_of(found: Imported, name: str, theirs: str) -> str | None:
-    """Our solver for one that the web UI has under that name; None, and a line in the list, for others."""
-    solver = _SOLVERS.get(theirs.strip().lower())
-    if solver is None:
+def solver_of(found: Imported, name: str, theirs: str, *, karras: bool = False) -> str | None:
+    """Our solver for one that the web UI has under that name; None, and a line in the list, for others.
+
+    With `karras` it is the one whose steps are spaced so, where there is one.
+    """
+    known = theirs.strip().lower()
+    solver = _SOLVERS.get(f"{known} karras" if karras else known, _SOLVERS.get(known))
+    if solver is not None:
+        found.tell_spacing(name, solver)
+    else:
         found.leave(name, f"there is no solver {theirs!r}; kinema models lists them")
     return solver
 

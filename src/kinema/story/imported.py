@@ -16,6 +16,7 @@ from kinema.story.dialects_numexpr import Formula
 
 _BACKTICKS = re.compile(r"`([^`]*)`")
 _LORA = re.compile(r"\s*<(?:lora|lyco|hypernet):[^>]*>")
+KARRAS = "-karras"  # of the names of solvers
 _NAMES = frozenset(("t", "max_f", "s"))
 
 
@@ -38,6 +39,14 @@ class Imported:
         line = f"{name}: {why}"
         if line not in self.lost:
             self.lost.append(line)
+
+    def tell_spacing(self, name: str, solver: str) -> None:
+        """Say which models have a solver that spaces its steps by Karras' noise levels."""
+        if solver.endswith(KARRAS):
+            plainly = solver.removesuffix(KARRAS)
+            self.leave(
+                name, f"{solver} is of image models and AnimateDiff; elsewhere write solver: {plainly}"
+            )
 
     def words(self, text: str, where: str, frame: int = 0, last: int = 0, seed: int = 0) -> str:
         """A prompt in our syntax: weights in backticks worked out at its frame, LoRAs taken out.

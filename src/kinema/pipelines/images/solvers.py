@@ -111,7 +111,8 @@ def check_spacing(grid: str, card: ModelCard, solvers: Iterable[str]) -> None:
     own = own_scheduler(card)
     for solver in dict.fromkeys(solvers):
         name = scheduler_class(solver, own)
-        if name not in SPACED:
+        options = own if solver == OWN_SOLVER else IMAGE_SOLVERS[solver][1]
+        if name not in SPACED or options.get("use_karras_sigmas"):  # those noise levels are a spacing
             raise ConfigError(
                 f"grid={grid!r} is not read by solver {solver!r} ({name[:60]}), whose timesteps are its "
                 "own; leave grid out, or write another solver."
