@@ -174,6 +174,34 @@ def test_deforum_pictures_multiply_up_and_use_the_values_of_the_new_frame():
         path(DeforumCamera(zoom=0), 3, 24, (64, 64))
 
 
+@pytest.mark.parametrize("zoom", [1.03, 0.9, 2, 0.5])
+def test_a_zoom_is_as_exact_after_many_frames_as_at_first(zoom):
+    """Its product over the clip is beyond what numbers hold for 2 and 0.5."""
+    found = path(DeforumCamera(zoom=zoom), 1500, 24, (512, 512))
+    there = [[zoom, 0, 256 * (1 - zoom)], [0, zoom, 256 * (1 - zoom)], [0, 0, 1]]
+    for f in (1, 300, 1499):
+        np.testing.assert_allclose(found.between(f - 1, f).matrix_33, there, rtol=0, atol=1e-12)
+        back = found.between(f, f - 1).matrix_33
+        np.testing.assert_allclose(back @ there, np.eye(3), rtol=0, atol=1e-12)
+    assert not any(step.still for step in found.steps[1:])
+    at_once = found.between(1490, 1499).matrix_33
+    np.testing.assert_allclose(at_once[0], [zoom**9, 0, 256 * (1 - zoom**9)], rtol=1e-12)
+    np.testing.assert_allclose(found.between(1499, 1490).matrix_33 @ at_once, np.eye(3), rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    "more", [{}, {"x": {0: 0, 24: 0.1}}, {"yaw": {0: 0, 24: 5}}, {"x": {0: 0, 24: 0.1}, **SCENE}]
+)
+def test_a_minutes_zoom_is_as_exact_as_a_moments(more):
+    """Whatever else the camera did before: what the view was is no part of what it does."""
+    found = path(Camera(speed={"zoom": 2}, **more), 1441, 24, (512, 512))
+    growth = 2 ** (1 / 24)
+    moves = [found.between(1439, 1440), found.between(1440, 1439)]
+    there, back = (m.plane().matrix_33 if isinstance(m, SpaceStep) else m.matrix_33 for m in moves)
+    np.testing.assert_allclose(there[0], [growth, 0, 255.5 * (1 - growth)], rtol=0, atol=1e-9)
+    np.testing.assert_allclose(back @ there, np.eye(3), rtol=0, atol=1e-9)
+
+
 def test_deforum_space_goes_from_frame_to_frame():
     found = path(DeforumCamera(mode="3D", translation_z=10, rotation_3d_y=2, fov=40), 3, 24, SIZE)
     step = found.steps[2]

@@ -12,6 +12,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 import kinema
+from kinema.animation.camera import path_of
 from kinema.core.errors import ConfigError
 from kinema.pipelines.camera.plot import window
 from kinema.pipelines.cards import read_card
@@ -158,6 +159,15 @@ def test_the_cameras_windows_are_what_its_frames_see():
     assert last == pytest.approx(first / 2)
     reach = np.tan(np.radians(25))
     assert first[2] == pytest.approx([reach, reach])
+
+
+@pytest.mark.parametrize("zoom", [0.5, 2])
+def test_a_zoom_beyond_what_numbers_hold_has_no_window(zoom):
+    plan = make_plan(Shot(**TRAVEL, camera={"dialect": "deforum", "zoom": zoom}), CARD)
+    assert plan.camera is not None
+    found = path_of({"zoom": np.full(1500, zoom)}, plan.camera.look, 1500, (64, 64))
+    assert window(found.poses[9]) is not None
+    assert window(found.poses[-1]) is None
 
 
 def test_rulers_and_lanes_share_one_scale():

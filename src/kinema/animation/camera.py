@@ -23,11 +23,12 @@ from numpy.typing import NDArray
 from kinema.animation.matrices import (
     Matrix,
     Perspective,
+    lens,
     matrix_2d,
+    multiplied,
     rotation_x,
     rotation_y,
     rotation_z,
-    shift,
 )
 from kinema.animation.poses import FOV, Pose, native_poses
 from kinema.animation.steps import Border, CameraStep, DeforumStep, Edge, PlaneStep, Sampling, SpaceStep
@@ -129,10 +130,11 @@ class CameraPath:
         """The camera moves at all."""
         return not all(step.still for step in self.steps)
 
-    @property
+    @cached_property
     def translates(self) -> bool:
         """It changes its place in space, so that distances matter."""
-        return any(not np.allclose(p.position_3, self.poses[0].position_3, atol=1e-12) for p in self.poses)
+        place_F3 = np.array([pose.position_3 for pose in self.poses])
+        return not np.allclose(place_F3, place_F3[0], atol=1e-12)
 
     @property
     def wants_depth(self) -> bool:
@@ -151,17 +153,35 @@ class CameraPath:
                     "Deforum's 3D camera goes from frame to frame only; use the native dialect here."
                 )
             return self._deforum_step(b) if b > a else self._deforum_step(a).opposite
-        before, after = self.poses[a], self.poses[b]
-        if before.same_as(after):
-            return PlaneStep(np.eye(3), self.size, self.look.edge)
-        if self.look.dialect == "deforum":
-            return self._plane(after.view_33 @ np.linalg.inv(before.view_33))
+        view, before, after = self._view_between(a, b), self.poses[a], self.poses[b]
+        if before.stands_as(after):
+            return self._zoomed(view, before)
         turn = after.rotation_33.T @ before.rotation_33
         move = after.rotation_33.T @ (before.position_3 - after.position_3)
-        if self.translates and self.look.flat:
-            return self._plane(after.plane_33 @ np.linalg.inv(before.plane_33))
-        step = SpaceStep(before.lens_33, after.lens_33, turn, move, self.size, self.look.edge)
-        return step if self.translates else self._plane(step.plane().matrix_33)
+        if self.translates and not self.look.flat:
+            return SpaceStep(before.lens_33, after.lens_33, turn, move, self.size, self.look.edge)
+        if self.translates:
+            seen = after.seen_33 @ np.linalg.inv(before.seen_33)
+        else:
+            seen = lens(after.fov, self.size) @ turn @ np.linalg.inv(lens(before.fov, self.size))
+        return self._plane(view @ before.view_33 @ seen @ np.linalg.inv(before.view_33))
+
+    def _view_between(self, a: int, b: int) -> Matrix:
+        """What pan, zoom and roll do from frame a to frame b: the product of the frames' own steps."""
+        product = np.eye(3)
+        for pose in self.poses[min(a, b) + 1 : max(a, b) + 1]:
+            # each step is turned back alone: a product over a thousand frames may have no inverse left
+            step = pose.step_33 if b > a else np.linalg.inv(pose.step_33)
+            product = multiplied(step, product) if b > a else multiplied(product, step)
+        return product
+
+    def _zoomed(self, view_33: Matrix, pose: Pose) -> CameraStep:
+        """Of a camera that stays where it is: the view alone."""
+        step = self._plane(view_33)
+        if step.still or self.look.flat or not self.translates:
+            return step
+        own = lens(pose.fov, self.size)  # of both ends: what the view was before is not needed
+        return SpaceStep(own, view_33 @ own, np.eye(3), np.zeros(3), self.size, self.look.edge)
 
     def _plane(self, matrix_33: Matrix) -> PlaneStep:
         """Scaled to a last entry of 1, and exactly the identity where it differs by rounding only."""
@@ -236,7 +256,7 @@ def _deforum_pictures(values: Values, look: Look, frames: int, size: tuple[int, 
     def at(name: str, f: int, neutral: float = 0.0) -> float:
         return float(values[name][f]) if name in values else neutral
 
-    view, poses = np.eye(3), []
+    view, step, poses = np.eye(3), np.eye(3), []
     for f in range(frames):
         if f:
             theta, phi, gamma = (at(f"perspective_flip_{n}", f) for n in ("theta", "phi", "gamma"))
@@ -255,8 +275,8 @@ def _deforum_pictures(values: Values, look: Look, frames: int, size: tuple[int, 
                 raise ConfigError(
                     f"camera.zoom={at('zoom', f, 1.0):g} at frame {f} leaves nothing of the picture."
                 )
-            view = step @ view
-        poses.append(Pose(view, np.eye(3), np.zeros(3), FOV, size))
+            view = multiplied(step, view)
+        poses.append(Pose(view, np.eye(3), np.zeros(3), FOV, size, step))
     return poses
 
 
@@ -273,5 +293,5 @@ def _deforum_flight(values: Values, frames: int, size: tuple[int, int]) -> list[
             place = place + turn @ move
             x, y, z = (at(f"rotation_3d_{axis}", f) for axis in "xyz")
             turn = turn @ rotation_x(x) @ rotation_y(y) @ rotation_z(z)
-        poses.append(Pose(shift(0, 0), turn, place, at("fov", f, 70.0), size))
+        poses.append(Pose(np.eye(3), turn, place, at("fov", f, 70.0), size, np.eye(3)))
     return poses

@@ -88,6 +88,13 @@ def shift(x: SupportsFloat, y: SupportsFloat) -> Matrix:
     return np.array([[1.0, 0.0, float(x)], [0.0, 1.0, float(y)], [0.0, 0.0, 1.0]])
 
 
+def multiplied(after_33: Matrix, before_33: Matrix) -> Matrix:
+    """Both moves in turn; infinite, without a warning, where a zoom goes beyond what numbers hold."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        product: Matrix = after_33 @ before_33
+    return product
+
+
 def about(centre: tuple[float, float], matrix_33: Matrix) -> Matrix:
     """The same map with `centre` in place of the origin."""
     return shift(*centre) @ matrix_33 @ shift(-centre[0], -centre[1])

@@ -23,7 +23,15 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from kinema.animation.matrices import Matrix, lens, rigid_motion, rotation_x, rotation_y, rotation_z
+from kinema.animation.matrices import (
+    Matrix,
+    lens,
+    multiplied,
+    rigid_motion,
+    rotation_x,
+    rotation_y,
+    rotation_z,
+)
 
 FOV = 50.0
 _MIDDLE = np.array([0.0, 0.0, 1.0])  # of the flat picture, which orbits go round
@@ -40,6 +48,8 @@ class Pose:
         position_3: in the world, distances of the flat picture.
         fov: degrees from the top of the frame to its bottom, before the zoom.
         size: width and height in pixels.
+        step_33: the view's own move from the frame before to this one; views are their products, which
+            cannot be taken apart again after a long zoom.
     """
 
     view_33: Matrix
@@ -47,12 +57,13 @@ class Pose:
     position_3: Matrix
     fov: float
     size: tuple[int, int]
+    step_33: Matrix
 
-    def same_as(self, other: Pose) -> bool:
-        """Both are in one place, to rounding."""
+    def stands_as(self, other: Pose) -> bool:
+        """Both are in one place with one lens, to rounding; their views aside."""
         return self.fov == other.fov and all(
             np.allclose(getattr(self, name), getattr(other, name), rtol=0, atol=1e-12)
-            for name in ("view_33", "rotation_33", "position_3")
+            for name in ("rotation_33", "position_3")
         )
 
     @property
@@ -61,11 +72,16 @@ class Pose:
         return self.view_33 @ lens(self.fov, self.size)
 
     @property
-    def plane_33(self) -> Matrix:
-        """The flat picture, at distance 1 in front of frame 0's camera, to pixels."""
+    def seen_33(self) -> Matrix:
+        """The flat picture, at distance 1 in front of frame 0's camera, to pixels before the view."""
         x, y, z = self.position_3
         onto = np.array([[1.0, 0.0, -x], [0.0, 1.0, -y], [0.0, 0.0, 1.0 - z]])
-        return self.lens_33 @ self.rotation_33.T @ onto
+        return lens(self.fov, self.size) @ self.rotation_33.T @ onto
+
+    @property
+    def plane_33(self) -> Matrix:
+        """The flat picture to pixels."""
+        return self.view_33 @ self.seen_33
 
     @property
     def zoom(self) -> float:
@@ -93,16 +109,14 @@ def native_poses(
         unit: of the pans.
     """
     track = _Tracks(values, frames, size, unit)
-    view, turn, place = np.eye(3), np.eye(3), np.zeros(3)
-    poses = []
-    for f in range(frames):
-        if f:
-            roll = Pose(view, turn, place, FOV, size).roll
-            between = track.view_between(f)
-            view = between @ view
-            turn, place = _carried(turn, place, *track.written_between(f))
-            turn, place = _carried(turn, place, *track.flown(f, roll + track.rolled(f) / 2))
-        poses.append(Pose(view, turn, place, float(track("fov", f)), size))
+    pose = Pose(np.eye(3), np.eye(3), np.zeros(3), float(track("fov", 0)), size, np.eye(3))
+    poses = [pose]
+    for f in range(1, frames):
+        step = track.view_between(f)
+        turn, place = _carried(pose.rotation_33, pose.position_3, *track.written_between(f))
+        turn, place = _carried(turn, place, *track.flown(f, pose.roll + track.rolled(f) / 2))
+        pose = Pose(multiplied(step, pose.view_33), turn, place, float(track("fov", f)), size, step)
+        poses.append(pose)
     return poses
 
 

@@ -41,6 +41,8 @@ def window(pose: Pose) -> Points | None:
     """The frame's corners on the plane, `[4, 2]`, clockwise from the top left; None where it sees beyond."""
     right, bottom = pose.size[0] - 0.5, pose.size[1] - 0.5  # whole numbers are the middles of pixels
     corners_34 = np.array([[-0.5, right, right, -0.5], [-0.5, -0.5, bottom, bottom], [1, 1, 1, 1]])
+    if not np.isfinite(pose.view_33).all() or pose.zoom == 0:  # zoomed beyond what numbers hold
+        return None
     found_34 = np.linalg.inv(pose.plane_33) @ corners_34
     depth_4 = (pose.plane_33 @ (found_34 / found_34[2]))[2]
     if (np.abs(found_34[2]) < 1e-9).any() or (depth_4 <= 0).any():
