@@ -333,3 +333,32 @@ def test_a_loop_keeps_the_frames_that_a_prompt_holds():
     np.testing.assert_allclose(
         weights_FK[:, 1], [0, 0, 0, 0, 1 / 3, 2 / 3, 1, 5 / 6, 2 / 3, 1 / 2, 1 / 3, 1 / 6]
     )
+
+
+@pytest.mark.parametrize(
+    "text", ["0:(1, ease=" + " " * 99_000 + ")x)", "0:(1" + ", ease=a" * 12_000 + " )x)"]
+)
+def test_long_nonsense_is_refused_in_one_pass(text):
+    """Days, where every comma is tried with every end."""
+    with pytest.raises(ConfigError, match="key 0, column 3"):
+        Schedule(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "column", "says"),
+    [
+        ("0:(1, ease=in_ou)", 12, "in_ou"),
+        ("0:((1), ease = cubic(0.1, (2), 0.3, 1) )", 16, "cubic"),
+        ("0:(1, ease=)", 12, "''"),
+        ("0:(1, ease=in, ease=out)", 12, "in, ease=out"),
+    ],
+)
+def test_an_easing_that_is_none_is_shown_where_it_begins(text, column, says):
+    with pytest.raises(ConfigError, match=f"column {column}: .*{says}"):
+        Schedule(text)
+
+
+def test_an_easing_may_have_commas_of_its_own():
+    found = Schedule("0:(min(1, 2) , ease = cubic-bezier(0.1, 0.2, 0.3, 1) ), 9:(5)")
+    assert found.keys[0].ease == "cubic-bezier(0.1, 0.2, 0.3, 1)"
+    assert found.sample(10, 24)[0] == 1

@@ -26,7 +26,6 @@ MAX_TEXT = 100_000
 MAX_FORMULAS = 1000
 
 _PLAIN = re.compile(r"\(?[+-]?(?:\d{1,30}\.?\d{0,30}|\.\d{1,30})(?:[eE][+-]?\d{1,2})?\)?", re.ASCII)
-_EASE = re.compile(r",\s*ease\s*=\s*((?:[^()]|\([^()]*\))*?)\s*\)$")
 
 
 def read_value(value: object, where: str, key: str | None = None) -> Value:
@@ -100,13 +99,14 @@ def keyed_text(text: str) -> Iterator[Key[Value]]:
 
 def _value_and_ease(written: str, spot: Place, formulas: dict[str, Expression]) -> tuple[Value, str]:
     ease = LINEAR
-    if written.endswith(")") and (match := _EASE.search(written)):
-        ease = match[1]
+    if (found := _ease(written)) is not None:
+        comma, start = found
+        ease = written[start:-1].strip()
         try:
             Key(read_place(0)[0], 0.0, ease)
         except ConfigError as error:
-            raise spot.error(str(error).rstrip("."), match.start(1)) from None
-        written = written[: match.start()] + ")"
+            raise spot.error(str(error).rstrip("."), start) from None
+        written = written[:comma] + ")"
     if _PLAIN.fullmatch(written) and written.startswith("(") == written.endswith(")"):
         return float(written.strip("()")), ease
     known = formulas.get(written)
@@ -116,6 +116,26 @@ def _value_and_ease(written: str, spot: Place, formulas: dict[str, Expression]) 
         raise spot.error(f"more than {MAX_FORMULAS} different formulas in one schedule; use numbers")
     formulas[written] = Expression(written, VARIABLES, spot)
     return formulas[written], ease
+
+
+def _ease(written: str) -> tuple[int, int] | None:
+    """Of `(3, ease=in_out)` where the comma is and where the easing's name begins; None without an easing.
+
+    The comma stands in the last parenthesis and in none within it.
+    """
+    if not written.endswith(")"):
+        return None
+    found, depth, end = None, 0, len(written)
+    for match in reversed(list(re.finditer(r"[(),]", written))):
+        depth += {"(": -1, ")": 1, ",": 0}[match[0]]
+        if depth == 0:
+            break
+        if match[0] == "," and depth == 1:
+            name, equals, value = written[match.end() : end].partition("=")
+            if equals and name.strip() == "ease":
+                found = match.start(), end - len(value.lstrip())
+        end = match.start()
+    return found
 
 
 def _split_at_commas(text: str) -> Iterator[tuple[int, str]]:
