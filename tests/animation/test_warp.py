@@ -317,8 +317,32 @@ def test_deforum_distance_divides_the_shift_and_equalises():
         shifts.append(float(warped[0, 0, 32, 32] - 32))
     assert shifts[0] == pytest.approx(0.05 / math.tan(math.radians(35)) * 32, abs=1e-6)
     assert shifts[1] == pytest.approx(shifts[0] / 2, abs=1e-6)
-    ramp = torch.linspace(0, 1, 4096).double().reshape(1, 1, 64, 64) ** 3
-    z = deforum_z(ramp)
-    torch.testing.assert_close(z.flatten().sort()[0], torch.linspace(1, 2, 4096).double(), atol=0.15, rtol=0)
-    torch.testing.assert_close(deforum_z(ramp, far_is_large=False), 3 - z)
+
+
+def deforum_equalised(depth):
+    """sd-webui-deforum 3224268's rule, in numpy as there."""
+    depth = (depth - depth.min()) / (depth.max() - depth.min())
+    hist, edges = np.histogram(depth, bins=1024, range=(0, 1))
+    cdf = hist.cumsum() / depth.size
+    return np.interp(depth, edges[:-1], cdf)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("power", [0.3, 1, 3])
+def test_deforum_distances_are_evened_out_by_its_histogram(dtype, power):
+    depth = 7 + 3 * torch.rand(1, 1, 60, 64, generator=torch.Generator().manual_seed(0), dtype=dtype) ** power
+    expected = torch.from_numpy(deforum_equalised(depth.numpy()))
+    torch.testing.assert_close(deforum_z(depth), (1 + expected).to(dtype), atol=1e-6, rtol=0)
+    disparity = deforum_z(depth, far_is_large=False)
+    torch.testing.assert_close(disparity, (2 - expected).to(dtype), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize(("near", "z"), [(50, (1.5, 2.0)), (90, (1.9, 2.0)), (10, (1.1, 2.0))])
+def test_deforum_gives_the_nearest_its_own_share(near, z):
+    depth = torch.cat([torch.full((near,), 2.0), torch.full((100 - near,), 5.0)]).reshape(1, 1, 10, 10)
+    found = deforum_z(depth).flatten()
+    assert found[[0, -1]].tolist() == pytest.approx(z)
+    turned = deforum_z(1 / depth, far_is_large=False).flatten()  # the far are the smallest there
+    assert turned[[0, -1]].tolist() == pytest.approx((1.0, 1 + near / 100))
     assert torch.equal(deforum_z(torch.ones(1, 1, 4, 4)), torch.ones(1, 1, 4, 4))
+    assert torch.equal(deforum_z(torch.tensor([[[[1.0, torch.nan]]]])), torch.ones(1, 1, 1, 2))

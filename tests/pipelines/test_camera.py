@@ -13,7 +13,7 @@ from PIL import Image
 
 import kinema
 from kinema.animation.camera import path
-from kinema.animation.depth import FlatDepth, GivenDepth
+from kinema.animation.depth import EstimatedDepth, FlatDepth, GivenDepth, Preparation
 from kinema.animation.warp import warp_frame
 from kinema.core.errors import ConfigError, ModelError
 from kinema.core.runtime import frame_noise
@@ -172,6 +172,42 @@ def test_under_deforum_a_depth_picture_goes_where_the_picture_goes():
         assert centre(near) == pytest.approx(centre(picture), abs=1.0)
         assert 0.5 <= float(found.min()) < float(found.max()) <= 4.0
     assert abs(centre(picture) - 31.5) > 5
+
+
+def wall_and_corner():
+    """A frame's values, 0 in nine tenths and 1 in the rest."""
+    values = torch.zeros(20, 20)
+    values[:, 18:] = 1
+    return values
+
+
+@pytest.mark.parametrize(("means", "wall", "corner"), [("disparity", 1.1, 1.0), ("distance", 1.9, 2.0)])
+@pytest.mark.parametrize("still", [True, False])
+def test_deforum_evens_out_what_the_source_measures(means, wall, corner, still):
+    """A wall that is far, by its disparity, or near, by its distance; as MiDaS and Zoe are read there."""
+    found = path(DeforumCamera(mode="3D", translation_x=0.001, depth="d.png"), 3, 8, (20, 20))
+    given = GivenDepth(lambda i: wall_and_corner(), near=0.5, far=4.0, means=means, still=still)
+    moves = CameraMoves(found, given)
+    for frame in (0, 1):
+        z = moves._distances(torch.zeros(1, 3, 20, 20), found.steps[1], frame)[0, 0, 10]
+        assert z[[0, 19]].tolist() == pytest.approx([wall, corner], abs=2e-3)
+
+
+def test_deforum_evens_out_a_networks_own_disparities_at_every_frame():
+    """Not those that were clipped to the spread of the shot's first frame."""
+    found = path(DeforumCamera(mode="3D", translation_x=1, depth="d.png"), 3, 8, (20, 20))
+    scale = [1.0, 40.0]
+    ramp = torch.linspace(1, 2, 400).reshape(1, 20, 20)
+    source = EstimatedDepth(
+        lambda pixels: ramp * scale[0], Preparation(size=(20, 20)), "disparity", near=0.5, far=4.0
+    )
+    moves = CameraMoves(found, source)
+    first, later = torch.zeros(1, 3, 20, 20), []
+    for _ in range(2):
+        later.append(moves._distances(first, found.steps[1], len(later)))
+        scale.reverse()
+    torch.testing.assert_close(later[0].flatten(), torch.linspace(2, 1, 400), atol=5e-3, rtol=0)
+    torch.testing.assert_close(later[1], later[0], atol=5e-3, rtol=0)
 
 
 def test_deforum_space_is_walked_from_frame_to_frame_both_ways():

@@ -166,7 +166,7 @@ def test_a_zoom_beyond_what_numbers_hold_has_no_window(zoom):
     plan = make_plan(Shot(**TRAVEL, camera={"dialect": "deforum", "zoom": zoom}), CARD)
     assert plan.camera is not None
     found = path_of({"zoom": np.full(1500, zoom)}, plan.camera.look, 1500, (64, 64))
-    assert window(found.poses[9]) is not None
+    assert window(found.poses[3]) is not None
     assert window(found.poses[-1]) is None
 
 

@@ -38,27 +38,35 @@ class DepthSource(Protocol):
     """Gives distances of frames, in order.
 
     Attributes:
+        means: what it measures.
         still: it knows the first frame only; carry its distances along with `carry_depth`.
         state: what it remembers between frames, plain numbers; put back to go on from there.
     """
 
+    means: Means
     still: bool
     state: tuple[float, ...]
 
     def __call__(self, frame_BCHW: Tensor, index: int) -> Tensor:
         """Distances `[1, 1, H, W]` of frame `index`, which shows `frame_BCHW` (sRGB in 0..1)."""
 
+    def measured(self, frame_BCHW: Tensor, index: int) -> Tensor:
+        """The same as the source has it: disparities or distances up to a straight line, nothing clipped."""
+
 
 @dataclass
 class FlatDepth:
     """Everything at distance 1."""
 
+    means: Means = "distance"
     still: bool = False
     state: tuple[float, ...] = ()
 
     def __call__(self, frame_BCHW: Tensor, index: int) -> Tensor:
         """Ones."""
         return torch.ones_like(frame_BCHW[:1, :1])
+
+    measured = __call__
 
 
 @dataclass
@@ -85,6 +93,10 @@ class GivenDepth:
         values = self.values(index).to(frame_BCHW)
         values = values.reshape(1, 1, *values.shape[-2:])
         return _resized(distances(values, self.means, self.near, self.far), frame_BCHW)
+
+    def measured(self, frame_BCHW: Tensor, index: int) -> Tensor:
+        """1/d where values are disparities."""
+        return as_measured(self(frame_BCHW, index), self.means)
 
 
 @dataclass
@@ -115,12 +127,28 @@ class EstimatedDepth:
         Raises:
             ModelError: the network gave values that are no numbers.
         """
+        found = self._seen(frame_BCHW, index)
+        placed = self._relative(found) if self.means == "disparity" else self._metric(found)
+        return _resized(placed, frame_BCHW).to(frame_BCHW)
+
+    @torch.no_grad()
+    def measured(self, frame_BCHW: Tensor, index: int) -> Tensor:
+        """What the network says; disparities of this frame alone, on no scale of the shot's.
+
+        Raises:
+            ModelError: as above.
+        """
+        if self.means == "distance":
+            return self(frame_BCHW, index)
+        found, size = self._seen(frame_BCHW, index), frame_BCHW.shape[-2:]
+        return F.interpolate(found, size, mode="bilinear", align_corners=False, antialias=True).to(frame_BCHW)
+
+    def _seen(self, frame_BCHW: Tensor, index: int) -> Tensor:
         found = self.network(self.preparation(frame_BCHW[:1])).float()[:, None]
         found = self.preparation.unpadded(found, *frame_BCHW.shape[-2:])
         if not bool(torch.isfinite(found).all()):
             raise ModelError(f"the depth model gave values that are not finite at frame {index}.")
-        placed = self._relative(found) if self.means == "disparity" else self._metric(found)
-        return _resized(placed, frame_BCHW).to(frame_BCHW)
+        return found
 
     def _relative(self, found: Tensor) -> Tensor:
         low, high = (float(q) for q in found.flatten().quantile(found.new_tensor(_SPREAD)))
@@ -143,6 +171,11 @@ def distances(values: Tensor, means: Means, near: float, far: float) -> Tensor:
     if means == "disparity":
         return 1 / (1 / far + share * (1 / near - 1 / far))
     return near + share * (far - near)
+
+
+def as_measured(depth_B1HW: Tensor, means: Means) -> Tensor:
+    """Distances as what they came from, up to a straight line."""
+    return 1 / depth_B1HW if means == "disparity" else depth_B1HW
 
 
 def _resized(depth_B1HW: Tensor, like_BCHW: Tensor) -> Tensor:

@@ -21,6 +21,8 @@ from kinema.animation.matrices import rotation_x, rotation_y, rotation_z
 from kinema.animation.sampling import precise
 from kinema.animation.steps import DeforumStep
 
+_BINS = 1024
+
 
 def warp_deforum(
     frame_BCHW: Tensor, step: DeforumStep, depth_B1HW: Tensor | None = None
@@ -78,11 +80,16 @@ def deforum_offset(frame_BCHW: Tensor, step: DeforumStep, depth_B1HW: Tensor | N
 
 
 def deforum_z(depth_B1HW: Tensor, *, far_is_large: bool = True) -> Tensor:
-    """Deforum's z from any depth: 1 to 2 after equalising a histogram of 1024 bins; constant depth is 1.
+    """Deforum's z, 1 to 2: depth equalised by a histogram of 1024 bins over its own range; constant depth is 1.
+
+        e(d) = share of the pixels in d's bin and those below it, straight from bin edge to bin edge
+        z = 1 + e(distance)    or    2 - e(disparity)
+
+    So the smallest value already has its own share, and the largest is 1 or 2 exactly.
 
     Args:
         depth_B1HW: distances, or disparities.
-        far_is_large: distances (z = 1 + d); False for disparities such as MiDaS gives (z = 2 - d).
+        far_is_large: distances, as Zoe, AdaBins and LeReS give; False for disparities, as MiDaS gives.
     """
     return torch.stack([_equalised(one, far_is_large) for one in depth_B1HW])
 
@@ -91,13 +98,10 @@ def _equalised(depth_1HW: Tensor, far_is_large: bool) -> Tensor:
     low, high = depth_1HW.amin(), depth_1HW.amax()
     if not bool(torch.isfinite(depth_1HW).all()) or bool(low == high):
         return torch.ones_like(depth_1HW)
-    bins = 1024
-    counts = torch.histc(depth_1HW.float(), bins, float(low), float(high)).double()
-    below = counts.cumsum(0)
-    below = (below - below[0]) / (below[-1] - below[0]).clamp_min(1)
-    centres = torch.linspace(0, bins - 1, bins, dtype=torch.float64, device=depth_1HW.device)
-    place = ((depth_1HW - low) / (high - low)).double() * bins - 0.5
-    left = place.floor().clamp(0, bins - 2).long()
-    share = (place - centres[left]).clamp(0, 1)
-    even = torch.lerp(below[left], below[left + 1], share)
+    place = ((depth_1HW - low) / (high - low)).to(precise(depth_1HW.device)) * _BINS  # 0..1 in its own type
+    left = place.floor().clamp(0, _BINS - 1).long()
+    counts = torch.bincount(left.flatten(), minlength=_BINS)
+    below = counts.cumsum(0).to(place) / depth_1HW.numel()
+    right = (left + 1).clamp(max=_BINS - 1)
+    even = torch.lerp(below[left], below[right], place - left)
     return (1 + even if far_is_large else 2 - even).to(depth_1HW.dtype)

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kinema.animation.camera import CameraPath
-from kinema.animation.depth import DepthSource, FlatDepth, carry_depth
+from kinema.animation.depth import DepthSource, FlatDepth, as_measured, carry_depth
 from kinema.animation.splat import carried
 from kinema.animation.steps import CameraStep, DeforumStep, SpaceStep
 from kinema.animation.warp import warp_frame
@@ -89,8 +89,17 @@ class CameraMoves:
         """Of the picture at frame `frame`; None where it is flat or distances change nothing."""
         if not step.needs_depth or isinstance(self.depth, FlatDepth):
             return None
-        found = self.distances(picture_BCHW, frame)
-        return deforum_z(found) if isinstance(step, DeforumStep) else found
+        if not isinstance(step, DeforumStep):
+            return self.distances(picture_BCHW, frame)
+        if self.depth.still:
+            return self._z(self.distances(picture_BCHW, frame))
+        far_is_large = self.depth.means == "distance"
+        return deforum_z(self.depth.measured(picture_BCHW, frame), far_is_large=far_is_large)
+
+    def _z(self, depth_B1HW: Tensor) -> Tensor:
+        """Deforum's, of distances that are carried along; it evens out what the source measures."""
+        means = self.depth.means
+        return deforum_z(as_measured(depth_B1HW, means), far_is_large=means == "distance")
 
     def distances(self, picture_BCHW: Tensor, frame: int) -> Tensor:
         """Of the picture that is seen at frame `frame`, `[1, 1, H, W]`."""
@@ -103,7 +112,7 @@ class CameraMoves:
             elif isinstance(step, DeforumStep):
                 # what moves along keeps its distance; bilinear, which gives none that was not there
                 along = replace(step, padding="border", sampling="bilinear")
-                first = warp_frame(first, along, deforum_z(first))[0]
+                first = warp_frame(first, along, self._z(first))[0]
         return first
 
 
