@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from kinema.animation.camera import path
-from kinema.animation.matrices import lens
+from kinema.animation.matrices import Perspective, deforum_flip, lens
 from kinema.animation.steps import DeforumStep, PlaneStep, SpaceStep
 from kinema.core.errors import ConfigError
 from kinema.story.camera import Camera
@@ -210,3 +210,31 @@ def test_deforum_space_goes_from_frame_to_frame():
     assert found.poses[2].position_3[2] == pytest.approx(0.05 + 0.05 * math.cos(math.radians(2)))
     with pytest.raises(ConfigError, match="from frame to frame only"):
         found.between(0, 2)
+
+
+def test_deforums_flip_comes_before_its_flight():
+    camera = DeforumCamera(
+        mode="3D",
+        enable_perspective_flip=True,
+        perspective_flip_phi="0:(0), 2:(20)",
+        border="wrap",
+        padding_mode="zeros",
+    )
+    found = path(camera, 3, 24, SIZE)
+    step = found.steps[2]
+    assert isinstance(step, DeforumStep)
+    np.testing.assert_array_equal(step.flip.matrix_33, deforum_flip(Perspective(phi=20), SIZE))
+    assert (step.flip.edge.border, step.flip.edge.sampling, step.padding) == ("wrap", "bilinear", "zeros")
+    assert found.moves
+    back = found.between(2, 1)
+    np.testing.assert_allclose(back.flip.matrix_33 @ step.flip.matrix_33, np.eye(3), atol=1e-12)
+    off = path(DeforumCamera(mode="3D", perspective_flip_phi=20), 3, 24, SIZE)
+    assert off.steps[2].flip is None
+    assert not off.moves
+
+
+@pytest.mark.parametrize("mode", ["2D", "3D"])
+def test_a_flip_that_is_seen_from_its_edge_is_refused_by_frame(mode):
+    camera = DeforumCamera(mode=mode, enable_perspective_flip=True, perspective_flip_phi="0:(0), 4:(180)")
+    with pytest.raises(ConfigError, match="camera at frame 2: a perspective flip by phi 90"):
+        path(camera, 5, 24, SIZE).steps  # noqa: B018

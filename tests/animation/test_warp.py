@@ -12,7 +12,16 @@ from torch.nn import functional as F
 
 from kinema.animation.camera import path
 from kinema.animation.holes import fill
-from kinema.animation.matrices import lens, matrix_2d, rotation_x, rotation_y, rotation_z, shift
+from kinema.animation.matrices import (
+    Perspective,
+    deforum_flip,
+    lens,
+    matrix_2d,
+    rotation_x,
+    rotation_y,
+    rotation_z,
+    shift,
+)
 from kinema.animation.sampling import pixel_grid, read_at
 from kinema.animation.steps import DeforumStep, Edge, PlaneStep, SpaceStep
 from kinema.animation.warp import warp_frame
@@ -346,3 +355,23 @@ def test_deforum_gives_the_nearest_its_own_share(near, z):
     assert turned[[0, -1]].tolist() == pytest.approx((1.0, 1 + near / 100))
     assert torch.equal(deforum_z(torch.ones(1, 1, 4, 4)), torch.ones(1, 1, 4, 4))
     assert torch.equal(deforum_z(torch.tensor([[[[1.0, torch.nan]]]])), torch.ones(1, 1, 1, 2))
+
+
+def test_deforum_flips_the_picture_and_then_flies_by_the_depth_before():
+    """The depth is not flipped: each place of the flipped picture goes by what was there before."""
+    size, generator = (48, 32), torch.Generator().manual_seed(0)
+    frame, depth = (torch.rand(1, n, 32, 48, generator=generator) for n in (3, 1))
+    flip = PlaneStep(
+        deforum_flip(Perspective(phi=20, gamma=-5), size), size, Edge("wrap", sampling="bilinear")
+    )
+    step = DeforumStep((1, 2, 3), (10, -4, 6), padding="zeros", size=size)
+    warped, holes = warp_frame(frame, replace(step, flip=flip), 1 + depth)
+    flipped, empty = warp_frame(frame, flip)
+    expected, uncovered = warp_frame(flipped, step, 1 + depth)
+    assert torch.equal(warped, expected)
+    carried, _ = warp_frame(empty.float(), replace(step, sampling="bilinear"), 1 + depth)
+    assert torch.equal(holes, uncovered | (carried > 0.5))
+    assert empty.any()
+    still = replace(step, rotation=(0, 0, 0), translation=(0, 0, 0), flip=flip)
+    assert not still.still
+    assert torch.equal(warp_frame(frame, still)[0], flipped)

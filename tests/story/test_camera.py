@@ -110,6 +110,9 @@ def test_deforum_tracks_that_do_nothing_are_known():
     assert DeforumCamera(**both).idle == ("translation_z",)
     assert DeforumCamera(**both, mode="3D").idle == ("angle",)
     assert DeforumCamera(**both, enable_perspective_flip=True).idle == ("translation_x", "translation_z")
+    flipped = {**both, "perspective_flip_phi": 20}
+    assert DeforumCamera(**flipped, mode="3D").idle == ("angle", "perspective_flip_phi")
+    assert DeforumCamera(**flipped, mode="3D", enable_perspective_flip=True).idle == ("angle",)
     assert DeforumCamera(mode="3d").mode == "3D"
 
 

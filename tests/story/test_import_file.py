@@ -135,6 +135,18 @@ def test_deforum_in_3d(tmp_path):
     assert any("Midas-3-Hybrid" in line for line in lost)
 
 
+@pytest.mark.parametrize("mode", ["2D", "3D"])
+def test_deforums_perspective_flip(tmp_path, mode):
+    flip = {"enable_perspective_flip": True, "perspective_flip_phi": "0:(20)", "border": "wrap"}
+    shot, lost = imported(tmp_path, DEFORUM | flip | {"animation_mode": mode})
+    assert shot.camera.enable_perspective_flip
+    assert shot.camera.perspective_flip_phi.constant == 20
+    assert shot.camera.border == "wrap"
+    assert not any("flip" in line for line in lost)
+    off, _ = imported(tmp_path, DEFORUM | flip | {"animation_mode": mode, "enable_perspective_flip": False})
+    assert "perspective_flip_phi" not in off.camera.tracks
+
+
 def test_a_schedule_that_deforum_cannot_read_is_named(tmp_path):
     with pytest.raises(ConfigError, match=r"settings\.txt: angle: key 0, column 4: unknown function 'foo'"):
         imported(tmp_path, {**DEFORUM, "angle": "0:(foo(t))"})

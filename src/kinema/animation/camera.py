@@ -11,7 +11,8 @@ Free of torch. The convention: see `kinema.story.camera`, docs/camera.md.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cached_property
@@ -23,6 +24,7 @@ from numpy.typing import NDArray
 from kinema.animation.matrices import (
     Matrix,
     Perspective,
+    deforum_flip,
     lens,
     matrix_2d,
     multiplied,
@@ -60,6 +62,7 @@ class Look:
         dialect: `native` or `deforum`.
         space: Deforum's 3D mode.
         flip: Deforum's perspective flip is on.
+        flip_border: beyond the picture's edge where it is flipped in 3D, which has a border of its own.
         unit: of native pans.
         flat: there is no depth: the picture is a plane at distance 1.
         border: beyond the picture's edge.
@@ -70,6 +73,7 @@ class Look:
     dialect: Literal["native", "deforum"] = "native"
     space: bool = False
     flip: bool = False
+    flip_border: Border = "replicate"
     unit: Literal["frame", "pixel"] = "frame"
     flat: bool = True
     border: Border = "replicate"
@@ -92,6 +96,7 @@ class Look:
             dialect="deforum",
             space=space,
             flip=camera.enable_perspective_flip,
+            flip_border=camera.border,
             flat=camera.depth.flat,
             border=_BORDERS[camera.padding_mode] if space else camera.border,
             sampling=camera.sampling_mode if space else "bilinear",
@@ -203,7 +208,13 @@ class CameraPath:
             padding=padding[self.look.border],
             sampling=self.look.sampling,
             size=self.size,
+            flip=self._deforum_flip(f) if self.look.flip else None,
         )
+
+    def _deforum_flip(self, f: int) -> PlaneStep:
+        edge = Edge(self.look.flip_border, sampling="bilinear")
+        with _at_frame(f):
+            return PlaneStep(deforum_flip(_leant(self.values, f), self.size), self.size, edge)
 
 
 def path(
@@ -259,18 +270,17 @@ def _deforum_pictures(values: Values, look: Look, frames: int, size: tuple[int, 
     view, step, poses = np.eye(3), np.eye(3), []
     for f in range(frames):
         if f:
-            theta, phi, gamma = (at(f"perspective_flip_{n}", f) for n in ("theta", "phi", "gamma"))
-            leant = Perspective(theta, phi, gamma, at("perspective_flip_fv", f, 53.0))
-            step = matrix_2d(
-                at("angle", f),
-                at("zoom", f, 1.0),
-                at("translation_x", f),
-                at("translation_y", f),
-                (at("transform_center_x", f, 0.5), at("transform_center_y", f, 0.5)),
-                size,
-                perspective=leant if look.flip else None,
-                dialect="deforum",
-            )
+            with _at_frame(f):
+                step = matrix_2d(
+                    at("angle", f),
+                    at("zoom", f, 1.0),
+                    at("translation_x", f),
+                    at("translation_y", f),
+                    (at("transform_center_x", f, 0.5), at("transform_center_y", f, 0.5)),
+                    size,
+                    perspective=_leant(values, f) if look.flip else None,
+                    dialect="deforum",
+                )
             if abs(float(np.linalg.det(step))) < 1e-12:
                 raise ConfigError(
                     f"camera.zoom={at('zoom', f, 1.0):g} at frame {f} leaves nothing of the picture."
@@ -278,6 +288,21 @@ def _deforum_pictures(values: Values, look: Look, frames: int, size: tuple[int, 
             view = multiplied(step, view)
         poses.append(Pose(view, np.eye(3), np.zeros(3), FOV, size, step))
     return poses
+
+
+def _leant(values: Values, f: int) -> Perspective:
+    """The flip at a frame."""
+    tracks = {name: values.get(f"perspective_flip_{name}") for name in Perspective._fields}
+    return Perspective(**{name: float(track[f]) for name, track in tracks.items() if track is not None})
+
+
+@contextmanager
+def _at_frame(f: int) -> Iterator[None]:
+    """What is wrong with a camera's values is said with their frame."""
+    try:
+        yield
+    except ConfigError as error:
+        raise ConfigError(f"camera at frame {f}: {error}") from None
 
 
 def _deforum_flight(values: Values, frames: int, size: tuple[int, int]) -> list[Pose]:

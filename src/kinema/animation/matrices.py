@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple, SupportsFloat
 import numpy as np
 from numpy.typing import NDArray
 
-from kinema.core.errors import unknown_name
+from kinema.core.errors import ConfigError, unknown_name
 
 Matrix = NDArray[np.float64]
 Dialect = Literal["native", "deforum"]
@@ -121,6 +121,9 @@ def lean(perspective: Perspective, size: tuple[int, int]) -> Matrix:
 def deforum_flip(perspective: Perspective, size: tuple[int, int]) -> Matrix:
     """Deforum's flip as it is: seen from a unit too far, as its projection keeps w's own 1, fitted to the
     corners and centred on the wrong side, both in single precision.
+
+    Raises:
+        ConfigError: the picture is seen from its edge.
     """
     width, height = size
     theta, phi, gamma, fv = perspective
@@ -131,7 +134,13 @@ def deforum_flip(perspective: Perspective, size: tuple[int, int]) -> Matrix:
     corners = np.array([[x, y] for x in (-width / 2, width / 2) for y in (-height / 2, height / 2)])
     landed = np.column_stack([corners, np.ones(4)]) @ flip.T
     source = (corners + np.array(size) / 2).astype(np.float32)
-    flip = through_points(source, (landed[:, :2] / landed[:, 2:]).astype(np.float32))
+    try:
+        flip = through_points(source, (landed[:, :2] / landed[:, 2:]).astype(np.float32))
+    except np.linalg.LinAlgError:
+        raise ConfigError(
+            f"a perspective flip by phi {phi:g} and gamma {gamma:g} degrees sees the picture from its edge, "
+            "and nothing is left of it; stay off 90 degrees."
+        ) from None
     return flip @ shift(np.float32((width - side) / 2), np.float32((height - side) / 2))
 
 

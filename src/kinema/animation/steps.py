@@ -115,6 +115,7 @@ class DeforumStep:
         padding: grid_sample's name for the border.
         sampling: how pixels between pixels are read.
         size: width and height that the pixels are of.
+        flip: a perspective flip of the picture, done before the warp.
     """
 
     rotation: tuple[float, float, float]
@@ -124,6 +125,7 @@ class DeforumStep:
     padding: Literal["border", "reflection", "zeros"] = "border"
     sampling: Sampling = "bicubic"
     size: tuple[int, int] = field(default=(0, 0))
+    flip: PlaneStep | None = None
 
     @property
     def needs_depth(self) -> bool:
@@ -133,13 +135,15 @@ class DeforumStep:
     @property
     def still(self) -> bool:
         """The camera does not move; the picture stays as it is, to the last bit."""
-        return not any(self.rotation) and not any(self.translation)
+        unmoved = not any(self.rotation) and not any(self.translation)
+        return unmoved and (self.flip is None or self.flip.still)
 
     @property
     def opposite(self) -> DeforumStep:
         """The way back, to first order: the warp has no exact one."""
         (a, b, c), (x, y, z) = self.rotation, self.translation
-        return replace(self, rotation=(-a, -b, -c), translation=(-x, -y, -z))
+        back = None if self.flip is None else replace(self.flip, matrix_33=np.linalg.inv(self.flip.matrix_33))
+        return replace(self, rotation=(-a, -b, -c), translation=(-x, -y, -z), flip=back)
 
 
 CameraStep = PlaneStep | SpaceStep | DeforumStep

@@ -4,13 +4,15 @@
     delta = (f/aspect (Q_x/Q_z - u/z),  f (Q_y/Q_z - v/z)),    u, v in -1..1, R = Rx Ry Rz
 
 Measured on sd-webui-deforum 3224268, whose near and far cancel out. It is not a camera: the offset is taken
-at the destination, nothing hides anything, and a roll shears on frames that are not square. The native camera
+at the destination, nothing hides anything, and a roll shears on frames that are not square. A perspective
+flip comes first, and is not done to the depth, which stays as it was seen before. The native camera
 (`kinema.animation.splat`) has none of that; this one is for storyboards that were made with it.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import torch
 from einops import rearrange
@@ -20,6 +22,7 @@ from torch.nn import functional as F
 from kinema.animation.matrices import rotation_x, rotation_y, rotation_z
 from kinema.animation.sampling import precise
 from kinema.animation.steps import DeforumStep
+from kinema.animation.warp2d import warp_plane
 
 _BINS = 1024
 
@@ -32,11 +35,18 @@ def warp_deforum(
     Args:
         frame_BCHW: any values.
         step: the move.
-        depth_B1HW: Deforum's z (1 to 2; see `deforum_z`); None is 1 everywhere.
+        depth_B1HW: Deforum's z (1 to 2; see `deforum_z`) before the step's flip; None is 1 everywhere.
 
     Returns:
         `[B, C, H, W]`, and bool `[B, 1, H, W]`: True where the source has nothing.
     """
+    if step.flip is not None:
+        frame_BCHW, empty = warp_plane(frame_BCHW, step.flip)
+        warped, holes = warp_deforum(frame_BCHW, replace(step, flip=None), depth_B1HW)
+        moved, _ = warp_deforum(
+            empty.to(frame_BCHW), replace(step, flip=None, sampling="bilinear"), depth_B1HW
+        )
+        return warped, holes | (moved > 0.5)
     if step.still:
         return frame_BCHW.clone(), torch.zeros_like(frame_BCHW[:, :1], dtype=torch.bool)
     grid = _grid(frame_BCHW) - deforum_offset(frame_BCHW, step, depth_B1HW)
@@ -80,12 +90,12 @@ def deforum_offset(frame_BCHW: Tensor, step: DeforumStep, depth_B1HW: Tensor | N
 
 
 def deforum_z(depth_B1HW: Tensor, *, far_is_large: bool = True) -> Tensor:
-    """Deforum's z, 1 to 2: depth equalised by a histogram of 1024 bins over its own range; constant depth is 1.
+    """Deforum's z, 1 to 2: depth evened out by a histogram of 1024 bins; constant depth is 1.
 
         e(d) = share of the pixels in d's bin and those below it, straight from bin edge to bin edge
         z = 1 + e(distance)    or    2 - e(disparity)
 
-    So the smallest value already has its own share, and the largest is 1 or 2 exactly.
+    Bins lie over the depth's own range. The smallest value has its own share, the largest is 1 or 2.
 
     Args:
         depth_B1HW: distances, or disparities.

@@ -21,6 +21,7 @@ from kinema.story.settings import Settings
 from kinema.story.tracks import Schedule, reading
 
 _IN_3D = ("translation_z", "rotation_3d_x", "rotation_3d_y", "rotation_3d_z", "fov", "aspect_ratio")
+_FLIP = tuple(f"perspective_flip_{name}" for name in ("theta", "phi", "gamma", "fv"))
 _IN_2D = ("angle", "zoom", "transform_center_x", "transform_center_y")
 
 
@@ -52,17 +53,19 @@ class DeforumCamera(Settings):
     enable_perspective_flip: bool = Field(
         False,
         title="Perspective flip",
-        description="2D: the four values below act; translation then does not",
+        description="the four values below act; in 2D translation then does not, in 3D the flip comes first",
     )
-    perspective_flip_theta: Schedule = track(0, "Flip theta", "2D: degrees")
-    perspective_flip_phi: Schedule = track(0, "Flip phi", "2D: degrees")
-    perspective_flip_gamma: Schedule = track(0, "Flip gamma", "2D: degrees")
-    perspective_flip_fv: Schedule = track(53, "Flip field of view", "2D: degrees")
+    perspective_flip_theta: Schedule = track(0, "Flip theta", "degrees")
+    perspective_flip_phi: Schedule = track(0, "Flip phi", "degrees")
+    perspective_flip_gamma: Schedule = track(0, "Flip gamma", "degrees")
+    perspective_flip_fv: Schedule = track(53, "Flip field of view", "degrees")
     fov: Schedule = track(70, "Field of view", "3D: degrees, vertical")
     aspect_ratio: Schedule = track(1, "Aspect ratio", "3D: divides x in the projection")
     near: Schedule = track(200, "Near", "kept for files that have it; it cancels out")
     far: Schedule = track(10000, "Far", "kept for files that have it; it cancels out")
-    border: Literal["replicate", "wrap"] = Field("replicate", title="Border", description="2D")
+    border: Literal["replicate", "wrap"] = Field(
+        "replicate", title="Border", description="2D, and the perspective flip of 3D"
+    )
     padding_mode: Literal["border", "reflection", "zeros"] = Field(
         "border", title="Padding", description="3D"
     )
@@ -92,6 +95,8 @@ class DeforumCamera(Settings):
         others = _IN_2D if self.mode == "3D" else _IN_3D
         if self.mode == "2D" and self.enable_perspective_flip:
             others = (*others, "translation_x", "translation_y")
+        if not self.enable_perspective_flip:
+            others = (*others, *_FLIP)
         neutral = {name: field.default for name, field in type(self).model_fields.items()}
         return tuple(
             name

@@ -249,7 +249,7 @@ def _seeds(found: Imported, settings: Mapping[str, Any]) -> Iterator[tuple[str, 
 
 def _camera(found: Imported, settings: Mapping[str, Any], mode: str) -> dict[str, Any]:
     values: dict[str, Any] = {"dialect": "deforum", "mode": mode}
-    flipped = bool(settings.get("enable_perspective_flip")) and mode == "2D"
+    flipped = bool(settings.get("enable_perspective_flip"))
     for name in (*_CAMERA[mode], *(_FLIP if flipped else ())):
         ours = name.removesuffix("_schedule")
         if name not in settings:
@@ -261,7 +261,7 @@ def _camera(found: Imported, settings: Mapping[str, Any], mode: str) -> dict[str
         values["enable_perspective_flip"] = True
     if mode == "3D" and settings.get("aspect_ratio_use_old_formula"):
         values["aspect_ratio"] = _number(settings, "W", 512) / _number(settings, "H", 512)
-    looks = ("border",) if mode == "2D" else ("padding_mode", "sampling_mode")
+    looks = ("border",) if mode == "2D" else ("padding_mode", "sampling_mode", *(("border",) * flipped))
     values |= {name: settings[name] for name in looks if name in settings}
     if mode == "3D" and settings.get("use_depth_warping", True):
         algorithm = settings.get("depth_algorithm", "the depth model")
