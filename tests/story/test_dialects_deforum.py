@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from kinema import Schedule, Shot
 from kinema.core.errors import ConfigError
+from kinema.story.redraw import NameTrack
 
 MEASURED = json.loads((Path(__file__).parent / "deforum_values.json").read_text())
 SEED = 42
@@ -26,12 +27,20 @@ def interpolation(case):
 
 
 @pytest.mark.parametrize(
-    "case", [c for c in MEASURED["cases"] if c["kind"] != "string"], ids=lambda case: case["id"]
+    "case", [c for c in MEASURED["cases"] if not c.get("is_text")], ids=lambda case: case["id"]
 )
 def test_measured_values(case):
     schedule = Schedule.parse(case["string"], "deforum", interpolation=interpolation(case))
     values = schedule.values(case["max_frames"], fps=24, seed=SEED)
     np.testing.assert_allclose(values, expected(case), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    "case", [c for c in MEASURED["cases"] if c.get("is_text")], ids=lambda case: case["id"]
+)
+def test_measured_words(case):
+    found = NameTrack({"deforum": case["string"]}).sample(case["max_frames"], 24, SEED)
+    assert list(found) == (case["studio"] if isinstance(case["a1111"], dict) else case["a1111"])
 
 
 @pytest.mark.parametrize("case", MEASURED["malformed"], ids=lambda case: case["id"])
@@ -150,3 +159,62 @@ def test_any_text_gives_values_or_a_place(text):
 def test_high_whole_powers_go_by_real_numbers():
     assert values("0:((t*0+2)**50)", 2) == [2.0**50] * 2
     assert values("0:((t*0+1)**100)", 2) == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('0: ("Euler a"), "max_f/2": ("Heun"), max_f-5: ("DDIM")', {0: "Euler a", 29: "Heun", 54: "DDIM"}),
+        ("0: ('a b'), 3:c, s-39: (\"(d)\")", {0: "a b", 3: "d"}),  # the later written counts
+        ('9:(x), 60:(y), -4:(z), 59:("w", 1)', {0: "x", 59: "w, 1"}),  # commas as deforum-studio has them
+        ("0:(C:/a.ckpt), 4:(7)", {0: "C", 4: "7"}),  # a second colon ends the value
+    ],
+)
+def test_words_hold_from_key_to_key(text, expected):
+    names = NameTrack({"deforum": text}).sample(60, 24, SEED)
+    changes = {f: name for f, name in enumerate(names) if not f or name != names[f - 1]}
+    assert changes == expected
+    assert len(names) == 60
+
+
+def test_names_are_in_the_shots_dialect():
+    text = '0:("euler"), max_f/2:("heun")'
+    fields = {"prompt": "a fox", "mode": "frame_by_frame", "redraw": {"solver": text}}
+    shot = Shot(dialect="deforum", **fields)
+    assert shot.redraw.solver.sample(10, 24) == ("euler",) * 4 + ("heun",) * 6
+    assert Shot.from_mapping(shot.to_mapping()) == shot
+    assert shot.to_mapping()["redraw"]["solver"] == {"deforum": text}
+    assert Shot(dialect="deforum", **fields | {"redraw": {"solver": "heun"}}).redraw.solver.sample(1, 24) == (
+        "heun",
+    )
+    with pytest.raises(ConfigError, match="is not a name"):
+        NameTrack({"deforum": '0:("euler"), 5:("")'})
+    with pytest.raises(ConfigError, match="column 15: no ':'"):
+        NameTrack({"deforum": '0:("euler"), 5'})
+    with pytest.raises(ConfigError, match="deforum stands alone"):
+        NameTrack({"deforum": "0:(euler)", 5: "heun"})
+    with pytest.raises(ConfigError, match="no key is inside the clip of 5 frames"):
+        NameTrack({"deforum": "9:(euler)"}).sample(5, 24)
+
+
+T = np.arange(49)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("events_passed", 0 * T),
+        ("events_to_go", 0 * T),
+        ("events_total", 0 * T),
+        ("progress_until_next_event", T / 48),
+        ("frames_until_next_event", 48 - T),
+        ("beats_until_next_event", (48 - T) / 24 * 1.5),
+        ("seconds_until_next_event", (48 - T) / 24),
+        ("frames_since_prev_event", T),
+        ("beats_since_prev_event", (48 - T) / 24 * 1.5),  # deforum-studio's slip, twice
+        ("seconds_since_prev_event", (48 - T) / 24),
+    ],
+)
+def test_without_events_the_clips_ends_are_the_events(name, expected):
+    np.testing.assert_allclose(values(f"0:(1.0*{name})", 49, fps=24, bpm=90), expected, atol=1e-12)
+    assert values("0:(progress_until_next_event)", 1) == [0]

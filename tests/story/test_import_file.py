@@ -92,6 +92,16 @@ def test_deforum_redrawing(tmp_path):
     assert (redraw.seed, redraw.seed_every, redraw.colour) == ("iter", 2, "histogram")
 
 
+def test_deforum_samplers_at_formulas(tmp_path):
+    text = '0: ("Euler a"), "max_f/2": ("Heun"), max_f-5: ("DDIM")'
+    shot, lost = imported(tmp_path, DEFORUM | {"max_frames": 60, "sampler_schedule": text})
+    names = ("euler-ancestral",) * 29 + ("heun",) * 25 + ("ddim",) * 6
+    assert shot.redraw.solver.sample(60, 15) == names
+    assert not any("sampler" in line for line in lost)
+    with pytest.raises(ConfigError, match=r"sampler_schedule: column 19: no ':'"):
+        imported(tmp_path, DEFORUM | {"sampler_schedule": '0: ("Euler a"), 30'})
+
+
 @pytest.mark.parametrize(("factor", "scale"), [("x2", 2), ("x4", 4), ("x8", None)])
 def test_deforum_upscales(tmp_path, factor, scale):
     settings = {

@@ -11,7 +11,7 @@ leaves commas in parentheses alone and knows more variables, is followed. From e
 - NaN is filled in by tweening, infinities stay.
 
 Of the formulas only those are read whose frames are in the clip. Quadratic and cubic tweening are splines
-through all values.
+through all values. Keys of words (`0: ("Euler a"), max_f/2: ("Heun")`) are read alike; each holds on.
 """
 
 from __future__ import annotations
@@ -51,6 +51,8 @@ def clip_variables(frames: int, fps: float | Fraction, seed: int, bpm: float) ->
     beat_F = t_F / per_beat
     phase_F = beat_F % 1
     last = frames - 1
+    # there are no events here, so the one before is the first frame and the next one the last
+    to_last = {"frames": last - t_F, "beats": (last - t_F) / per_beat, "seconds": (last - t_F) / rate}
     return {
         "t": t_F, "f": t_F, "i": t_F, "max_f": np.full(1, last), "s": np.full(1, seed),
         "pi": np.full(1, np.pi), "fps": np.full(1, rate), "bpm": np.full(1, bpm), "sec": t_F / rate,
@@ -61,8 +63,13 @@ def clip_variables(frames: int, fps: float | Fraction, seed: int, bpm: float) ->
         "frames_since_beat": (phase_F * per_beat).astype(np.int64),
         "second_until_beat": (1 - phase_F) / bpm * 60,
         "seconds_since_beat": phase_F / bpm * 60,
-        "frames_to_go": last - t_F, "beats_to_go": (last - t_F) / per_beat,
-        "seconds_to_go": (last - t_F) / rate,
+        **{f"{unit}_to_go": value_F for unit, value_F in to_last.items()},
+        **{f"events_{what}": np.zeros(1, np.int64) for what in ("passed", "to_go", "total")},
+        "progress_until_next_event": t_F / max(last, 1),
+        **{f"{unit}_until_next_event": value_F for unit, value_F in to_last.items()},
+        "frames_since_prev_event": t_F,
+        # deforum-studio gives the time until the next event for these two
+        "beats_since_prev_event": to_last["beats"], "seconds_since_prev_event": to_last["seconds"],
     }  # fmt: skip
 
 
@@ -75,13 +82,13 @@ class _Key:
 
     Attributes:
         place: a frame, or a formula over `max_f` and `s`.
-        value: a number, a formula, or what is wrong with it, which matters once it is reached.
+        value: a number, a formula, words, or what is wrong with it, which matters once it is reached.
         written: the key, for messages.
         column: where it begins.
     """
 
     place: int | Formula
-    value: float | Formula | ConfigError
+    value: float | Formula | str | ConfigError
     written: str
     column: int
 
@@ -94,18 +101,23 @@ class DeforumText:
     keys: tuple[_Key, ...]
 
     @staticmethod
-    def parse(text: str) -> DeforumText:
-        """Take a string apart; `ConfigError` with key, column and caret when neither reader could."""
+    def parse(text: str, *, words: bool = False) -> DeforumText:
+        """Take a string apart; `ConfigError` with key, column and caret when neither reader could.
+
+        Args:
+            text: the string.
+            words: its values are texts, such as names of samplers.
+        """
         if len(text) > MAX_TEXT:
             raise Place(text).error(f"a schedule of {len(text)} characters; the most is {MAX_TEXT}")
         plain, grouped = text.split(","), _outside_parentheses(text)
         try:
-            read = DeforumText(text, _read(text, plain))
+            read = DeforumText(text, _read(text, plain, words))
             read.check()
         except ConfigError:
             if plain == grouped:
                 raise
-            read = DeforumText(text, _read(text, grouped))
+            read = DeforumText(text, _read(text, grouped, words))
             read.check()
         return read
 
@@ -144,6 +156,17 @@ class DeforumText:
         for start, end in pairwise([*inside, frames]):
             self._fill(value_F, found[start].value, scope, start, end)
         return self._tween(value_F, min(DEGREES[interpolation], max(1, len(found) - 1)))
+
+    def texts(self, frames: int, seed: int) -> dict[int, str]:
+        """Of words, the text at each key inside the clip, by frame rising; it holds until the next.
+
+        Before the first key the extension has an error; the first text is meant to hold there.
+
+        Raises:
+            ConfigError: a key that has no value, or no key inside the clip.
+        """
+        found = self._by_frame(frames, seed)
+        return {frame: str(found[frame].value) for frame in self.places(frames, seed)}
 
     def _fill(self, value_F: Array, value: Any, scope: Mapping[str, Value], start: int, end: int) -> None:
         if isinstance(value, ConfigError):
@@ -224,10 +247,10 @@ def _outside_parentheses(text: str) -> list[str]:
     return [text[a + 1 : b] for a, b in pairwise([*cuts, len(text)])]
 
 
-def _read(text: str, parts: list[str]) -> tuple[_Key, ...]:
+def _read(text: str, parts: list[str], words: bool) -> tuple[_Key, ...]:
     keys, start, formulas = [], 0, dict[str, None]()
     for part in parts:
-        key = _key(text, part, start)
+        key = _key(text, part, start, words)
         keys.append(key)
         start += len(part) + 1
         for formula in (key.place, key.value):
@@ -238,7 +261,7 @@ def _read(text: str, parts: list[str]) -> tuple[_Key, ...]:
     return tuple(keys)
 
 
-def _key(text: str, part: str, start: int) -> _Key:
+def _key(text: str, part: str, start: int, words: bool) -> _Key:
     place, colon, rest = part.partition(":")
     written = place.strip()
     at = start + len(place) - len(place.lstrip())
@@ -247,6 +270,8 @@ def _key(text: str, part: str, start: int) -> _Key:
         raise Place(text, at).error("no ':' between a frame and its value; write 30:(2)", len(written))
     value = rest.partition(":")[0]
     column = start + len(place) + 1 + len(value) - len(value.lstrip())
+    if words:
+        return _Key(position, value.strip().translate(_DROPPED), written, at)
     return _Key(position, _value(Place(text, column, written), value.strip()), written, at)
 
 

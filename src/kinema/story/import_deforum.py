@@ -7,7 +7,6 @@ round here, and the sharpening threshold, which counts to 255 there, are rewritt
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -58,7 +57,6 @@ _FED_BACK = (
     "hybrid_motion", "color_force_grayscale", "enable_ddim_eta_scheduling", "enable_ancestral_eta_scheduling",
 )  # fmt: skip
 """Switches that Deforum does not look at in Interpolation mode."""
-_NAMES = re.compile(r"(\d{1,9})\s*:\s*\(?\s*[\"']([^\"']*)[\"']")
 _OFF = (None, False, "", "None", "none", 0, "0", "Off")
 
 
@@ -164,7 +162,8 @@ def _redraw(found: Imported, settings: Mapping[str, Any]) -> Iterator[tuple[str,
     yield from _seeds(found, settings)
     if settings.get("enable_steps_scheduling") and "steps_schedule" in settings:
         yield "steps", _track(settings["steps_schedule"], "steps_schedule")
-    if settings.get("enable_sampler_scheduling") and (names := _solvers(found, settings)):
+    named = settings.get("enable_sampler_scheduling") and "sampler_schedule" in settings
+    if named and (names := _solvers(found, settings)):
         yield "solver", names
 
 
@@ -195,14 +194,14 @@ def _fed_back(found: Imported, settings: Mapping[str, Any]) -> Iterator[tuple[st
 
 
 def _solvers(found: Imported, settings: Mapping[str, Any]) -> dict[int, str]:
-    """Solvers by frame from `0: ("Euler a"), 30: ("Heun")`; those that there are."""
-    frames = int(_number(settings, "max_frames", 120))
-    names: dict[int, str] = {}
-    for key, theirs in _NAMES.findall(str(settings.get("sampler_schedule", ""))):
-        ours = solver_of(found, "sampler_schedule", theirs)
-        if ours is not None and int(key) < frames:
-            names[int(key)] = ours
-    return names
+    """Solvers by frame from `0: ("Euler a"), max_f/2: ("Heun")`; those that there are."""
+    frames, seed = int(_number(settings, "max_frames", 120)), int(_number(settings, "seed", -1))
+    try:
+        read = DeforumText.parse(str(settings["sampler_schedule"]), words=True).texts(frames, seed)
+    except ConfigError as error:
+        raise ConfigError(f"sampler_schedule: {error}") from None
+    ours = {frame: solver_of(found, "sampler_schedule", theirs) for frame, theirs in read.items()}
+    return {frame: solver for frame, solver in ours.items() if solver is not None}
 
 
 def _sharpening(found: Imported, settings: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from fractions import Fraction
+from itertools import pairwise
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
@@ -19,12 +20,13 @@ from numpy.typing import NDArray
 from pydantic import AfterValidator, Field, model_validator
 
 from kinema.core.errors import ConfigError
+from kinema.story.dialects_deforum import DeforumText
 from kinema.story.keyed import Key, Keyed
 from kinema.story.media import MediaPath
 from kinema.story.positions import POSITION_PATTERN, FramePosition
 from kinema.story.seeds import SeedBehaviour
 from kinema.story.settings import Settings
-from kinema.story.tracks import Schedule
+from kinema.story.tracks import Schedule, dialect_in_use
 
 Mode = Literal["joint", "frame_by_frame"]
 NoiseKind = Literal["uniform", "gaussian", "perlin"]
@@ -88,22 +90,44 @@ def _in_range(name: str) -> AfterValidator:
 
 
 class NameTrack(Keyed[str]):
-    """A name over frames that holds from key to key: `"euler"`, or `{0: "euler", 24: "unipc"}`."""
+    """A name over frames that holds from key to key: `"euler"`, or `{0: "euler", 24: "unipc"}`.
 
-    __slots__ = ()
+    `{deforum: '0:("euler"), max_f/2:("heun")'}` is Deforum's notation; in that dialect, text with a colon is.
+    """
+
+    __slots__ = ("_deforum",)
     _json_schema: ClassVar[dict[str, Any]] = {
         "anyOf": [
-            {"type": "string", "minLength": 1, "maxLength": 64},
+            {
+                "type": "string",
+                "minLength": 1,
+                "maxLength": 100_000,
+                "description": "a name, or Deforum's keys",
+            },
             {
                 "type": "object",
                 "minProperties": 1,
                 "patternProperties": {POSITION_PATTERN: {"type": "string", "minLength": 1, "maxLength": 64}},
                 "additionalProperties": False,
             },
+            {
+                "type": "object",
+                "properties": {"deforum": {"type": "string", "maxLength": 100_000}},
+                "required": ["deforum"],
+                "additionalProperties": False,
+            },
         ]
     }
 
     def _read(self, source: Any) -> tuple[Key[str], ...]:
+        self._deforum: DeforumText | None = None
+        if isinstance(source, str) and ":" in source and dialect_in_use() == "deforum":
+            source = {"deforum": source}
+        if isinstance(source, Mapping) and "deforum" in source:
+            self._deforum = _read_deforum(source)
+            for key in self._deforum.keys:
+                self._name(str(key.value).strip())
+            source = {0: str(self._deforum.keys[0].value).strip()}
         pairs = source.items() if isinstance(source, Mapping) else [(0, source)]
         return tuple(Key(FramePosition.parse(place), self._name(value), "hold") for place, value in pairs)
 
@@ -113,10 +137,32 @@ class NameTrack(Keyed[str]):
             raise ConfigError(f"{str(value)[:40]!r} is not a name; write for example euler.")
         return value
 
-    def sample(self, frames: int, fps: float | Fraction) -> tuple[str, ...]:
-        """The name at each frame; `ConfigError` for a key outside the clip."""
+    def _written(self, source: Any) -> Any:
+        return super()._written(source) if self._deforum is None else {"deforum": self._deforum.text}
+
+    def sample(self, frames: int, fps: float | Fraction, seed: int = 0) -> tuple[str, ...]:
+        """The name at each frame; `ConfigError` for a key outside the clip.
+
+        Args:
+            frames: F, the clip's pixel frames.
+            fps: frames per second.
+            seed: what `s` is in the keys of Deforum's notation.
+        """
+        if self._deforum is not None:
+            texts = self._deforum.texts(frames, seed)
+            ways = pairwise([0, *list(texts)[1:], frames])
+            return tuple(
+                text.strip() for text, (a, b) in zip(texts.values(), ways, strict=True) for _ in range(a, b)
+            )
         segments = self.segments(frames, fps)
         return tuple(self.keys[segments.order_K[i]].value for i in segments.left_F)
+
+
+def _read_deforum(source: Mapping[Any, Any]) -> DeforumText:
+    text = source["deforum"]
+    if len(source) > 1 or not isinstance(text, str):
+        raise ConfigError('deforum stands alone, with text, as in {deforum: \'0:("euler"), 24:("heun")\'}.')
+    return DeforumText.parse(text, words=True)
 
 
 class Redraw(Settings):

@@ -143,7 +143,7 @@ def plan_redraw(
     tracks = {name: _values(redraw, name, frames, fps, seed) for name in RANGES if name not in ("seeds",)}
     drawn = drawn_frames(tracks["cadence"], [held.frame for held in given.held])
     chosen = _seeds(redraw, shot.dialect, seed, drawn, frames, fps)
-    names = redraw.solver.sample(frames, fps) if redraw.solver is not None else (solver,) * frames
+    names = redraw.solver.sample(frames, fps, seed) if redraw.solver is not None else (solver,) * frames
     names = tuple(known_solver(name) for name in names)
     whole = int if shot.dialect == "deforum" else round  # there a scheduled count loses its fraction
     outpainted = redraw.mask == BARS
