@@ -25,6 +25,7 @@ from kinema.animation.matrices import (
     Matrix,
     Perspective,
     deforum_flip,
+    inverse,
     lens,
     matrix_2d,
     multiplied,
@@ -176,7 +177,7 @@ class CameraPath:
         product = np.eye(3)
         for pose in self.poses[min(a, b) + 1 : max(a, b) + 1]:
             # each step is turned back alone: a product over a thousand frames may have no inverse left
-            step = pose.step_33 if b > a else np.linalg.inv(pose.step_33)
+            step = pose.step_33 if b > a else inverse(pose.step_33)
             product = multiplied(step, product) if b > a else multiplied(product, step)
         return product
 

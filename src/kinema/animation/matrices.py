@@ -95,6 +95,11 @@ def multiplied(after_33: Matrix, before_33: Matrix) -> Matrix:
     return product
 
 
+def inverse(matrix_33: Matrix) -> Matrix:
+    """The way back."""
+    return np.asarray(np.linalg.inv(matrix_33), np.float64)
+
+
 def about(centre: tuple[float, float], matrix_33: Matrix) -> Matrix:
     """The same map with `centre` in place of the origin."""
     return shift(*centre) @ matrix_33 @ shift(-centre[0], -centre[1])

@@ -16,7 +16,7 @@ from typing import Literal
 
 import numpy as np
 
-from kinema.animation.matrices import Matrix
+from kinema.animation.matrices import Matrix, inverse
 
 Border = Literal["replicate", "reflect", "wrap", "colour"]
 Sampling = Literal["nearest", "bilinear", "bicubic"]
@@ -142,7 +142,7 @@ class DeforumStep:
     def opposite(self) -> DeforumStep:
         """The way back, to first order: the warp has no exact one."""
         (a, b, c), (x, y, z) = self.rotation, self.translation
-        back = None if self.flip is None else replace(self.flip, matrix_33=np.linalg.inv(self.flip.matrix_33))
+        back = None if self.flip is None else replace(self.flip, matrix_33=inverse(self.flip.matrix_33))
         return replace(self, rotation=(-a, -b, -c), translation=(-x, -y, -z), flip=back)
 
 

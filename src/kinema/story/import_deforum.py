@@ -342,6 +342,7 @@ def _turned(text: Any, name: str, factor: float, offset: float, *, limit: float)
     for key in read.keys:
         if isinstance(key.value, ConfigError):
             raise ConfigError(f"{name}: {key.value}")
+        assert not isinstance(key.value, str)
         if isinstance(key.value, float):
             turned = plain(min(max(round(offset + factor * key.value, 12), 0.0), limit))
         else:
