@@ -77,6 +77,10 @@ def test_what_the_shot_says_itself_stands(card):
     assert (sampling.steps, sampling.interval, set(sampling.guidance)) == (4, (0.7, 0.9), {2.0})
     assert sampling.shift == 1.5
     assert sampling.solver == "euler"
+    everywhere = plan_of(card, guidance_interval=(0, 1))
+    assert everywhere.sampling.interval == (0, 1)
+    assert any("guidance at noise levels 0 to 1." in note for note in everywhere.notes)
+    assert make_plan(Shot.from_mapping(everywhere.shot), card).digest == everywhere.digest
 
 
 def test_without_guidance_none_is_told(card, tmp_path):

@@ -93,6 +93,7 @@ def test_what_a_student_did_not_learn_of_the_guidance_is_added_at_its_noise_leve
     assert any("guidance 1.5 at noise levels 0.6 to 0.9" in note for note in plan.notes)
     again = make_plan(Shot.from_mapping(plan.shot), half_taught)
     assert again.digest == plan.digest
+    assert plan_of(half_taught, guidance_interval=(0, 1)).sampling.interval == (0, 1), "as it was written"
 
 
 def test_its_guidance_may_be_left_off_and_is_where_frames_are_held(half_taught, tmp_path):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from kinema.core.errors import ConfigError
 from kinema.pipelines.card import ModelCard
-from kinema.pipelines.speed.students import ALL_LEVELS
 from kinema.story.shot import Shot
 
 
@@ -31,7 +30,7 @@ def in_few_steps(shot: Shot, card: ModelCard) -> tuple[Shot, str]:
         )
     silent = {name: value for name, value in few.sampler.items() if getattr(shot, name) is None}
     made = shot.with_(**silent, shortcuts=None)
-    if tuple(shot.guidance_interval) == ALL_LEVELS:
+    if "guidance_interval" not in shot.model_fields_set:
         made = made.with_(guidance_interval=few.guidance_interval)
     low, high = made.guidance_interval
     where = "" if _unguided(shot, card) else f", guidance at noise levels {low:g} to {high:g}"

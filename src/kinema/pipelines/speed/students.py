@@ -12,8 +12,6 @@ from kinema.story.lora import Lora
 from kinema.story.shot import Shot
 from kinema.story.tracks import Schedule
 
-ALL_LEVELS = (0.0, 1.0)
-
 
 def taught(shot: Shot, card: ModelCard) -> tuple[Shot, str]:
     """The shot with its student's sampler, and what to tell of it.
@@ -44,7 +42,7 @@ def taught(shot: Shot, card: ModelCard) -> tuple[Shot, str]:
     made = shot.with_(**student.sampler, guidance=Schedule(guidance), shortcuts=None)
     own = "without guidance"
     if guidance != 1:
-        if tuple(shot.guidance_interval) == ALL_LEVELS:
+        if "guidance_interval" not in shot.model_fields_set:
             made = made.with_(guidance_interval=student.guidance_interval)
         low, high = made.guidance_interval
         own = f"with guidance {guidance:g} at noise levels {low:g} to {high:g}"
