@@ -75,6 +75,21 @@ def test_a_held_frame_asks_for_no_forward(rule):
     assert guidance.plan(at(1, 10, torch.zeros(1, 3))) == ("cond", "uncond"), "none moves"
 
 
+@pytest.mark.parametrize("rescale", [0.0, 0.7])
+@pytest.mark.parametrize("rule", [*RULES, lambda **o: AdaptiveProjected(norm_limit=2.0, **o)])
+def test_what_is_predicted_for_held_frames_decides_nothing(rule, rescale):
+    """The others get what they would get alone, in a batch whose entries hold different frames."""
+    levels = torch.tensor([[0, 0.9, 0.5], [0.9, 0.5, 0.1]])
+    c, u = torch.cat([C, K]), torch.cat([U, C])
+    c[0, :, 0], u[0, :, 0] = 40 * K[0, :, 0], 30.0
+    guidance = rule(scale=4.0, rescale=rescale)
+    v = guidance.combine({"cond": c, "uncond": u}, at(3, 10, levels))
+    alone = guidance.combine({"cond": c[:1, :, 1:], "uncond": u[:1, :, 1:]}, at(3, 10, levels[:1, 1:]))
+    torch.testing.assert_close(v[:1, :, 1:], alone, atol=1e-5, rtol=1e-5)
+    free = guidance.combine({"cond": c[1:], "uncond": u[1:]}, at(3, 10, levels[1:]))
+    torch.testing.assert_close(v[1:], free, atol=1e-5, rtol=1e-5)
+
+
 def test_rescale_zero_changes_nothing_and_one_restores_the_deviation():
     plain = ClassifierFree(scale=7.0).combine(PAIR, STEP)
     full = ClassifierFree(scale=7.0, rescale=1.0).combine(PAIR, STEP)

@@ -4,7 +4,8 @@
     combine(predictions, step) -> v
 
 c is the prediction with the prompt, u the one with the negative (or empty) prompt, w the scale. Rules are
-pure, and a forward that would not matter is never asked for.
+pure, and a forward that would not matter is never asked for. A held frame's velocity means nothing, so sums
+over a prediction leave it out.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
+from einops import rearrange
 from torch import Tensor
 
 from kinema.core.errors import ConfigError
@@ -75,6 +77,14 @@ def moving(step: Step) -> Tensor:
     return noisy if bool(noisy.any()) else torch.ones_like(noisy)
 
 
+def counted(step: Step, like_BCTYX: Tensor) -> Tensor | None:
+    """The frames that statistics are taken over, bool `[B, 1, T, 1, 1]`; None where that is all of them."""
+    moving_BT = moving(step)
+    if bool(moving_BT.all()):
+        return None
+    return rearrange(moving_BT, "B T -> B 1 T 1 1").to(like_BCTYX.device)
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ClassifierFree:
     """u + w (c - u), from the negative prompt's prediction through the prompt's (Ho and Salimans 2022).
@@ -113,14 +123,14 @@ class ClassifierFree:
         c = predictions[COND]
         if UNCOND not in predictions:
             return c
-        w = per_frame(self.weights(step), c)
-        v = self.extrapolate(c, predictions[UNCOND], w)
+        w, over = per_frame(self.weights(step), c), counted(step, c)
+        v = self.extrapolate(c, predictions[UNCOND], w, over)
         if self.rescale > 0:
-            v = v * (self.rescale * _deviation(c) / _deviation(v) + (1 - self.rescale))
+            v = v * (self.rescale * _deviation(c, over) / _deviation(v, over) + (1 - self.rescale))
         return torch.where(w == 1, c, v)
 
-    def extrapolate(self, c: Tensor, u: Tensor, w: Tensor) -> Tensor:
-        """The rule itself, with `w` as `[B, 1, T, 1, 1]`."""
+    def extrapolate(self, c: Tensor, u: Tensor, w: Tensor, over: Tensor | None = None) -> Tensor:
+        """The rule itself, with `w` as `[B, 1, T, 1, 1]`, and `over` from `counted`."""
         return u + w * (c - u)
 
 
@@ -141,9 +151,9 @@ class CFGZero(ClassifierFree):
         names = super().plan(step)
         return () if UNCOND in names and step.index < self.zero_steps < step.steps else names
 
-    def extrapolate(self, c: Tensor, u: Tensor, w: Tensor) -> Tensor:
-        """The rule itself, with `w` as `[B, 1, T, 1, 1]`."""
-        fit = _dot(c, u) / (_dot(u, u) + 1e-8)
+    def extrapolate(self, c: Tensor, u: Tensor, w: Tensor, over: Tensor | None = None) -> Tensor:
+        """The rule itself, with `w` as `[B, 1, T, 1, 1]`, and `over` from `counted`."""
+        fit = _dot(c, u, over) / (_dot(u, u, over) + 1e-8)
         return fit * u + w * (c - fit * u)
 
 
@@ -162,14 +172,14 @@ class AdaptiveProjected(ClassifierFree):
     eta: float = 0.0
     norm_limit: float | None = None
 
-    def extrapolate(self, c: Tensor, u: Tensor, w: Tensor) -> Tensor:
-        """The rule itself, with `w` as `[B, 1, T, 1, 1]`."""
+    def extrapolate(self, c: Tensor, u: Tensor, w: Tensor, over: Tensor | None = None) -> Tensor:
+        """The rule itself, with `w` as `[B, 1, T, 1, 1]`, and `over` from `counted`."""
         exact = torch.float32 if c.device.type == "mps" else torch.float64
         direction, axis = (c - u).to(exact), c.to(exact)
         if self.norm_limit is not None:
-            norm = _dot(direction, direction).sqrt()
+            norm = _dot(direction, direction, over).sqrt()
             direction = direction * (self.norm_limit / norm.clamp(min=self.norm_limit))
-        along = _dot(direction, axis) / _dot(axis, axis).clamp(min=1e-30) * axis
+        along = _dot(direction, axis, over) / _dot(axis, axis, over).clamp(min=1e-30) * axis
         return c + (w - 1) * (direction + (self.eta - 1) * along).to(c.dtype)
 
 
@@ -202,10 +212,20 @@ class SkipLayer:
         return v + s * (predictions[COND] - predictions[SKIP])
 
 
-def _dot(first: Tensor, second: Tensor) -> Tensor:
+def _dot(first: Tensor, second: Tensor, over: Tensor | None) -> Tensor:
     """Inner product over everything but the batch, kept broadcastable."""
-    return (first * second).sum(dim=(1, 2, 3, 4), keepdim=True)
+    return _sum(first * second, over)
 
 
-def _deviation(x_BCTYX: Tensor) -> Tensor:
-    return x_BCTYX.std(dim=(1, 2, 3, 4), keepdim=True)
+def _deviation(x_BCTYX: Tensor, over: Tensor | None) -> Tensor:
+    """Standard deviation over everything but the batch, kept broadcastable."""
+    if over is None:
+        return x_BCTYX.std(dim=(1, 2, 3, 4), keepdim=True)
+    count = over.sum(dim=2, keepdim=True) * (x_BCTYX[0].numel() // x_BCTYX.shape[2])
+    mean = _sum(x_BCTYX, over) / count
+    return (_sum((x_BCTYX - mean) ** 2, over) / (count - 1)).sqrt()
+
+
+def _sum(x_BCTYX: Tensor, over: Tensor | None) -> Tensor:
+    x_BCTYX = x_BCTYX if over is None else torch.where(over, x_BCTYX, 0.0)
+    return x_BCTYX.sum(dim=(1, 2, 3, 4), keepdim=True)
