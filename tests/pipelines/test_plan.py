@@ -263,3 +263,15 @@ def test_a_negative_prompt_that_nothing_reads_is_told(card, written):
     assert not told(**asked | {"negative": "", "prompt": "a fox"})
     for more in ({"nag": 8}, {"guidance": 2}, {"guidance": "0:(1), 8:(2)"}, {"keyframes": []}):
         assert not told(**asked | more), more
+
+
+def test_a_picture_of_strength_zero_is_not_held(card):
+    picture = Path(__file__).parents[2] / "samples/inputs/penguin.png"
+    held = replace(card, defaults=replace(card.defaults, guidance=3.0, guidance_held=1.0))
+
+    def planned(strength: float) -> tuple[set[float], bool]:
+        plan = plan_of(held, prompt="a fox", frames=9, keyframes=[f"{picture}@5:{strength}"])
+        return set(plan.sampling.guidance), any("show the picture" in note for note in plan.notes)
+
+    assert planned(0) == ({3.0}, False), "it is the clip from text alone"
+    assert planned(0.1) == ({1.0}, True)

@@ -99,7 +99,8 @@ def plan_given(shot: Shot, card: ModelCard, geometry: Geometry) -> tuple[Given, 
         read_image(key.image)  # a picture that cannot be read is refused now, not after the model has loaded
         first = geometry.group_starts()[latent] if latent < geometry.latent_frames else 0
         last = min(first + geometry.time - 1, geometry.frames - 1)
-        if (latent or geometry.loop) and geometry.time > 1 and card.mechanism == "levels":
+        grouped = (latent or geometry.loop) and geometry.time > 1 and key.strength > 0
+        if grouped and card.mechanism == "levels":
             notes.append(
                 f"frame {frame} shares latent frame {latent} with frames {first} to {last}, "
                 "which show the picture too."

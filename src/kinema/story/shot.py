@@ -383,7 +383,8 @@ class Shot(Settings):
     @property
     def holds(self) -> bool:
         """Frames of pictures, or the end of another clip, are held while the others are sampled."""
-        return bool(self.keyframes or self.begins.match or self.extend is not None)
+        pictures = any(key.strength > 0 for key in self.keyframes)
+        return pictures or self.begins.match or self.extend is not None
 
     @property
     def begins(self) -> Transition:
