@@ -57,7 +57,7 @@ def theirs(model, kind, parts, scheduler=None, guidance=4.0, steps=3):
     return pipe(
         prompt="a red fox",
         negative_prompt="dog",
-        **{"guidance_scale": guidance} | ({"true_cfg_scale": guidance} if kind == "flux" else {}),
+        **{"guidance_scale": guidance} | ({"true_cfg_scale": 2.5} if kind == "flux" else {}),
         num_inference_steps=steps,
         height=SIDE,
         width=SIDE,
@@ -69,6 +69,8 @@ def theirs(model, kind, parts, scheduler=None, guidance=4.0, steps=3):
 
 def plan_of(card, frames=5, **fields):
     given = {"prompt": "a red fox", "negative": "dog", "guidance": 4, "steps": 3, "seed": 7} | fields
+    if card.transformer["_class_name"] == "FluxPipeline":
+        given = {"options": {"true_cfg_scale": 2.5}} | given
     shot = Shot(model=card.id, frames=frames, size="32x32", mode="frame_by_frame", **given)
     return make_plan(shot, card)
 

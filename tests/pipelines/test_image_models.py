@@ -4,6 +4,7 @@ asked the same, on checkpoints in the true layout with random weights."""
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from contextlib import contextmanager
 from types import SimpleNamespace
@@ -18,6 +19,7 @@ from kinema.core.errors import ConfigError, ModelError
 from kinema.core.runtime import generator
 from kinema.pipelines.cards import read_card
 from kinema.pipelines.diffusers_solvers import IMAGE_SOLVERS, SPACED, SPACINGS
+from kinema.pipelines.frame_by_frame.cost import drawn_forwards
 from kinema.pipelines.images.engine import Drawing, Seeds
 from kinema.pipelines.images.engine_diffusers import DiffusersImages, enough_steps
 from kinema.pipelines.images.model import ImageModel, given_noise
@@ -25,6 +27,7 @@ from kinema.pipelines.images.texts import ImageTexts
 from kinema.pipelines.modes import draw_plan
 from kinema.pipelines.plan import Prompts
 from kinema.pipelines.planning import make_plan
+from kinema.pipelines.plots import tracks
 from kinema.story.shot import Shot
 
 SIDE = 32
@@ -46,6 +49,8 @@ def loaded(image_model):
 
 def plan_of(model: ImageModel, frames: int = 3, **fields):
     given = {"prompt": "a red fox", "negative": "dog", "guidance": 4, "steps": 3, "seed": 7} | fields
+    if model.card.transformer["_class_name"] == "FluxPipeline":
+        given = {"options": {"true_cfg_scale": 2.5}} | given
     shot = Shot(model=model.card.id, frames=frames, size="32x32", mode="frame_by_frame", **given)
     return make_plan(shot, model.card)
 
@@ -72,7 +77,7 @@ def test_text_to_image_is_the_pipelines_own(loaded, kind):
     model = loaded(kind)
     noise = noise_of(model)
     pipe = model.pipeline("text", "checkpoint")
-    guidance = {"guidance_scale": 4.0} | ({"true_cfg_scale": 4.0} if kind == "flux" else {})
+    guidance = {"guidance_scale": 4.0} | ({"true_cfg_scale": 2.5} if kind == "flux" else {})
     theirs = pipe(
         prompt="a red fox",
         negative_prompt="dog",
@@ -91,7 +96,7 @@ def test_text_to_image_is_the_pipelines_own(loaded, kind):
 def test_image_to_image_is_the_pipelines_own_with_the_noise_that_was_given(loaded, kind):
     model = loaded(kind)
     pipe = model.pipeline("image", "checkpoint")
-    guidance = {"guidance_scale": 4.0} | ({"true_cfg_scale": 4.0} if kind == "flux" else {})
+    guidance = {"guidance_scale": 4.0} | ({"true_cfg_scale": 2.5} if kind == "flux" else {})
     call = {
         "prompt": "a red fox", "negative_prompt": "dog", "image": canvas(), "strength": 0.7,
         "num_inference_steps": 3, "generator": generator(7, "drawing"), "output_type": "pt",
@@ -104,6 +109,59 @@ def test_image_to_image_is_the_pipelines_own_with_the_noise_that_was_given(loade
     assert torch.allclose(drawn, theirs, atol=1e-5)
     other = engine_of(model).draw(asked(canvas=canvas(), strength=0.7, seeds=Seeds(7, 8, 0.5)))
     assert not torch.allclose(drawn, other, atol=1e-3)
+
+
+def test_guidance_of_flux_and_its_negative_prompt_have_a_scale_each(loaded):
+    """Its guidance is the network's input; without a true_cfg_scale the negative prompt is not read."""
+    model = loaded("flux")
+
+    def call(**fields):
+        return engine_of(model, **fields)._texts(0)
+
+    told = call()
+    assert (told["guidance_scale"], told["true_cfg_scale"]) == (4.0, 2.5)
+    assert "negative_prompt_embeds" in told
+    plain = call(options={})
+    assert plain["guidance_scale"] == 4.0
+    assert not [name for name in plain if name.startswith(("negative", "true"))]
+    none = call(negative="")  # away from what an empty prompt is
+    assert none["true_cfg_scale"] == 2.5
+    assert not torch.equal(none["negative_prompt_embeds"], told["negative_prompt_embeds"])
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields", "note"),
+    [
+        ("flux", {"options": {}}, r"negative prompt does not act: add --option true_cfg_scale=4"),
+        ("flux", {}, None),
+        ("sd", {"guidance": 1}, r"negative prompt does not act: guidance is 1: give one above 1"),
+        ("sd", {"guidance": "0:(1), 2:(3)"}, None),
+        ("sd", {"guidance": 1, "negative": ""}, None),
+    ],
+)
+def test_a_plan_says_where_a_negative_prompt_does_not_act(loaded, kind, fields, note):
+    model = loaded(kind)
+    plan = plan_of(model, **fields)
+    found = [said for said in plan.notes if "negative" in said]
+    assert len(found) == (note is not None)
+    assert note is None or re.search(note, found[0])
+    shown = [track.label for track in tracks(plan) if track.name == "negative"]
+    assert shown == (["dog"] if note is None and fields.get("negative") != "" else [])
+    twice = drawn_forwards(plan, model.card) / drawn_forwards(
+        plan_of(model, guidance=1, options={}), model.card
+    )
+    assert (twice == 1) == (note is not None or fields.get("negative") == "")
+
+
+def test_guidance_of_a_flux_without_it_is_told_of(image_model, tmp_path):
+    copy = edited(image_model("flux"), tmp_path)
+    config = copy / "transformer" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"guidance_embeds": False}))
+    card = read_card(str(copy))
+    shot = Shot(prompt="a fox", mode="frame_by_frame", frames=3, size="32x32", model=card.id)
+    assert not [note for note in make_plan(shot, card).notes if "guidance" in note]
+    (note,) = [note for note in make_plan(shot.with_(guidance=3.5), card).notes if "guidance" in note]
+    assert "is no input of" in note
 
 
 @contextmanager
@@ -362,6 +420,23 @@ def test_what_an_image_model_cannot_do_is_refused(image_model, fields, error, me
     shot = {"prompt": "a fox", "mode": "frame_by_frame", "frames": 3, "size": "32x32", "model": card.id}
     with pytest.raises(error, match=message):
         make_plan(Shot(**{**shot, **fields}), card)
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "message"),
+    [
+        ("sd", {"true_cfg_scale": 4}, "options are arguments of another diffusers pipeline"),
+        ("flux", {"true_cfg": 4}, "Did you mean 'true_cfg_scale'"),
+        ("flux", {"true_cfg_scale": True}, r"true_cfg_scale=True is out of range; write a number from 1"),
+        ("flux", {"true_cfg_scale": 0.5}, r"true_cfg_scale=0.5 is out of range"),
+        ("flux", {"true_cfg_scale": "4"}, r"true_cfg_scale=4 is out of range; write a number"),
+    ],
+)
+def test_options_are_those_of_flux(image_model, kind, options, message):
+    card = read_card(str(image_model(kind)))
+    shot = Shot(prompt="a fox", mode="frame_by_frame", frames=3, size="32x32", model=card.id, options=options)
+    with pytest.raises(ConfigError, match=message):
+        make_plan(shot, card)
 
 
 @pytest.mark.parametrize("kind", ["sd3", "flux"])

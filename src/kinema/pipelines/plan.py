@@ -123,7 +123,7 @@ class Plan:
         camera: how the camera moves; None where the shot has none.
         redraw: for mode `frame_by_frame`, the frames that are drawn; None where all are sampled jointly.
         begin: seconds of the clip since the shot's sound began.
-        options: arguments of another pipeline of diffusers, by its own names.
+        options: arguments of a pipeline of diffusers, by its own names.
         weights: how the transformer's matrices are kept: full, fp8 or int8.
         control: pictures that the frames follow; None where the shot has none.
         tier: what is done in place of the exact run; None for that.

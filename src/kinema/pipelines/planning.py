@@ -32,6 +32,7 @@ from kinema.pipelines.frame_by_frame.plan import (
 from kinema.pipelines.geometry import Geometry, per_latent, plan_geometry
 from kinema.pipelines.given import Given, plan_given
 from kinema.pipelines.images.cards import check_image_prompts, check_image_shot
+from kinema.pipelines.images.guidance import plan_guidance
 from kinema.pipelines.images.solvers import check_spacing, check_steps, image_solver
 from kinema.pipelines.listening import settle
 from kinema.pipelines.loras import plan_loras
@@ -86,10 +87,9 @@ def make_plan(shot: Shot, card: ModelCard, after: Geometry | None = None, begin:
     sampling = _sampling(shot, card, geometry, seed, negatives)
     camera, seen = plan_camera(shot, card, geometry, given, seed=seed, joint=not by_frames)
     redraw = _redraw(shot, card, geometry, given, sampling) if by_frames else None
-    if card.family == "image" and redraw is not None:
-        check_spacing(sampling.grid, card, (stroke.solver for stroke in redraw.strokes))
-        check_steps(card, redraw.strokes)
     windows, options, more = _joint(shot, card, geometry, given, sides, sampling, by_frames)
+    if card.family == "image":
+        negatives, options, more = plan_guidance(shot, card, sampling, negatives)
     return Plan(
         model=card.id,
         geometry=geometry,
@@ -133,7 +133,7 @@ def _of_the_model(shot: Shot, card: ModelCard) -> tuple[str, ...]:
 
 def _redraw(shot: Shot, card: ModelCard, geometry: Geometry, given: Given, sampling: Sampling) -> RedrawPlan:
     """The frames that are drawn one after the other."""
-    return plan_redraw(
+    redraw = plan_redraw(
         shot,
         geometry,
         given,
@@ -142,6 +142,10 @@ def _redraw(shot: Shot, card: ModelCard, geometry: Geometry, given: Given, sampl
         solver=sampling.solver,
         known_solver=partial(known_solver, card),
     )
+    if card.family == "image":
+        check_spacing(sampling.grid, card, (stroke.solver for stroke in redraw.strokes))
+        check_steps(card, redraw.strokes)
+    return redraw
 
 
 def _joint(
@@ -170,7 +174,7 @@ def _on_their_terms(shot: Shot, card: ModelCard) -> Shot:
     _check_modes(shot, card)
     if card.family == "foreign":
         return check_foreign_shot(shot, card)
-    if shot.options:
+    if shot.options and card.family != "image":
         raise ConfigError(
             f"options are arguments of another diffusers pipeline, which {card.id!r} is not; leave them out."
         )

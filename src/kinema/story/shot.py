@@ -298,7 +298,7 @@ class Shot(Settings):
     options: Options = Field(
         (),
         title="Options",
-        description="arguments of another diffusers pipeline by its own names: motion_bucket_id: 180",
+        description="arguments of a diffusers pipeline by its own names: motion_bucket_id: 180",
         json_schema_extra={"default": {}},
     )
     device: str = Field("auto", title="Device", description="auto, cpu, cuda, cuda:1 or mps")

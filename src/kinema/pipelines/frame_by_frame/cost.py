@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from kinema.pipelines.card import ModelCard
 from kinema.pipelines.frame_by_frame.plan import Stroke
+from kinema.pipelines.images.guidance import FLUX, true_cfg
 from kinema.pipelines.plan import Plan, Prompts
 
 
@@ -37,7 +38,7 @@ def steps_of(stroke: Stroke, plan: Plan, card: ModelCard) -> int:
 def _calls(stroke: Stroke, plan: Plan, card: ModelCard) -> int:
     """Of the network in one step."""
     calls = _prompts(plan.prompts, stroke, plan)
-    if plan.sampling.guidance[stroke.frame] != 1 and not _distilled(plan, card):
+    if _guided(stroke, plan, card):
         calls += _prompts(plan.negatives, stroke, plan)
     return calls * (2 if stroke.solver == "heun" else 1)
 
@@ -48,7 +49,8 @@ def _prompts(side: Prompts, stroke: Stroke, plan: Plan) -> int:
     return sum(share > 0 for share in side.weights[stroke.frame])
 
 
-def _distilled(plan: Plan, card: ModelCard) -> bool:
-    """Guidance is an input of Flux; only a negative prompt needs a second forward."""
-    empty = not any(text.strip() for spans in plan.negatives.spans for text, _ in spans)
-    return empty and card.transformer.get("_class_name") == "FluxPipeline"
+def _guided(stroke: Stroke, plan: Plan, card: ModelCard) -> bool:
+    """Whether the other side of the guidance is run too."""
+    if card.transformer.get("_class_name") == FLUX:
+        return true_cfg(plan.options) > 1
+    return plan.sampling.guidance[stroke.frame] != 1

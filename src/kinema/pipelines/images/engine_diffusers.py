@@ -17,6 +17,7 @@ from kinema.core.errors import ModelError, NumericError
 from kinema.core.runtime import generator
 from kinema.pipelines.given import LEAST_CHANGE
 from kinema.pipelines.images.engine import Drawing
+from kinema.pipelines.images.guidance import FLUX, TRUE_CFG, true_cfg
 from kinema.pipelines.images.loras import ImageLoras
 from kinema.pipelines.images.model import ImageModel, Task, given_noise
 from kinema.pipelines.images.solvers import TRAINED_STEPS
@@ -83,7 +84,7 @@ class DiffusersImages:
     def _whole_blocks(self, open_B1HW: Tensor) -> Tensor:
         """Open wherever any pixel of a latent's block is: the pipelines read one pixel of each."""
         g, size = self.plan.geometry, open_B1HW.shape[-2:]
-        packed = 2 if self.model.kind.name == "FluxPipeline" else 1
+        packed = 2 if self.model.kind.name == FLUX else 1
         blocks = F.adaptive_max_pool2d(open_B1HW, (g.rows // packed, g.columns // packed))
         return F.interpolate(blocks, size, mode="nearest")
 
@@ -132,20 +133,19 @@ class DiffusersImages:
         found: dict[str, Any] = {"guidance_scale": scale, **self._positive.at(frame)}
         if self._negative is None or not self._has_negative(frame):
             return found
-        if self.model.kind.name == "FluxPipeline":
-            found["true_cfg_scale"] = scale
+        if self.model.kind.name == FLUX:
+            found[TRUE_CFG] = true_cfg(self.plan.options)
         return found | {f"negative_{name}": value for name, value in self._negative.at(frame).items()}
 
     def _has_negative(self, frame: int) -> bool:
         """Whether the pipeline reads the other side of the guidance at a frame."""
-        if self.model.kind.name != "FluxPipeline":
-            return self.plan.sampling.guidance[frame] > 1
-        # its guidance is an input of the network; a negative prompt costs a second forward
-        return any(text.strip() for spans in self.plan.negatives.spans for text, _ in spans)
+        if self.model.kind.name == FLUX:
+            return true_cfg(self.plan.options) > 1
+        return self.plan.sampling.guidance[frame] > 1
 
     def _packed(self, pipe: Any, noise_BCYX: Tensor) -> Tensor:
         """Flux takes its latents as tokens of 2 by 2."""
-        if self.model.kind.name != "FluxPipeline":
+        if self.model.kind.name != FLUX:
             return noise_BCYX
         packed: Tensor = pipe._pack_latents(noise_BCYX, *noise_BCYX.shape)
         return packed
