@@ -19,7 +19,7 @@ from kinema.pipelines.cards import read_card
 from kinema.pipelines.frame_by_frame.loop import Loop, LoopState, Still, to_uint8
 from kinema.pipelines.frame_by_frame.pictures import Pictures, picture_tensor
 from kinema.pipelines.frame_by_frame.plan import drawn_frames
-from kinema.pipelines.images.engine import Drawing
+from kinema.pipelines.images.engine import Drawing, Seeds
 from kinema.pipelines.images.engine_kinema import KinemaImages, levels
 from kinema.pipelines.modes import draw_plan
 from kinema.pipelines.plan import Plan
@@ -398,6 +398,32 @@ def test_at_full_strength_every_frame_is_a_picture_of_its_own(model):
     assert len({frame.tobytes() for frame in clip.array()}) == 5
 
 
+@pytest.mark.parametrize("solver", ["euler-ancestral", "dpm++2m-sde"])
+def test_what_a_solver_adds_between_its_steps_travels_too(model, solver):
+    """Across a key as slowly as anywhere, and at a key the noise of its seed alone."""
+    plan = plan_of(model.card, 2, steps=3)
+    engine = KinemaImages(plan, model)
+
+    def drawn(*seeds):
+        return engine.draw(Drawing(frame=0, seeds=Seeds(*seeds), steps=3, solver=solver))
+
+    key = drawn(9, 9, 0.0)
+    assert torch.equal(drawn(3, 9, 1.0), key)
+    assert torch.equal(drawn(9, 5, 0.0), key)
+    near, far = drawn(3, 9, 1 - 1e-4), drawn(3, 3, 0.0)
+    assert (near - key).abs().mean() < 0.02 * (far - key).abs().mean()
+
+
+def test_steps_that_cannot_be_mixed_have_one_stream_while_seeds_travel(card):
+    def streams(**redraw):
+        engine = Copy()
+        frames_of(loop_of(plan_of(card, 5, **redraw), engine))
+        return [drawing.seeds.stream for drawing in engine.asked]
+
+    assert streams(seed="travel", seeds={0: 3, 2: 9, 4: 7}) == [5] * 5
+    assert streams(seed="iter") == [5, 6, 7, 8, 9]
+
+
 def test_a_model_run_goes_on_to_the_bit(model):
     plan = plan_of(model.card, 4, steps=3, noise=0.05, strength=0.6)
     states = []
@@ -456,8 +482,6 @@ def test_a_hole_does_not_show_what_was_under_it(model):
 
 
 def plan_seeds(plan: Plan):
-    from kinema.pipelines.images.engine import Seeds
-
     return Seeds(*plan.redraw.strokes[1].seeds)
 
 

@@ -328,6 +328,19 @@ def test_latents_are_not_clipped_whatever_scheduler_a_checkpoint_brings(solver):
     assert ImageModel.scheduler(model, solver).config.clip_sample is False
 
 
+@pytest.mark.parametrize("task", ["text", "image"])
+def test_travel_does_not_jump_at_a_key_with_a_stochastic_solver(loaded, task):
+    engine = engine_of(loaded("sd"))
+
+    def drawn(first, second, share):
+        more = {} if task == "text" else {"canvas": canvas(), "strength": 0.7}
+        seeds = Seeds(first, second, share, 7)
+        return engine.draw(asked(seeds=seeds, solver="euler-ancestral", **more))
+
+    before, key, far = drawn(3, 9, 1 - 1e-4), drawn(9, 5, 0.0), drawn(3, 9, 0.0)
+    assert (before - key).abs().mean() < 0.02 * (far - key).abs().mean()
+
+
 def test_a_render_goes_on_to_the_bit(loaded):
     plan = plan_of(loaded("sd"), 4, solver="euler-ancestral", redraw={"strength": 0.6, "noise": 0.05})
     states = []

@@ -101,6 +101,14 @@ def test_text_to_image_is_the_pipelines_own(model, negative, guidance):
     assert not torch.allclose(ours, other, atol=1e-4)
 
 
+def test_travel_does_not_jump_at_a_key(model):
+    """Its own scheduler draws noise between its steps."""
+    before, key, far = (
+        drawn(model, {}, seeds=Seeds(*seeds, 7)) for seeds in ((3, 9, 1 - 1e-4), (9, 5, 0.0), (3, 9, 0.0))
+    )
+    assert (before - key).abs().mean() < 0.02 * (far - key).abs().mean()
+
+
 def test_image_to_image_is_the_pipelines_own_with_the_noise_that_was_given(model):
     pipe = model.pipeline("image", "checkpoint")
     image = Image.fromarray((canvas()[0].permute(1, 2, 0).numpy() * 255).round().astype(np.uint8))

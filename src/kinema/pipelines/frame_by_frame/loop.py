@@ -232,7 +232,7 @@ class Loop:
             canvas = None  # nothing of it would be left
         return Drawing(
             frame=stroke.frame,
-            seeds=Seeds(*stroke.seeds),
+            seeds=Seeds(*stroke.seeds, self.plan.sampling.seed if self.redraw.travels else None),
             steps=stroke.steps,
             solver=stroke.solver,
             strength=1.0 if canvas is None else stroke.strength,

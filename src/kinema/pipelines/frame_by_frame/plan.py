@@ -82,6 +82,11 @@ class RedrawPlan:
     holes: str
 
     @property
+    def travels(self) -> bool:
+        """Noise goes from seed to seed."""
+        return any(stroke.seeds[0] != stroke.seeds[1] for stroke in self.strokes)
+
+    @property
     def independent(self) -> bool:
         """No frame sees the one before."""
         return all(stroke.strength == 1.0 and not stroke.guides for stroke in self.strokes)

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from kinema.core.runtime import frame_noise
 from kinema.diffusion.slerp import slerp
+from kinema.diffusion.step import FrameNoise, NoiseSource
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,16 +26,33 @@ class Seeds:
     Attributes:
         first, second: seeds.
         share: 0 is the noise of `first`, 1 that of `second`; between, their spherical interpolation.
+        steps: what a solver draws between its steps from one stream of its own, where two streams cannot be
+            mixed: of pictures that travel, whose seeds change from key to key. None for `first`.
     """
 
     first: int
     second: int
     share: float
+    steps: int | None = None
+
+    @property
+    def stream(self) -> int:
+        """The seed of a single stream."""
+        return self.first if self.steps is None else self.steps
 
     def noise(self, shape_CYX: tuple[int, int, int]) -> Tensor:
         """Standard normal noise `[1, C, Y, X]`; of one seed, that of a one-frame clip with this seed."""
         a_BCYX, b_BCYX = (frame_noise(seed, shape_CYX, 1)[:, :, 0] for seed in (self.first, self.second))
         return slerp(a_BCYX, b_BCYX, self.share, dims=(1, 2, 3))
+
+    def between_steps(self) -> NoiseSource:
+        """The noise of a solver's steps, on the same way from seed to seed as the noise it starts with."""
+        first, second = FrameNoise(self.first), FrameNoise(self.second)
+        if first == second:
+            return first
+        return lambda index, like: slerp(
+            first(index, like), second(index, like), self.share, dims=(1, 2, 3, 4)
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -99,7 +99,7 @@ class DiffusersImages:
         noise = noise.to(model.device, model.dtype)
         common: dict[str, Any] = {
             "num_inference_steps": drawing.steps,
-            "generator": generator(drawing.seeds.first, "drawing"),
+            "generator": generator(drawing.seeds.stream, "drawing"),
             "output_type": "pt",
         }
         if task != "image" or self.model.kind.flow:  # the others take the picture's own size

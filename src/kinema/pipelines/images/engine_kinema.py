@@ -26,7 +26,7 @@ from kinema.diffusion.flow import noisy, sigmas
 from kinema.diffusion.guidance import Guided
 from kinema.diffusion.sampler import sample
 from kinema.diffusion.solvers import solver
-from kinema.diffusion.step import FrameNoise, Step, Velocity
+from kinema.diffusion.step import Step, Velocity
 from kinema.models.inference import Several
 from kinema.models.text import TextStates
 from kinema.pipelines.conditioning import Conditions
@@ -134,7 +134,7 @@ class KinemaImages:
         if caps is not None:
             velocity = Kept(velocity, known, caps)
         steady = solver(drawing.solver)
-        return sample(velocity, start, levels_S11, steady, noise=FrameNoise(drawing.seeds.first))
+        return sample(velocity, start, levels_S11, steady, noise=drawing.seeds.between_steps())
 
     def _tell(self, step: Step, text: str) -> None:
         log.warning(text)

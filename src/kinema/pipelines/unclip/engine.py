@@ -68,7 +68,7 @@ class UnclipImages:
                 **options,
                 **self._embeds.at(drawing.frame),
                 guidance_scale=self.plan.sampling.guidance[drawing.frame],
-                generator=generator(drawing.seeds.first, "drawing"),
+                generator=generator(drawing.seeds.stream, "drawing"),
                 output_type="pt",
             ).images
         return images
