@@ -15,6 +15,7 @@ from kinema.core.runtime import resolve_device, resolve_dtype
 from kinema.models.pretrained import loading_quietly, require_safetensors
 from kinema.pipelines.card import ModelCard
 from kinema.pipelines.cards import local_folder, part_folder
+from kinema.pipelines.diffusers_parts import read_part, read_pipeline
 from kinema.pipelines.diffusers_solvers import IMAGE_SOLVERS, OWN_SOLVER
 from kinema.pipelines.images.cards import KANDINSKY, ImageKind, kind_of_card
 from kinema.pipelines.images.solvers import most_steps
@@ -126,32 +127,23 @@ def load_image_model(
     """Load an image checkpoint: safetensors only, no code from the repository.
 
     Raises:
-        ModelError: files are missing, damaged, or pickled.
+        ModelError: files are missing, damaged, pickled, or lack tensors.
     """
-    from diffusers import AutoPipelineForText2Image
-
     where = resolve_device(device)
     precision = resolve_dtype(dtype, where)
     folder = local_folder(card, local_files_only=local_files_only)
     for part in (kind_of_card(card).denoiser, "vae", "text_encoder"):
         require_safetensors(folder / part)
-    try:
-        with loading_quietly():
-            pipe = AutoPipelineForText2Image.from_pretrained(
-                folder, dtype=precision, use_safetensors=True, local_files_only=True
-            )
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise ModelError(f"{folder} does not load as {kind_of_card(card).name}: {reason}") from None
+    pipe = read_pipeline(AUTO["text"], folder, precision, where)
     pipe.set_progress_bar_config(disable=True)
-    return ImageModel(card, pipe.to(where), where, precision)
+    return ImageModel(card, pipe, where, precision)
 
 
 def load_control(name: str, device: torch.device, dtype: torch.dtype) -> Any:
     """A ControlNet from its folder or hub id: safetensors only.
 
     Raises:
-        ModelError: files are missing, damaged, or pickled.
+        ModelError: files are missing, damaged, pickled, or lack tensors.
     """
     from diffusers import ControlNetModel
 
@@ -159,9 +151,7 @@ def load_control(name: str, device: torch.device, dtype: torch.dtype) -> Any:
     require_safetensors(folder)
     try:
         with loading_quietly():
-            network = ControlNetModel.from_pretrained(
-                folder, dtype=dtype, use_safetensors=True, local_files_only=True
-            )
+            network = read_part(ControlNetModel, folder, dtype)
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError) as error:
         reason = " ".join(str(error).split())[:300]
         raise ModelError(f"{folder} does not load as a ControlNetModel: {reason}") from None

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-import torch
-
-from kinema.core.errors import ModelError
 from kinema.core.runtime import resolve_device, resolve_dtype
-from kinema.models.pretrained import loading_quietly, require_safetensors
+from kinema.models.pretrained import require_safetensors
 from kinema.pipelines.card import ModelCard
 from kinema.pipelines.cards import local_folder, prior_folder
+from kinema.pipelines.diffusers_parts import read_pipeline
 from kinema.pipelines.images.model import ImageModel
 from kinema.pipelines.unclip.card import PRIOR_KEY, PRIOR_PARTS
 
@@ -24,7 +21,7 @@ def load_unclip_model(
     """Load a decoder and its prior: safetensors only, no code from the repository.
 
     Raises:
-        ModelError: files are missing, damaged, or pickled.
+        ModelError: files are missing, damaged, pickled, or lack tensors.
     """
     where = resolve_device(device)
     precision = resolve_dtype(dtype, where)
@@ -34,30 +31,17 @@ def load_unclip_model(
         its_prior = prior_folder(name, local_files_only=local_files_only)
         _check(folder, DECODER_PARTS)
         _check(its_prior, PRIOR_PARTS)
-        pipe = _read("KandinskyV22Pipeline", folder, precision)
-        prior = _read("KandinskyV22PriorPipeline", its_prior, precision)
+        pipe = read_pipeline("KandinskyV22Pipeline", folder, precision, where)
+        prior = read_pipeline("KandinskyV22PriorPipeline", its_prior, precision, where)
     else:
         _check(folder, (*DECODER_PARTS, *(f"prior_{part}" for part in PRIOR_PARTS)))
-        both = _read("KandinskyV22CombinedPipeline", folder, precision)
+        both = read_pipeline("KandinskyV22CombinedPipeline", folder, precision, where)
         pipe, prior = both.decoder_pipe, both.prior_pipe
     for part in (pipe, prior):
         part.set_progress_bar_config(disable=True)
-    return ImageModel(card, pipe.to(where), where, precision, prior=prior.to(where))
+    return ImageModel(card, pipe, where, precision, prior=prior)
 
 
 def _check(folder: Path, parts: tuple[str, ...]) -> None:
     for part in parts:
         require_safetensors(folder / part)
-
-
-def _read(class_name: str, folder: Path, precision: torch.dtype) -> Any:
-    import diffusers
-
-    try:
-        with loading_quietly():
-            return getattr(diffusers, class_name).from_pretrained(
-                folder, dtype=precision, use_safetensors=True, local_files_only=True
-            )
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise ModelError(f"{folder} does not load as {class_name}: {reason}") from None
