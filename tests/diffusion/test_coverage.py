@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kinema.diffusion.coverage import Continued, Fused, van_der_corput, views
+from kinema.diffusion.coverage import Continued, Fused, van_der_corput
 
 WEIGHTS, PLACES = ("pyramid", "linear", "flat"), ("static", "uniform")
 
@@ -106,4 +106,3 @@ def test_continuation_makes_every_frame_once_and_shows_finished_ones_before(tota
         old = [f for f in window.frames if f < turn[0]]
         assert window.frames[-1] == turn[-1]
         assert not number or len(old) >= cover.overlap
-    assert len(list(views(cover, 7))) == 7 * len(cover.turns)

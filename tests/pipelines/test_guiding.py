@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import kinema
+from kinema.pipelines.estimate import estimate
 from kinema.pipelines.network import Network
+from kinema.pipelines.planning import make_plan
 from kinema.story.shot import Shot
 
 
@@ -68,3 +71,46 @@ def test_cfg_zero_takes_every_step_of_a_clip_that_is_made_over(model, asked, sou
     kinema.render(shot(model, guidance_method="cfg-zero", **over), model=model)
     assert asked == plain
     assert plain[0] == (0, 2)
+
+
+# The plan's count
+
+
+LONG = {"frames": 33, "windows": {"kind": "fuse", "length": 9, "overlap": 4}, "steps": 2}
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"guidance": 1},
+        {"guidance_method": "cfg-zero"},
+        {"guidance_method": "cfg-zero", "solver": "heun"},
+        {"guidance_interval": [0.5, 0.8], "solver": "heun"},
+        {"source": 0.3, "steps": 10},
+        {"source": 0.0},
+        {"source": 0.6, "guidance_method": "cfg-zero", "guidance_interval": [0, 0.4], "steps": 10},
+        {"keyframes": "@4:0.4", "guidance_interval": [0.2, 0.7]},
+        {"extend": True, "frames": 8, "guidance_interval": [0, 0.7], "skip_layers": "1:2"},
+        LONG,
+        {**LONG, "steps": 4, "guidance_interval": [0.5, 0.9], "windows": "continue"},
+        {**LONG, "prompt": {0: "a", 16: "b"}, "negative": {0: "c", -1: "d"}, "blend": "velocity"},
+    ],
+)
+def test_the_plan_counts_the_forwards_that_are_run(model, source, tmp_path, monkeypatch, fields):
+    ran, own = [], Network.ask
+
+    def counted(self, x, step, names, forwards):
+        return own(self, x, step, names, lambda *given: ran.append(len(given[2])) or forwards(*given))
+
+    monkeypatch.setattr(Network, "ask", counted)
+    if "source" in fields:
+        fields = {**fields, "source": {"path": source, "strength": fields["source"]}}
+    if "extend" in fields:
+        fields = {**fields, "extend": source, "fps": 8}
+    if "keyframes" in fields:
+        Image.fromarray(np.full((64, 64, 3), 90, np.uint8)).save(tmp_path / "a.png")
+        fields = {**fields, "keyframes": [f"{tmp_path / 'a.png'}{fields['keyframes']}"]}
+    plan = make_plan(shot(model, **{"guidance": 3, **fields}), model.card)
+    kinema.render(shot(model, **{"guidance": 3, **fields}), model=model)
+    assert estimate(plan, model.card).forwards == sum(ran)

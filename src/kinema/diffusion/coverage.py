@@ -9,7 +9,6 @@ in float64 gives back what windows agree on. There is no torch here: a plan prin
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Literal, Protocol
 
@@ -157,13 +156,6 @@ class Continued:
         end = self.turns[turn][-1] + 1
         frames = tuple(range(end - self.length, end))
         return (Window(frames, (1.0,) * self.length),)
-
-
-def views(coverage: Coverage, steps: int) -> Iterator[tuple[int, ...]]:
-    """The frames of every window that is run, over all turns and steps."""
-    for turn in range(len(coverage.turns)):
-        for index in range(steps):
-            yield from (window.frames for window in coverage.windows(turn, index))
 
 
 def van_der_corput(index: int) -> float:

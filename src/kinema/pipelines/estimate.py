@@ -11,12 +11,11 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from kinema.diffusion.coverage import views
 from kinema.pipelines.borrowed_cost import borrowed_operations
 from kinema.pipelines.card import ModelCard
+from kinema.pipelines.forwards import expected_forwards
 from kinema.pipelines.frame_by_frame.cost import drawn_forwards
-from kinema.pipelines.plan import Plan, Prompts, Sampling
-from kinema.pipelines.speed.calibration import forwards
+from kinema.pipelines.plan import Plan
 from kinema.pipelines.unclip.card import PRIOR_PLACE
 
 EFFICIENCY = 0.5  # share of a large product's rate that whole forwards reach; measured 0.4 to 0.8 on CPUs
@@ -49,7 +48,7 @@ class Estimate:
 def estimate(plan: Plan, card: ModelCard) -> Estimate:
     """The costs of a plan, from configuration and file sizes alone."""
     config, g = card.transformer, plan.geometry
-    forwards = _forwards(plan) if plan.redraw is None else drawn_forwards(plan, card)
+    forwards = _forwards(plan, card)
     seen = g.latent_frames + g.context if plan.windows is None else plan.windows.length
     seen = seen if plan.redraw is None else 1
     if card.borrowed:
@@ -65,41 +64,13 @@ def estimate(plan: Plan, card: ModelCard) -> Estimate:
     return Estimate(tokens, forwards, float(one) * forwards, _weight_bytes(card), working)
 
 
-def _forwards(plan: Plan) -> int:
-    """Of all steps, in every window, for both sides, and for every prompt that acts where velocities mix."""
-    s, g = plan.sampling, plan.geometry
-    every = tuple(range(g.latent_frames + g.context))
-    seen = [every] * s.steps if plan.windows is None else list(views(plan.windows, s.steps))
-    calls = sum(_prompts(plan.prompts, frames, plan) for frames in seen)
-    if any(scale != 1 for scale in s.guidance):
-        calls += sum(_prompts(plan.negatives, frames, plan) for frames in seen)
-    if s.skip is not None and s.skip.scale:
-        calls += sum(_prompts(plan.prompts, seen[step], plan) for step in _inside(s, s.skip.interval))
-    return round(calls * kept_share(s)) * (2 if s.solver == "heun" else 1)
-
-
-def _inside(sampling: Sampling, interval: tuple[float, float]) -> list[int]:
-    """The steps whose noise level lies in an interval."""
-    from kinema.diffusion.flow import sigmas
-
-    levels = sigmas(sampling.steps, sampling.shift, sampling.grid)[:-1].tolist()
-    return [step for step, level in enumerate(levels) if interval[0] <= level <= interval[1]]
-
-
-def kept_share(sampling: Sampling) -> float:
-    """The share of an exact run's forwards that shortcuts leave, as far as it is known ahead."""
-    cuts, guided = sampling.shortcuts, any(scale != 1 for scale in sampling.guidance)
-    if cuts is None:
-        return 1.0
-    return forwards(cuts, sampling.steps, guided=guided) / ((1 + guided) * sampling.steps)
-
-
-def _prompts(side: Prompts, frames: tuple[int, ...], plan: Plan) -> int:
-    """Forwards of one side over some latent frames; held context reads what the first new frame reads."""
-    if plan.sampling.blend != "velocity":
-        return 1
-    rows = [side.weights[max(f - plan.geometry.context, 0)] for f in frames]
-    return sum(any(share > 0 for share in column) for column in zip(*rows, strict=True))
+def _forwards(plan: Plan, card: ModelCard) -> int:
+    if plan.redraw is not None:
+        return drawn_forwards(plan, card)
+    if not card.borrowed:
+        return expected_forwards(plan, card)
+    sides = 1 + any(scale != 1 for scale in plan.sampling.guidance)
+    return sides * plan.sampling.steps * (2 if plan.sampling.solver == "heun" else 1)
 
 
 def _weight_bytes(card: ModelCard) -> int:
