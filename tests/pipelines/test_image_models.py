@@ -267,6 +267,36 @@ def test_weights_of_words_move_their_tokens_only(loaded, kind):
     assert changed == [2, 3, 4]  # after the start token and "a": f, o, x
 
 
+@pytest.mark.parametrize("kind", ["sd", "sdxl"])
+def test_a_weight_beyond_the_last_token_moves_none(loaded, kind):
+    """The tokens' end is where a word that is cut off would have been."""
+    model, words = loaded(kind), "fox " * 25  # a token for each letter: 75
+
+    def rows(*spans):
+        return ImageTexts(Prompts(spans=(spans,), weights=((1.0,),)), model, blend="embedding").at(0)[
+            "prompt_embeds"
+        ]
+
+    plain = rows((words, 1.0), ("dog", 1.0))
+    assert plain.shape[1] == 77
+    assert torch.equal(rows((words, 1.0), ("dog", 1.5)), plain)
+    changed = (rows((words[:-4], 1.0), ("fox dog", 1.5)) != plain).any(dim=-1)[0].nonzero()[:, 0].tolist()
+    assert changed == [73, 74, 75]
+
+
+@pytest.mark.parametrize(("count", "cut"), [(25, None), (26, "fox "), (80, "fox " * 40 + "...")])
+def test_a_plan_says_which_words_are_cut_off(loaded, count, cut):
+    model = loaded("sd")
+    prompt = {0: "a fox", 2: "fox " * count}
+    found = [note for note in plan_of(model, prompt=prompt).notes if "not its end" in note]
+    assert found == (
+        [] if cut is None else [f"{model.card.id!r} reads 75 tokens of a prompt and not its end: {cut!r}."]
+    )
+    long = plan_of(model, negative="dog " * 26)
+    assert [note for note in long.notes if "not its end: 'dog" in note]
+    assert not [note for note in plan_of(loaded("flux"), prompt=prompt).notes if "not its end" in note]
+
+
 @pytest.mark.parametrize("grid", SPACINGS)
 @pytest.mark.parametrize("solver", ["checkpoint", "euler", "ddim"])
 def test_timesteps_are_spaced_as_diffusers_spaces_them(loaded, solver, grid):

@@ -34,6 +34,7 @@ from kinema.pipelines.given import Given, plan_given
 from kinema.pipelines.images.cards import check_image_prompts, check_image_shot
 from kinema.pipelines.images.guidance import plan_guidance
 from kinema.pipelines.images.solvers import check_spacing, check_steps, image_solver
+from kinema.pipelines.images.unread import unread_words
 from kinema.pipelines.listening import settle
 from kinema.pipelines.loras import plan_loras
 from kinema.pipelines.match import matched
@@ -90,6 +91,7 @@ def make_plan(shot: Shot, card: ModelCard, after: Geometry | None = None, begin:
     windows, options, more = _joint(shot, card, geometry, given, sides, sampling, by_frames)
     if card.family == "image":
         negatives, options, more = plan_guidance(shot, card, sampling, negatives)
+        more = (*more, *unread_words(card, prompts, negatives))
     return Plan(
         model=card.id,
         geometry=geometry,

@@ -108,8 +108,8 @@ class ImageTexts:
                 f"weights of words need a fast tokenizer, which {self.model.card.id!r} has not; "
                 "write the prompt without them."
             )
-        offsets = tokenizer(join(spans), return_offsets_mapping=True)["offset_mapping"]
-        weights = torch.tensor(log_weights(spans, offsets)).exp()[:length]
+        found = tokenizer(join(spans), truncation=True, max_length=length, return_offsets_mapping=True)
+        weights = torch.tensor(log_weights(spans, found["offset_mapping"])).exp()
         return torch.cat([weights, torch.ones(length - len(weights))])
 
 
