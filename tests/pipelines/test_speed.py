@@ -65,6 +65,25 @@ def test_a_tier_sets_steps_and_shortcuts_and_says_what_to_expect(card):
     assert plan_of(card).tier is None
 
 
+@pytest.fixture
+def over(tmp_path):
+    path = tmp_path / "source.mp4"
+    kinema.Clip(np.zeros((9, 64, 64, 3), np.uint8), 8).save(path)
+    return lambda strength: {"source": {"path": str(path), "strength": strength}}
+
+
+def test_of_a_clip_that_is_made_over_the_steps_below_its_strength_count(card, over):
+    """At shift 1 the levels are 1, 0.95, ...: of 20 steps 15 begin at 0.75 or below, of the tier's 16 12."""
+    plan = plan_of(card, speed="near", **over(0.75))
+    assert (plan.tier.steps, plan.tier.possible, plan.tier.forwards) == (15, 30, forwards(CUTS, 12))
+    assert any("near: 12 steps in place of 15, 2 steps carried on" in note for note in plan.notes)
+    assert any(f"; {forwards(CUTS, 12)} of 30 forwards" in note for note in plan.notes)
+    assert plan_of(card, speed="near", **over(1)).tier == plan_of(card, speed="near").tier
+    few = plan_of(card, speed="near", **over(0.4))
+    assert few.tier is None
+    assert any("speed near is off: 8 steps are too few" in note for note in few.notes)
+
+
 def test_a_record_makes_the_same_run_again_whatever_was_measured_since(card):
     plan = plan_of(card, speed="near")
     assert plan.shot["speed"] == "near"

@@ -1,4 +1,4 @@
-"""How often the transformer will be run for a plan, by the noise table and the guidance rule of the run itself.
+"""How often the transformer is run for a plan, by the noise table and the guidance rule of the run itself.
 
 No weights are read. A clip to make over, held pictures and windows decide the levels, and these the forwards.
 """

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from kinema.core.errors import ConfigError
+from kinema.core.imports import importing
 from kinema.pipelines.card import Defaults, ModelCard
-from kinema.pipelines.speed.calibration import Calibration, Conditions, Measured, calibrations
+from kinema.pipelines.speed.calibration import Calibration, Conditions, Measured, calibrations, forwards
 from kinema.pipelines.speed.few import in_few_steps
 from kinema.pipelines.speed.students import taught
 from kinema.story.shortcuts import Shortcuts
@@ -35,8 +36,9 @@ class Tier:
     Attributes:
         name: of the tier.
         psnr, low, worst: dB against exact: mean, lowest tenth and lowest of the measured clips.
-        forwards, possible: of the transformer, for a clip as it was measured.
-        steps: of the exact run.
+        forwards, possible: of the transformer, for a clip as it was measured; of one that is made over, for
+            the steps below its strength.
+        steps: of the exact run, as many as are done of it.
     """
 
     name: str
@@ -89,17 +91,41 @@ def tiered(shot: Shot, card: ModelCard) -> Tiered:
     if measured is None:
         note = f"nothing faster was {_distance(shot.speed)} on this model, so the clip is exact."
         return Tiered(shot.with_(speed="exact"), None, (note,))
+    made = shot.with_(steps=measured.steps, shortcuts=measured.shortcuts)
+    run, exact = steps_done(made, card), steps_done(shot, card)
     tier = Tier(
         name=shot.speed,
         psnr=measured.psnr,
         low=measured.low,
         worst=measured.worst,
-        forwards=measured.forwards,
-        possible=found.forwards,
-        steps=found.conditions.steps,
+        forwards=_forwards(measured, run, found),
+        possible=found.forwards * exact // found.conditions.steps,
+        steps=exact,
     )
-    made = shot.with_(steps=measured.steps, shortcuts=measured.shortcuts)
-    return Tiered(made, tier, (told(tier, measured), *_beyond(shot, card, found.conditions)))
+    return Tiered(made, tier, (told(tier, measured, run), *_beyond(shot, card, found.conditions)))
+
+
+def steps_done(shot: Shot, card: ModelCard) -> int:
+    """The steps of a run: all of them, or of a clip that is made over those below its strength."""
+    asked, values = conditions(shot, card), shot.source
+    if values is None or values.strength == 1:
+        return int(asked["steps"])
+    with importing():
+        import torch
+
+        from kinema.diffusion.flow import sigmas, table
+
+    grid = sigmas(asked["steps"], asked["shift"], asked["grid"])
+    return len(table(grid, torch.tensor([[values.strength]]))) - 1
+
+
+def _forwards(measured: Measured, run: int, found: Calibration) -> int:
+    """What is left of a run of so many steps; of a cache with a threshold, in proportion."""
+    if run == measured.steps:
+        return measured.forwards
+    if measured.shortcuts.cache == "first-block":
+        return round(measured.forwards * run / measured.steps)
+    return forwards(measured.shortcuts, run, guided=found.forwards > found.conditions.steps)
 
 
 def _off(shot: Shot, why: str) -> Tiered:
@@ -123,14 +149,14 @@ def _by_hand(shot: Shot, card: ModelCard) -> Tiered:
 
 def unsafe(shot: Shot, card: ModelCard) -> str | None:
     """Why nothing may be left out of this shot's run; None where it may."""
-    solver, steps = shot.solver or card.defaults.solver, shot.steps or card.defaults.steps
+    solver = shot.solver or card.defaults.solver
     if card.family not in ("embedded", "wan"):
         return f"{card.id} is run by another pipeline, which has no tiers"
     if shot.mode == "frame_by_frame":
         return DRAWN
     if solver in STOCHASTIC:
         return f"{solver} draws fresh noise at every step, so that steps do not resemble each other"
-    if steps < FEWEST_STEPS:
+    if (steps := steps_done(shot, card)) < FEWEST_STEPS:
         return f"{steps} steps are too few to leave some out ({FEWEST_STEPS} or more are needed)"
     if shot.skip_layers is not None:
         return "guidance by skipped layers was not part of what was measured"
@@ -141,20 +167,21 @@ def unsafe(shot: Shot, card: ModelCard) -> str | None:
     return None
 
 
-def told(tier: Tier, measured: Measured) -> str:
-    """What a tier does, in one line."""
+def told(tier: Tier, measured: Measured, run: int) -> str:
+    """What a tier does in so many steps, in one line."""
     s, parts = measured.shortcuts, []
-    if measured.steps != tier.steps:
-        parts.append(f"{measured.steps} steps in place of {tier.steps}")
-    if s.cache == "schedule" and s.skip:
-        parts.append(f"{len(s.skip)} steps carried on from those before")
+    skip = [step for step in s.skip if step < run]
+    if run != tier.steps:
+        parts.append(f"{run} steps in place of {tier.steps}")
+    if s.cache == "schedule" and skip:
+        parts.append(f"{len(skip)} steps carried on from those before")
     if s.cache == "first-block":
         parts.append(f"steps skipped where the first block changes by less than {s.threshold:g}")
-    computed = [step for step in s.reuse if step not in s.skip]
+    computed = [step for step in s.reuse if step not in skip and step < run]
     if computed:
         parts.append(f"guidance reused in {len(computed)}")
     return (
-        f"{tier.name}: {', '.join(parts)}; {tier.forwards} of {tier.possible} forwards, "
+        f"{tier.name}: {', '.join(parts) or 'all steps'}; {tier.forwards} of {tier.possible} forwards, "
         f"{tier.psnr:.1f} dB from exact expected (lowest tenth {tier.low:.1f}, lowest {tier.worst:.1f})."
     )
 
