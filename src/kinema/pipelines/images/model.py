@@ -16,9 +16,9 @@ from kinema.models.pretrained import loading_quietly, require_safetensors
 from kinema.pipelines.card import ModelCard
 from kinema.pipelines.cards import local_folder, part_folder
 from kinema.pipelines.diffusers_parts import read_part, read_pipeline
-from kinema.pipelines.diffusers_solvers import IMAGE_SOLVERS, OWN_SOLVER
+from kinema.pipelines.diffusers_solvers import OWN_SOLVER
 from kinema.pipelines.images.cards import KANDINSKY, ImageKind, kind_of_card
-from kinema.pipelines.images.solvers import most_steps
+from kinema.pipelines.images.solvers import most_steps, scheduler_of
 
 Task = Literal["text", "image", "inpaint"]
 AUTO: dict[Task, str] = {
@@ -79,9 +79,11 @@ class ImageModel:
 
         own = self._own
         spaced = {} if grid == OWN_SOLVER else {"timestep_spacing": grid}
-        if solver == OWN_SOLVER or self.kind.flow:
+        if solver == OWN_SOLVER:
             return type(own).from_config(own.config, **spaced)
-        name, options = IMAGE_SOLVERS[solver]
+        # `_class_name` is what a folder says, and the object what is
+        config = {**own.config, "_class_name": type(own).__name__}
+        name, options = scheduler_of(solver, config, flow=self.kind.flow)
         return getattr(diffusers, name).from_config(own.config, **options, **spaced)
 
     def most_steps(self, solver: str) -> int:

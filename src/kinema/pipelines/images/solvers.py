@@ -15,6 +15,8 @@ from kinema.pipelines.images.cards import kind_of_card
 
 TRAINED_STEPS = 1000
 DISTILLED = ("LCMScheduler", "TCDScheduler")
+NO_ZERO_SNR = frozenset({"HeunDiscreteScheduler"})
+"""The schedulers that do not read `rescale_betas_zero_snr`."""
 DISTILLED_STEPS = 50  # `original_inference_steps`, where a configuration does not say it
 
 
@@ -41,25 +43,64 @@ def own_scheduler(card: ModelCard) -> dict[str, Any]:
 
 def solvers_of(card: ModelCard) -> tuple[str, ...]:
     """Names of the solvers that the checkpoint runs with."""
-    return kind_of_card(card).solvers
+    kind = kind_of_card(card)
+    if kind.flow or kind.solvers == (OWN_SOLVER,):
+        return kind.solvers
+    own = own_scheduler(card)
+    if _is_edm(own):
+        return (OWN_SOLVER, "euler")
+    return tuple(name for name in kind.solvers if name not in _unfit(own))
 
 
 def image_solver(card: ModelCard, name: str) -> str:
     """The solver's name; `ConfigError` with the nearest for one that the model cannot run with."""
     solvers = solvers_of(card)
-    if name not in solvers:
-        raise unknown_name(f"solver of {card.id!r}", name, solvers)
-    return name
+    if name in solvers:
+        return name
+    if name in kind_of_card(card).solvers:
+        own = own_scheduler(card)
+        raise ConfigError(
+            f"solver {name!r} cannot have the noise levels of {card.id!r}, whose scheduler is "
+            f"{_described(own)}; write one of {', '.join(solvers)}."
+        )
+    raise unknown_name(f"solver of {card.id!r}", name, solvers)
 
 
-def scheduler_class(solver: str, own: Mapping[str, Any]) -> str:
-    """The class of diffusers that a solver's name stands for.
+def scheduler_of(solver: str, own: Mapping[str, Any], *, flow: bool) -> tuple[str, dict[str, Any]]:
+    """The class of diffusers that a solver's name stands for, and what makes it that solver.
 
     Args:
         solver: one of `solvers_of`.
         own: configuration of the checkpoint's scheduler.
+        flow: whether the model is of the kind that is trained on straight paths.
     """
-    return str(own.get("_class_name")) if solver == OWN_SOLVER else IMAGE_SOLVERS[solver][0]
+    if solver == OWN_SOLVER:
+        return str(own.get("_class_name")), {}
+    if flow:
+        # what DPM-Solver and UniPC call by another name
+        shift = {"shift": own["flow_shift"]} if "flow_shift" in own and "shift" not in own else {}
+        return "FlowMatchEulerDiscreteScheduler", shift
+    if _is_edm(own):
+        return "EDMEulerScheduler", {}
+    name, options = IMAGE_SOLVERS[solver]
+    return name, dict(options)
+
+
+def _is_edm(own: Mapping[str, Any]) -> bool:
+    """Karras' preconditioning (EDM), whose noise levels no variance-preserving scheduler has."""
+    return str(own.get("_class_name")).startswith("EDM")
+
+
+def _unfit(own: Mapping[str, Any]) -> tuple[str, ...]:
+    """Solvers that know nothing of a last level without signal, where the checkpoint was trained on it."""
+    if not own.get("rescale_betas_zero_snr"):
+        return ()
+    return tuple(name for name, (scheduler, _) in IMAGE_SOLVERS.items() if scheduler in NO_ZERO_SNR)
+
+
+def _described(own: Mapping[str, Any]) -> str:
+    rescaled = " with rescale_betas_zero_snr" if own.get("rescale_betas_zero_snr") else ""
+    return f"{str(own.get('_class_name'))[:60]}{rescaled}"
 
 
 def most_steps(scheduler: str, config: Mapping[str, Any]) -> int:
@@ -85,9 +126,9 @@ def check_steps(card: ModelCard, strokes: Iterable[Step]) -> None:
     Raises:
         ConfigError: naming the solver and the most that it takes.
     """
-    own = own_scheduler(card)
+    own, flow = own_scheduler(card), kind_of_card(card).flow
     for steps, solver in dict.fromkeys((stroke.steps, stroke.solver) for stroke in strokes):
-        scheduler = scheduler_class(solver, own)
+        scheduler, _ = scheduler_of(solver, own, flow=flow)
         if scheduler in DISTILLED and steps > (most := most_steps(scheduler, own)):
             raise ConfigError(
                 f"steps={steps} is more than solver {solver!r} ({scheduler}) has, whose steps are chosen "
@@ -108,11 +149,12 @@ def check_spacing(grid: str, card: ModelCard, solvers: Iterable[str]) -> None:
     """
     if grid == OWN_SOLVER:
         return
-    own = own_scheduler(card)
+    own, flow = own_scheduler(card), kind_of_card(card).flow
     for solver in dict.fromkeys(solvers):
-        name = scheduler_class(solver, own)
-        options = own if solver == OWN_SOLVER else IMAGE_SOLVERS[solver][1]
-        if name not in SPACED or options.get("use_karras_sigmas"):  # those noise levels are a spacing
+        name, options = scheduler_of(solver, own, flow=flow)
+        if name not in SPACED or {**(own if solver == OWN_SOLVER else {}), **options}.get(
+            "use_karras_sigmas"
+        ):  # those noise levels are a spacing
             raise ConfigError(
                 f"grid={grid!r} is not read by solver {solver!r} ({name[:60]}), whose timesteps are its "
                 "own; leave grid out, or write another solver."
