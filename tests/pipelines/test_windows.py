@@ -264,6 +264,28 @@ def test_a_loop_says_over_how_many_frames_it_turns_back(model):
     assert plan.prompts.weights[3] == pytest.approx((5.5 / 8 - 0.0, 1 - 5.5 / 8))
 
 
+@pytest.mark.parametrize(
+    ("prompt", "begin", "until", "said"),
+    [
+        ({0: "a", "8..12": "b"}, 0, 12, "turns over its last 4 frames"),
+        ({4: "a", 8: "b"}, 4, 8, "turns over 12 frames, the first 4 of the clip among them"),
+        ({0: {"prompt": "a", "mode": "hold"}, 8: "b"}, 0, 8, "turns over its last 8 frames"),
+        ({0: "a", 8: {"prompt": "b", "mode": "hold"}}, 0, 8, "jumps at its end"),
+        ({4: "a", 8: "b", "mode": "hold"}, 4, 8, "jumps at frame 4"),
+        ({0: "a", -1: "b"}, 0, 15, "jumps at its end"),
+    ],
+)  # fmt: skip
+def test_a_loop_says_how_it_comes_back(model, prompt, begin, until, said):
+    """The shares say the same: both prompts act in every frame of a turn, and in none where it jumps."""
+    plan = plan_of(model, frames=16, loop=True, prompt=prompt)
+    how, rest = said.split(" ", 1)
+    assert f"the loop {how} from 'b' back to 'a' {rest}." in plan.notes
+    weights = sample_around(PromptTrack(prompt), 16, Fraction(8))[1]
+    mixed = ((weights > 0) & (weights < 1)).any(axis=1)
+    back = [*mixed[until + 1 :], *mixed[:begin]]
+    assert back == [how == "turns"] * len(back)
+
+
 def test_a_held_picture_in_a_loop_is_a_group_like_all_others(model, tmp_path):
     path = picture(tmp_path)
     clip = kinema.generate("", model=model, seed=3, frames=16, keyframes=f"{path}@0", loop=True)

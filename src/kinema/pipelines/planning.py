@@ -303,8 +303,13 @@ def _closing(shot: Shot, geometry: Geometry) -> tuple[str, ...]:
     turn = turn_back(shot.prompt, geometry.keep, Fraction(geometry.fps)) if geometry.loop else None
     if turn is None:
         return ()
-    last, first, frames = turn
-    return (f"the loop turns from {last!r} back to {first!r} over its last {frames} frames.",)
+    way = f"from {turn.last!r} back to {turn.first!r}"
+    if turn.jumps:
+        return (f"the loop jumps {way} at {f'frame {turn.begin}' if turn.begin else 'its end'}.",)
+    where = f"its last {turn.frames} frames"
+    if turn.begin:
+        where = f"{turn.frames} frames, the first {turn.begin} of the clip among them"
+    return (f"the loop turns {way} over {where}.",)
 
 
 def _normalised(side: dict[Spans, Any]) -> Prompts:

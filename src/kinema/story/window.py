@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, Literal
 
@@ -81,8 +82,30 @@ def _place(first: int, last: int) -> int | str:
     return first if first == last else f"{first}..{last}"
 
 
-def turn_back(track: PromptTrack, frames: int, fps: float | Fraction) -> tuple[str, str, int] | None:
-    """Last prompt, first prompt and the frames between, where a loop turns from one back to the other."""
-    places = track.frames_of_keys(frames, fps)
-    (first, one), *_, (last, other) = sorted(zip(places, (key.value for key in track.keys), strict=True)) * 2
-    return None if one == other else (other, one, frames + first - last)
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """How a loop comes from its last prompt back to its first one.
+
+    Attributes:
+        last, first: the prompts.
+        frames: from the end of the last key to the first key of the next time around; 1 is a jump.
+        begin: how many of them are the clip's first frames.
+        jumps: there is nothing in between.
+    """
+
+    last: str
+    first: str
+    frames: int
+    begin: int
+    jumps: bool
+
+
+def turn_back(track: PromptTrack, frames: int, fps: float | Fraction) -> Turn | None:
+    """Where a loop turns from its last prompt back to its first; None where they are the same."""
+    keys = sorted((key.frames(frames, fps, beyond=False), i) for i, key in enumerate(track.keys))
+    ((begin, _), i), ((_, until), j) = keys[0], keys[-1]
+    first, last = track.keys[i], track.keys[j]
+    if first.value == last.value:
+        return None
+    between = frames + begin - until
+    return Turn(last.value, first.value, between, begin, last.ease == "hold" or between == 1)
