@@ -87,6 +87,28 @@ def test_of_a_file_and_its_shards_the_file_is_taken():
     assert weights_of(["t"])(["other/model.safetensors", "t/model.bf16.safetensors"]) == []
 
 
+def test_weights_in_one_precision_alone_are_taken_where_they_can_be_read():
+    wanted = weights_of(["t"], variants=True)
+    half = ["t/model.fp16-00001-of-00002.safetensors", "t/model.fp16-00002-of-00002.safetensors"]
+    older = ["t/model-00001-of-00002.fp16.safetensors", "t/model-00002-of-00002.fp16.safetensors"]
+    for names in (half, older, ["t/model.fp16.safetensors"]):
+        assert wanted([*names, "t/model.bf16.safetensors", "other/model.fp16.safetensors"]) == names
+        assert wanted([*names, "t/model.safetensors"]) == ["t/model.safetensors"]
+        assert weights_of(["t"])(names) == []
+    assert wanted([*half, "t/model.fp16.safetensors"]) == ["t/model.fp16.safetensors"]
+    assert wanted(["t/model.non_ema.safetensors"]) == []
+
+
+def test_an_image_model_in_half_precision_alone_is_fetched(hub, image_model, tmp_path):
+    folder = shutil.copytree(image_model("sd"), tmp_path / "half")
+    unet = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    half = unet.rename(unet.with_suffix(".fp16.safetensors"))
+    shutil.copy(folder / "vae" / unet.name, folder / "vae" / half.name)
+    hub.repos["maker/half"] = folder
+    fetched = names(local_folder(read_card("maker/half")))
+    assert names(folder) - fetched == {f"vae/{half.name}"}
+
+
 def test_a_connection_that_is_cut_is_resumed_where_it_was(hub, checkpoint):
     hub.cut = {WEIGHTS: [100_000]}  # the client asks again by itself
     folder = local_folder(read_card(NAME))

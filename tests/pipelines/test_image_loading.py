@@ -40,3 +40,31 @@ def test_a_part_that_lacks_a_tensor_is_refused(image_model, tmp_path, kind, part
     ) as e:
         kinema.load(str(folder), device="cpu")
     assert lost.rsplit(".", 2)[-2] in str(e.value)
+
+
+def half_alone(folder, parts):
+    """Names the files of these parts as a copy in half precision has them."""
+    for part in parts:
+        for path in (folder / part).glob("*.safetensors"):
+            path.rename(path.with_name(f"{path.stem}.fp16.safetensors"))
+
+
+@pytest.mark.parametrize("parts", [("unet", "vae", "text_encoder"), ("unet",)])
+def test_a_folder_of_half_precision_alone_is_read(image_model, tmp_path, parts):
+    folder = tmp_path / "copy"
+    shutil.copytree(image_model("sd"), folder)
+    half_alone(folder, parts)
+    fields = {"prompt": "a fox", "frames": 1, "size": "32x32", "steps": 2, "seed": 1, "device": "cpu"}
+    found, whole = (kinema.generate(model=str(place), **fields) for place in (folder, image_model("sd")))
+    assert (found.array() == whole.array()).all()
+
+
+@pytest.mark.parametrize("prefix", ["", "model.diffusion_model."])
+def test_a_single_file_of_an_image_model_is_called_what_it_is(image_model, tmp_path, prefix):
+    (path,) = (image_model("sd") / "unet").glob("*.safetensors")
+    file = tmp_path / "dreamshaper.safetensors"
+    save_file({f"{prefix}{name}": tensor for name, tensor in load_file(path).items()}, file)
+    with pytest.raises(
+        ModelError, match=r"dreamshaper.* image models are read as folders .*from_single_file"
+    ):
+        kinema.load(str(file), device="cpu")

@@ -25,6 +25,8 @@ from kinema.models.weight_files import check_start
 from kinema.models.weights import Precision, placed, require_finite
 
 PREFIXES = ("model.diffusion_model.", "diffusion_model.")
+OTHERS = ("down_blocks.", "input_blocks.", "double_blocks.", "joint_blocks.", "first_stage_model.")
+"""How names begin in image models: Stable Diffusion's in both layouts, Flux's and Stable Diffusion 3's."""
 HEAD_WIDTH = 128  # of every Wan transformer; the shapes do not tell
 SCALE = ".scale_weight"
 SCALES = (SCALE, ".scale_input")
@@ -52,6 +54,12 @@ def config_of(shapes: Mapping[str, Sequence[int]], origin: object) -> dict[str, 
     Raises:
         ModelError: these are not the tensors of a Wan transformer.
     """
+    if other := next((name for name in shapes if name.startswith(OTHERS)), None):
+        raise ModelError(
+            f"{origin} is no Wan transformer but another model's (it has {other}); image models are read as "
+            "folders in diffusers layout: write one with the pipeline of the model, such as "
+            "diffusers.StableDiffusionPipeline.from_single_file(FILE).save_pretrained(FOLDER)."
+        )
     strays = [
         name
         for name in shapes

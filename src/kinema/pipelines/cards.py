@@ -117,7 +117,7 @@ def local_folder(card: ModelCard, *, local_files_only: bool = False) -> Path:
     name = card.parts or card.id
     if name == EMBEDDED or _local(name) is not None:
         return card.folder
-    return _from_hub(name, weights_of(weight_parts(card)), local_files_only)
+    return _from_hub(name, weights_of(weight_parts(card), variants=card.family == "image"), local_files_only)
 
 
 def weight_parts(card: ModelCard) -> list[str]:

@@ -14,6 +14,7 @@ import torch
 from kinema.core.errors import ModelError
 from kinema.models.pretrained import loading_quietly
 from kinema.pipelines.card import read_json
+from kinema.pipelines.hub import variant_of
 
 
 def read_pipeline(
@@ -51,7 +52,7 @@ def read_part(kind: Any, folder: Path, dtype: torch.dtype) -> Any:
 
     Args:
         kind: its class.
-        folder: with `config.json` and safetensors.
+        folder: with `config.json` and safetensors, which may have their precision in their names.
         dtype: in what precision it is loaded.
 
     Raises:
@@ -59,7 +60,12 @@ def read_part(kind: Any, folder: Path, dtype: torch.dtype) -> Any:
         OSError, ValueError, RuntimeError: what the libraries raise for files that they cannot read.
     """
     model, info = kind.from_pretrained(
-        folder, dtype=dtype, use_safetensors=True, local_files_only=True, output_loading_info=True
+        folder,
+        dtype=dtype,
+        variant=variant_of([path.name for path in folder.iterdir()]),
+        use_safetensors=True,
+        local_files_only=True,
+        output_loading_info=True,
     )
     if missing := sorted(info["missing_keys"]):
         raise ModelError(

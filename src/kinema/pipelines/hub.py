@@ -27,6 +27,11 @@ from kinema.core.errors import KinemaError, ModelError, ResourceError
 INDEX = "model_index.json"
 CONFIGS = (".json", ".txt", ".model")
 WEIGHTS = re.compile(r"(diffusion_pytorch_model|model)(-\d{5}-of-\d{5})?\.safetensors")
+VARIANT = re.compile(
+    r"(diffusion_pytorch_model|model)"
+    r"(\.(?P<new>fp16|bf16|fp32)(-\d{5}-of-\d{5})?|(-\d{5}-of-\d{5})?\.(?P<old>fp16|bf16|fp32))\.safetensors"
+)
+VARIANTS = ("fp16", "bf16", "fp32")  # the smallest first
 ADDRESS = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>refs/[\w./-]+|[\w.-]+))?")
 PART = ".part"  # of a file that is not complete
 SPARE = 64 << 20  # bytes of the disk that are left alone
@@ -80,8 +85,19 @@ def configurations(names: Sequence[str]) -> list[str]:
     return [n for n in names if (n.endswith(CONFIGS) and n.count("/") <= 1) or n == "SHA256SUMS"]
 
 
-def weights_of(parts: Sequence[str]) -> Wanted:
-    """Configurations, and the safetensors of these parts; of one file and its shards, the file."""
+def variant_of(files: Sequence[str]) -> str | None:
+    """The precision in the names of a part's files, such as `fp16`; None where some have none in theirs."""
+    if any(WEIGHTS.fullmatch(file) for file in files):
+        return None
+    there = {found["new"] or found["old"] for file in files if (found := VARIANT.fullmatch(file))}
+    return next((variant for variant in VARIANTS if variant in there), None)
+
+
+def weights_of(parts: Sequence[str], *, variants: bool = False) -> Wanted:
+    """Configurations, and the safetensors of these parts; of one file and its shards, the file.
+
+    With `variants`, of a part that has its weights in another precision alone, these.
+    """
 
     def wanted(names: Sequence[str]) -> list[str]:
         there = set(names)
@@ -92,9 +108,20 @@ def weights_of(parts: Sequence[str]) -> Wanted:
                 whole = f"{part}/{match[1]}.safetensors"
                 if name == whole or whole not in there:
                     found.append(name)
+        for part in parts if variants else ():
+            files = [name.rpartition("/")[2] for name in names if name.rpartition("/")[0] == part]
+            found += [f"{part}/{file}" for file in _in_variant(files)]
         return found
 
     return wanted
+
+
+def _in_variant(files: Sequence[str]) -> list[str]:
+    """A part's files in the precision that it has alone; a whole one rather than its shards."""
+    variant = variant_of(files)
+    matched = [(file, found) for file in files if (found := VARIANT.fullmatch(file))]
+    mine = [file for file, found in matched if variant in (found["new"], found["old"])] if variant else []
+    return [file for file in mine if "-of-" not in file] or mine
 
 
 def fetch(address: Address, wanted: Wanted, *, local_files_only: bool = False) -> Path:
