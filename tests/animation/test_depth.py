@@ -50,12 +50,12 @@ def test_a_network_keeps_one_scale_for_a_shot():
     first = source(FRAME, 0)
     assert first.min() == pytest.approx(0.5, rel=1e-3)
     assert first.max() == pytest.approx(2.0, rel=1e-3)
-    assert source.state == pytest.approx((3.1, 7.9))
+    assert source.state == pytest.approx((3.1, 7.9, 0))
     source.network = network(5, 4)  # everything nearer: not scaled away again
     second = source(FRAME, 1)
     assert second.mean() < first.mean() - 0.05
-    assert source.state == pytest.approx((3.15, 7.95))
-    again = EstimatedDepth(source.network, source.preparation, "disparity", 0.5, 2.0, state=(3.1, 7.9))
+    assert source.state == pytest.approx((3.15, 7.95, 1))
+    again = EstimatedDepth(source.network, source.preparation, "disparity", 0.5, 2.0, state=(3.1, 7.9, 0))
     torch.testing.assert_close(again(FRAME, 1), second)
 
 

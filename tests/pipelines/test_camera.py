@@ -21,6 +21,8 @@ from kinema.pipelines.camera.known import moved_latents
 from kinema.pipelines.camera.moves import CameraMoves
 from kinema.pipelines.cards import read_card
 from kinema.pipelines.conditioning import condition
+from kinema.pipelines.frame_by_frame.loop import Loop, LoopState
+from kinema.pipelines.frame_by_frame.pictures import Pictures
 from kinema.pipelines.known import to_pixels
 from kinema.pipelines.model import Model
 from kinema.pipelines.planning import make_plan
@@ -208,6 +210,64 @@ def test_deforum_evens_out_a_networks_own_disparities_at_every_frame():
         scale.reverse()
     torch.testing.assert_close(later[0].flatten(), torch.linspace(2, 1, 400), atol=5e-3, rtol=0)
     torch.testing.assert_close(later[1], later[0], atol=5e-3, rtol=0)
+
+
+class Shade:
+    """A depth network that counts its runs, and finds what is bright near."""
+
+    def __init__(self) -> None:
+        self.runs = 0
+
+    def __call__(self, pixels):
+        self.runs += 1
+        return pixels.mean(dim=1) + self.runs % 2  # another answer to the same picture would show
+
+
+def test_a_depth_model_looks_once_at_each_picture_of_a_cadence(model, picture, tmp_path):
+    """Frames between two are made of both; a render that goes on is the one that was not stopped."""
+    plan = make_plan(
+        Shot(
+            model=model.card.id, prompt="x", seed=3, frames=17, steps=3, mode="frame_by_frame",
+            keyframes=picture, camera={"x": {0: 0, -1: 0.5}, "depth": picture}, redraw={"cadence": 4, "strength": 0.5},
+        ),
+        model.card,
+    )  # fmt: skip
+
+    class Darker:
+        def draw(self, drawing):
+            return drawing.canvas * 0.8
+
+    def loop():
+        preparation = Preparation(size=(64, 64))
+        source = EstimatedDepth(network := Shade(), preparation, "disparity", near=0.5, far=4.0)
+        moves = CameraMoves(plan.camera.path(plan.geometry), source)
+        return Loop(plan, Darker(), moves, Pictures(plan)), network
+
+    whole, network = loop()
+    states = []
+    frames = list(whole.clip(on_progress=lambda _: None, on_state=states.append))
+    assert len(states) == 5
+    assert network.runs == 5
+    for state in states[1:-1]:
+        again, network = loop()
+        network.runs = state.stroke - 1  # of the picture that it goes on from
+        state = LoopState.from_tensors(state.tensors())
+        rest = list(again.clip(on_progress=lambda _: None, state=state))
+        assert np.array_equal(rest, frames[-len(rest) :])
+
+
+def test_a_frame_moves_the_spread_of_disparities_once():
+    levels = iter([1.0, 3.0, 3.0, 3.0])
+    ramp = torch.linspace(0, 1, 64).reshape(1, 8, 8)
+    source = EstimatedDepth(
+        lambda _: ramp * next(levels), Preparation(size=(8, 8)), "disparity", near=0.5, far=4.0
+    )
+    spreads = []
+    for frame in (0, 4, 4, 0):
+        source(torch.zeros(1, 3, 8, 8), frame)
+        spreads.append(source.state[1])
+    assert spreads[1] == pytest.approx(spreads[0] * 1.1)
+    assert spreads[1:] == [spreads[1]] * 3
 
 
 def test_deforum_space_is_walked_from_frame_to_frame_both_ways():

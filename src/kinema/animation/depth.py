@@ -109,7 +109,8 @@ class EstimatedDepth:
         means: `disparity` up to scale and shift, or `distance` up to scale.
         near, far: where relative disparities are placed.
         still: never.
-        state: the spread of disparities, or the unit of distances; empty before the first frame.
+        state: the spread of disparities and the last frame that moved it, or the unit of distances; empty
+            before the first frame.
     """
 
     network: Network
@@ -128,7 +129,7 @@ class EstimatedDepth:
             ModelError: the network gave values that are no numbers.
         """
         found = self._seen(frame_BCHW, index)
-        placed = self._relative(found) if self.means == "disparity" else self._metric(found)
+        placed = self._relative(found, index) if self.means == "disparity" else self._metric(found)
         return _resized(placed, frame_BCHW).to(frame_BCHW)
 
     @torch.no_grad()
@@ -150,11 +151,15 @@ class EstimatedDepth:
             raise ModelError(f"the depth model gave values that are not finite at frame {index}.")
         return found
 
-    def _relative(self, found: Tensor) -> Tensor:
+    def _relative(self, found: Tensor, index: int) -> Tensor:
+        """Placed by the spread, which every frame moves once, however often it is looked at."""
         low, high = (float(q) for q in found.flatten().quantile(found.new_tensor(_SPREAD)))
         if self.state:
-            low, high = (old + _NUDGE * (new - old) for old, new in zip(self.state, (low, high), strict=True))
-        self.state = (low, high)
+            *spread, last = self.state
+            rate = _NUDGE if index > last else 0.0
+            low, high = (old + rate * (new - old) for old, new in zip(spread, (low, high), strict=True))
+            index = max(index, int(last))
+        self.state = (low, high, float(index))
         if high - low < 1e-12:  # a wall: all at the flat picture's distance
             return torch.ones_like(found)
         return distances((found - low) / (high - low), "disparity", self.near, self.far)

@@ -6,7 +6,7 @@ along; a depth clip or a depth model is asked at every frame.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
 import torch
@@ -38,6 +38,7 @@ class CameraMoves:
 
     path: CameraPath
     depth: DepthSource
+    _known: list[tuple[Tensor, int, type, Tensor]] = field(default_factory=list, init=False, repr=False)
 
     @staticmethod
     def of(plan: Plan, camera: CameraPlan) -> CameraMoves:
@@ -69,8 +70,9 @@ class CameraMoves:
             None for nowhere.
         """
         holes = torch.zeros_like(picture_BCHW[:, :1], dtype=torch.bool)
-        for step, frame in self._steps(start, end):
-            depth = self._distances(picture_BCHW, step, frame)
+        for i, (step, frame) in enumerate(self._steps(start, end)):
+            distances = self._distances if i else self._remembered
+            depth = distances(picture_BCHW, step, frame)
             holes = warp_frame(holes.to(picture_BCHW), step, depth)[0] > 0.5
             picture_BCHW, new = warp_frame(picture_BCHW, step, depth)
             holes = holes | new
@@ -84,6 +86,16 @@ class CameraMoves:
             return [(self.path.between(start, end), start)]
         way = 1 if end > start else -1
         return [(self.path.between(f, f + way), f) for f in range(start, end, way)]
+
+    def _remembered(self, picture_BCHW: Tensor, step: CameraStep, frame: int) -> Tensor | None:
+        """As `_distances`; of the last two pictures, which frames between them are made of, looked up."""
+        for picture, at, kind, depth in self._known:
+            if picture is picture_BCHW and at == frame and kind is type(step) and step.needs_depth:
+                return depth
+        found = self._distances(picture_BCHW, step, frame)
+        if found is not None:
+            self._known = [*self._known[-1:], (picture_BCHW, frame, type(step), found)]
+        return found
 
     def _distances(self, picture_BCHW: Tensor, step: CameraStep, frame: int) -> Tensor | None:
         """Of the picture at frame `frame`; None where it is flat or distances change nothing."""
