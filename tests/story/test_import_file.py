@@ -190,6 +190,13 @@ def test_animatediff_configuration(tmp_path):
     assert not any("canny" in line for line in lost)
 
 
+def test_a_spacing_without_a_solver_here_is_told(tmp_path):
+    """There, k_ before a name stands for Karras' spacing."""
+    shot, lost = imported(tmp_path, ANIMATEDIFF.replace("k_dpmpp_2m", "k_euler"), "travel.json")
+    assert shot.solver == "euler"
+    assert any(line.startswith("scheduler: k_euler; steps are spread") for line in lost)
+
+
 @pytest.mark.parametrize(
     ("theirs", "ours"),
     [
