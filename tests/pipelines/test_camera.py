@@ -223,12 +223,14 @@ class Shade:
         return pixels.mean(dim=1) + self.runs % 2  # another answer to the same picture would show
 
 
-def test_a_depth_model_looks_once_at_each_picture_of_a_cadence(model, picture, tmp_path):
+def test_a_depth_model_looks_once_at_each_picture_of_a_cadence(model, picture):
     """Frames between two are made of both; a render that goes on is the one that was not stopped."""
     plan = make_plan(
         Shot(
             model=model.card.id, prompt="x", seed=3, frames=17, steps=3, mode="frame_by_frame",
-            keyframes=picture, camera={"x": {0: 0, -1: 0.5}, "depth": picture}, redraw={"cadence": 4, "strength": 0.5},
+            keyframes=picture,
+            camera={"x": {0: 0, -1: 0.5}, "depth": picture},
+            redraw={"cadence": 4, "strength": 0.5},
         ),
         model.card,
     )  # fmt: skip
