@@ -70,11 +70,11 @@ def _repos() -> list[Any]:
 
 
 def _cache() -> Any:
-    from huggingface_hub import scan_cache_dir
+    from huggingface_hub import constants, scan_cache_dir
     from huggingface_hub.errors import CacheNotFound
 
     try:
-        return scan_cache_dir()
+        return scan_cache_dir(constants.HF_HUB_CACHE)  # read now, as `hub` does, not when imported
     except CacheNotFound:
         return _Empty()
 
