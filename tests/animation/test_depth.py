@@ -57,6 +57,8 @@ def test_a_network_keeps_one_scale_for_a_shot():
     assert source.state == pytest.approx((3.15, 7.95, 1))
     again = EstimatedDepth(source.network, source.preparation, "disparity", 0.5, 2.0, state=(3.1, 7.9, 0))
     torch.testing.assert_close(again(FRAME, 1), second)
+    earlier = EstimatedDepth(source.network, source.preparation, "disparity", 0.5, 2.0, state=(3.1, 7.9))
+    torch.testing.assert_close(earlier(FRAME, 1), second)
 
 
 def test_metric_distances_keep_the_first_frames_unit():

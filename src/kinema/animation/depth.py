@@ -155,10 +155,10 @@ class EstimatedDepth:
         """Placed by the spread, which every frame moves once, however often it is looked at."""
         low, high = (float(q) for q in found.flatten().quantile(found.new_tensor(_SPREAD)))
         if self.state:
-            *spread, last = self.state
+            last = int(self.state[2]) if len(self.state) > 2 else -1  # renders begun earlier kept no frame
             rate = _NUDGE if index > last else 0.0
-            low, high = (old + rate * (new - old) for old, new in zip(spread, (low, high), strict=True))
-            index = max(index, int(last))
+            low, high = (a + rate * (b - a) for a, b in zip(self.state[:2], (low, high), strict=True))
+            index = max(index, last)
         self.state = (low, high, float(index))
         if high - low < 1e-12:  # a wall: all at the flat picture's distance
             return torch.ones_like(found)
