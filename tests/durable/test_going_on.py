@@ -16,8 +16,9 @@ import faults
 import kinema
 import kinema.cli
 from kinema.core.errors import BusyError, ConfigError, MediaError, NumericError
+from kinema.io.hidden import state_folder
 from kinema.io.journal import FrameJournal
-from kinema.pipelines.durable.state import Facts, state_folder
+from kinema.pipelines.durable.state import Facts
 from kinema.pipelines.hashes import cached_hashes
 
 OUT = "b.mp4"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -281,6 +282,48 @@ def test_a_claim_names_its_holder_and_ends_with_it(tmp_path):
     path.write_text("12345 of a process that was killed")
     with Lock(path, "fox.mp4"):
         assert path.read_text() == f"{os.getpid()}\n"
+    assert Lock(path, "fox.mp4").sure is False
+
+
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP])
+def test_where_there_are_no_locks_nothing_is_taken_for_a_dead_process(tmp_path, monkeypatch, code):
+    def flock(*_):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    (tmp_path / ".a.mp4.kinema").mkdir()  # a state that is about to be written
+    (tmp_path / ".b.mp4.kinema.lock").write_text("1")
+    with staging(tmp_path) as first:
+        (first / "a").write_text("half")
+        before = {path.name for path in tmp_path.iterdir()}
+        with staging(tmp_path):
+            pass
+        assert {path.name for path in tmp_path.iterdir()} == before
+        assert (first / "a").read_text() == "half"
+    with Lock(tmp_path / "lock", "fox.mp4") as one, Lock(tmp_path / "lock", "fox.mp4") as other:
+        assert {one.sure, other.sure} == {False}
+
+
+def test_a_full_disk_has_room_for_a_claim(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwrite", full)
+        first = Lock(tmp_path / "lock", "fox.mp4")
+        first.acquire()
+    with pytest.raises(MediaError, match="being written by process unknown"):
+        Lock(tmp_path / "lock", "fox.mp4").acquire()
+    first.release()
+
+
+def test_a_folder_that_cannot_be_locked_is_one_line(tmp_path, monkeypatch):
+    def flock(*_):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    with pytest.raises(MediaError, match=r"cannot lock .*Input/output error; choose another folder"):
+        Lock(tmp_path / "lock", "fox.mp4").acquire()
 
 
 def test_working_folders_of_the_dead_are_removed_and_of_the_living_not(tmp_path):

@@ -11,7 +11,8 @@ import kinema
 import kinema.cli
 import upscalers
 from kinema.core.errors import MediaError, NumericError
-from kinema.pipelines.durable.state import Facts, Keep, state_folder
+from kinema.io.hidden import state_folder
+from kinema.pipelines.durable.state import Facts, Keep
 
 OUT = "b.mp4"
 

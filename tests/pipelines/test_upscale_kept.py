@@ -12,7 +12,7 @@ from kinema.cli import run
 from kinema.core.errors import BusyError
 from kinema.io.clip import Clip
 from kinema.io.frame_sink import EncoderError
-from kinema.pipelines.durable.state import lock_of
+from kinema.io.hidden import lock_of
 from kinema.pipelines.upscale import Network
 from kinema.pipelines.upscale_kept import keeping
 from moving_scenes import clip

@@ -109,7 +109,8 @@ def preview(
 
 def _found(file: Path) -> tuple[Path, Path, Facts]:
     """The state folder that is meant, the output, both absolute, and what the folder says of itself."""
-    from kinema.pipelines.durable.state import Facts, state_folder
+    from kinema.io.hidden import state_folder
+    from kinema.pipelines.durable.state import Facts
 
     for folder in (file, state_folder(file)):
         if folder.is_dir() and (facts := Facts.read(folder)) is not None:
@@ -141,7 +142,7 @@ def _folder_of(facts: Facts) -> Any:
 
 
 def _options(facts: Facts, folder: Path, out: Path, *, quiet: bool) -> OutputOptions:
-    from kinema.pipelines.durable.state import state_folder
+    from kinema.io.hidden import state_folder
 
     known = {field.name for field in fields(OutputOptions)}
     given = OutputOptions(**{name: value for name, value in facts.options.items() if name in known})

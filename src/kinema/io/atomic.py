@@ -3,6 +3,7 @@
 The order is: write, flush, fsync the file, `os.replace`, fsync the folder. A process that is killed in
 between leaves a file or a folder that no one takes for the result, and that the next writer removes: a
 working folder `.kinema-*.partial` belongs to whoever holds the lock on it, and a dead process holds none.
+Where a file system has no locks, nobody can tell the dead from the living, and nothing is removed.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from pathlib import Path
 
 from kinema.core.errors import MediaError
 from kinema.core.failpoints import reach
-from kinema.io.locks import LOCK_END, STATE_END, Lock, try_claim
+from kinema.io.locks import LOCK_END, STATE_END, Claim, Lock, try_claim
 
 _NEW, _WORK, _END = ".kinema-new-", ".kinema-", ".partial"
 
@@ -71,14 +72,17 @@ def sweep(folder: Path) -> None:
             path = Path(entry.path)
             with contextlib.suppress(OSError), os.scandir(path) as inside:
                 if next(inside, None) is None:
-                    with Lock(path.with_name(path.name.removesuffix(STATE_END) + LOCK_END), str(path)):
-                        path.rmdir()
+                    with Lock(
+                        path.with_name(path.name.removesuffix(STATE_END) + LOCK_END), str(path)
+                    ) as lock:
+                        if lock.sure:
+                            path.rmdir()
 
 
 def _remove_unclaimed(path: Path) -> None:
     handle = os.open(path, os.O_RDONLY)
     try:
-        if try_claim(handle) and os.path.samestat(os.fstat(handle), path.stat()):
+        if try_claim(handle) is Claim.OURS and os.path.samestat(os.fstat(handle), path.stat()):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
     finally:
         os.close(handle)
@@ -92,7 +96,7 @@ def _claimed(folder: Path) -> tuple[Path, int]:
         new = Path(tempfile.mkdtemp(prefix=_NEW, suffix=_END, dir=folder)).absolute()
         with contextlib.suppress(FileNotFoundError):  # a sweeper was quicker than our lock
             handle = os.open(new, os.O_RDONLY)
-            if try_claim(handle):
+            if try_claim(handle) is not Claim.BUSY:
                 work = new.with_name(_WORK + new.name.removeprefix(_NEW))
                 try:
                     return new.rename(work), handle

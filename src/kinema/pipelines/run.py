@@ -17,6 +17,7 @@ from kinema.core.contracts import OnProgress, Progress, Record
 from kinema.core.errors import KinemaError, ResourceError
 from kinema.core.runtime import out_of_memory
 from kinema.io.clip import Clip, SaveOptions
+from kinema.io.hidden import state_folder
 from kinema.io.live import Live, live_path
 from kinema.io.video_write import check_output
 from kinema.pipelines.compose import compose
@@ -24,7 +25,7 @@ from kinema.pipelines.durable.key import identity, versions
 from kinema.pipelines.durable.opening import StateOptions, earlier, opened, seeded
 from kinema.pipelines.durable.pace import Every, Pace
 from kinema.pipelines.durable.plan import Place
-from kinema.pipelines.durable.state import Keep, state_folder
+from kinema.pipelines.durable.state import Keep
 from kinema.pipelines.job import Job, make_job
 from kinema.pipelines.loading import AnyModel, load
 from kinema.pipelines.memory import FORGETFUL

@@ -20,12 +20,12 @@ from typing import Any
 import numpy as np
 
 from kinema.core.runtime import resolve_device
+from kinema.io.hidden import lock_of
 from kinema.io.journal import FrameJournal
 from kinema.io.locks import LOCK_END
 from kinema.io.names import frames_of
 from kinema.io.sniff import is_folder
 from kinema.pipelines.durable.key import versions
-from kinema.pipelines.durable.state import lock_of
 from kinema.pipelines.upscale import Enlargement
 
 Frames = Iterator[np.ndarray]

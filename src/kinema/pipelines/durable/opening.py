@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Any, cast
 
 from kinema.core.errors import BusyError, ConfigError, MediaError
+from kinema.io.hidden import lock_of, state_folder
 from kinema.io.locks import LOCK_END, Lock
 from kinema.pipelines.durable.key import NETWORK, made_with, plan_keys
 from kinema.pipelines.durable.pace import Every
-from kinema.pipelines.durable.state import Facts, Keep, lock_of, state_folder
+from kinema.pipelines.durable.state import Facts, Keep
 from kinema.pipelines.job import Job, shot_frames
 from kinema.pipelines.loading import AnyModel
 from kinema.pipelines.plan import AFTERWARDS

@@ -15,10 +15,11 @@ import numpy as np
 from kinema.core.contracts import OnProgress
 from kinema.core.errors import MediaError
 from kinema.io.clip import Clip
+from kinema.io.hidden import state_folder
 from kinema.io.journal import FrameJournal
 from kinema.pipelines.cards import read_card
 from kinema.pipelines.durable.kept import kept_latents
-from kinema.pipelines.durable.state import Facts, shot_folder, state_folder
+from kinema.pipelines.durable.state import Facts, shot_folder
 from kinema.pipelines.loading import load_decoder
 from kinema.pipelines.render import Sampled, decoded
 

@@ -27,7 +27,6 @@ import numpy as np
 from kinema.core.errors import ConfigError, MediaError, NumericError
 from kinema.core.failpoints import reach
 from kinema.io.atomic import sync
-from kinema.io.locks import LOCK_END, STATE_END, Lock
 from kinema.io.names import is_numbered, numbered, sidecar_path
 from kinema.pipelines.durable.pace import Every, Pace
 from kinema.pipelines.durable.plan import Place
@@ -36,7 +35,6 @@ from kinema.pipelines.durable.store import read_facts, write_facts
 FORMAT = 1
 JOB = "job.json"
 _KEY_LETTERS = 24
-_LONGEST = 200  # bytes of an output's name that still fit into a file name with ours around
 
 
 class _Again:
@@ -120,15 +118,6 @@ class Facts:
         return bool(paths) and all(path.exists() and self._made(path) for path in paths)
 
 
-def state_folder(out: Path) -> Path:
-    """Where the state of an output is kept: hidden, beside it."""
-    if is_numbered(out):  # a sequence; its folder may not be there yet
-        around = out.parent.parent / _hidden(f"{out.parent.name}-{out.name}")
-        if around.exists() or not out.parent.is_dir():
-            return around
-    return out.parent / _hidden(out.name)
-
-
 def _once(note: Callable[[str], None]) -> Callable[[str], None]:
     """Tell the same thing once; a disk that is full stays full at the next step."""
     told: set[str] = set()
@@ -144,12 +133,6 @@ def _once(note: Callable[[str], None]) -> Callable[[str], None]:
 def shot_folder(folder: Path, key: str) -> Path:
     """Where the shot with this key keeps its state."""
     return folder / key[:_KEY_LETTERS]
-
-
-def _hidden(name: str) -> str:
-    if len(os.fsencode(name)) > _LONGEST:
-        name = hashlib.sha256(os.fsencode(name)).hexdigest()[:32]
-    return f".{name}{STATE_END}"
 
 
 class Keep:
@@ -309,9 +292,3 @@ def _digest(path: Path) -> str:
         return ""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def lock_of(out: Path) -> Lock:
-    """The claim on an output."""
-    folder = state_folder(out)
-    return Lock(folder.with_name(folder.name.removesuffix(STATE_END) + LOCK_END), str(out))
