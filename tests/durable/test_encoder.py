@@ -19,7 +19,7 @@ from kinema.core.errors import MediaError
 from kinema.io.clip import Clip
 from kinema.io.count import count_frames
 from kinema.io.frame_sink import EncoderError
-from kinema.io.live import Live, live_path
+from kinema.io.live import Draft, Live, live_path
 from kinema.io.video_read import open_video
 from kinema.io.video_write import write_video
 from kinema.io.watchdog import Watchdog
@@ -53,7 +53,7 @@ def stand_in(tmp_path, monkeypatch):
     [
         ("kill -9 $$", "ended by SIGKILL"),
         ("echo 'out of luck' >&2; exit 3", "out of luck"),
-        ('exec "$REAL" -t 0.5 "$@"', "took 16 frames and wrote"),
+        ('"$REAL" -t 0.5 "$@"; cat > /dev/null; exit 0', "took 16 frames and wrote"),
         ("cat > /dev/null; exit 0", "took 16 frames and wrote 0"),
         ("sleep 60", "did nothing"),
     ],
@@ -159,10 +159,10 @@ def test_frames_are_counted_as_a_decoder_finds_them(tmp_path, name, count):
 
 def test_a_live_draft_is_whole_up_to_the_last_frame_whatever_ends_the_writer(tmp_path):
     draft = live_path(tmp_path / "fox.mp4")
-    assert draft == tmp_path / "fox.live.mp4"
+    assert draft == tmp_path / "fox.mp4.live.mp4"
     pid = os.fork()
     if not pid:
-        for index, _ in enumerate(Live(pictures(30), draft, Fraction(8), print)):
+        for index, _ in enumerate(Live(pictures(30), Draft(draft), Fraction(8), print)):
             if index == 20:
                 os.kill(os.getpid(), signal.SIGKILL)
     os.waitpid(pid, 0)
@@ -173,8 +173,8 @@ def test_a_live_draft_is_whole_up_to_the_last_frame_whatever_ends_the_writer(tmp
 
 def test_a_draft_that_cannot_be_written_is_given_up_and_the_frames_go_on(tmp_path):
     notes: list[str] = []
-    draft = tmp_path / "no folder" / "fox.live.mp4"
-    given = list(Live(pictures(9, 33), draft, Fraction(8), notes.append))
+    draft = tmp_path / "no folder" / "fox.mp4.live.mp4"
+    given = list(Live(pictures(9, 33), Draft(draft), Fraction(8), notes.append))
     assert len(given) == 9
     assert np.array_equal(given[-1], pictures(9, 33)[-1])
     assert len(notes) <= 1

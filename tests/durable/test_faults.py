@@ -240,6 +240,33 @@ def test_a_full_disk_is_one_line_and_the_frames_made_are_kept(size, command, who
     assert (here / OUT).read_bytes() == whole
 
 
+AT_THE_END = ["job.written:2", "encode.done", "publish.synced", "publish.renamed", "publish.done"]
+
+
+@pytest.mark.parametrize("point", AT_THE_END)
+def test_a_disk_that_is_full_at_the_end_is_one_line(point, command, whole, here, tmp_path):
+    point = point if ":" in point else f"{point}:1"
+    full = faults.run(command, tmp_path, point=f"{point}:full")
+    assert full.code == 2, full.err
+    assert "Traceback" not in full.err
+    assert "No space left on device; make room, or choose another" in full.err.splitlines()[-1]
+    assert "kinema resume" in full.err.splitlines()[-1]
+    assert not (here / OUT).exists() or (here / OUT).read_bytes() == whole
+    assert faults.run(command, tmp_path).code == 0
+    assert (here / OUT).read_bytes() == whole
+    assert names(here) == {OUT}
+
+
+@pytest.mark.parametrize("point", ["clean.begun", "clean.shots"])
+def test_a_state_that_cannot_be_removed_does_not_cost_the_clip(point, command, whole, here, tmp_path):
+    full = faults.run(command, tmp_path, point=f"{point}:1:full")
+    assert full.code == 0, full.err
+    assert "cannot be removed: No space left on device" in full.err
+    assert (here / OUT).read_bytes() == whole
+    assert faults.run(command, tmp_path).code == 0  # which sees that all is there
+    assert names(here) == {OUT}
+
+
 def test_too_little_memory_is_one_line(command, here, tmp_path):
     big = [*command, "--size", "2048x2048", "--frames", "17"]
     poor = faults.run(big, tmp_path, prepare=faults.most_memory(400 << 20))

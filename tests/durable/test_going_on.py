@@ -209,8 +209,8 @@ def test_a_live_draft_is_gone_when_the_file_is_there_and_changes_nothing(model, 
     asked = shot(model)
     with pytest.raises(Enough):
         kinema.render(asked, model=model, out=OUT, live=True, on_progress=stop_at("decode", 3))
-    assert "b.live.mp4" in names(here)
-    assert kinema.Clip.open("b.live.mp4").array().shape[0] == 5
+    assert "b.mp4.live.mp4" in names(here)
+    assert kinema.Clip.open("b.mp4.live.mp4").array().shape[0] == 5
     kinema.render(asked, model=model, out=OUT, live=True)
     assert names(here) == {OUT}
     assert (here / OUT).read_bytes() == whole

@@ -32,6 +32,18 @@ def test_the_files_of_a_report_and_of_the_one_that_replaces_it(tmp_path):
     assert json.loads(out.read_text())["modes"] == {"travel": 1.0}
 
 
+def test_a_report_whose_name_is_taken_meanwhile_has_another(tmp_path, monkeypatch):
+    out = tmp_path / "report.json"
+    monkeypatch.setattr("kinema.evaluation.examine.check_report", lambda *_, **__: None)
+    out.write_text("theirs")
+    with pytest.raises(MediaError, match=r"has appeared meanwhile .* made here is '.*report-2\.json'"):
+        save_report(WRONG, {"model": "m"}, out)
+    names = {"report.json", "report-2.json", "report-2.md", "report-2.png"}
+    assert {path.name for path in tmp_path.iterdir()} == names
+    assert out.read_text() == "theirs"
+    assert json.loads((tmp_path / "report-2.json").read_text())["model"] == "m"
+
+
 @pytest.mark.parametrize("name", ["rep.md", "victim.mp4", "rep", "rep.JSON"])
 def test_a_report_is_called_json(name, tmp_path):
     with pytest.raises(ConfigError, match=r"does not end in \.json"):

@@ -11,7 +11,7 @@ import upscalers
 from kinema.cli import run
 from kinema.core.errors import BusyError
 from kinema.io.clip import Clip
-from kinema.io.frame_sink import EncoderError
+from kinema.io.frame_sink import EncoderError, FrameSink
 from kinema.io.hidden import lock_of
 from kinema.pipelines.upscale import Network
 from kinema.pipelines.upscale_kept import keeping
@@ -74,10 +74,8 @@ def test_frames_of_something_else_are_not_taken(here, made, what):
 
 
 def test_an_encoder_that_fails_costs_no_frame_again(here, made, monkeypatch):
-    from kinema.io import video_write
-
     made.extend([-1] * 4)  # nobody interrupts
-    real, failed = video_write.FrameSink.write, []
+    real, failed = FrameSink.write, []
 
     def fails(self, frame):
         if len(failed) < 2:
@@ -85,7 +83,7 @@ def test_an_encoder_that_fails_costs_no_frame_again(here, made, monkeypatch):
             raise EncoderError("cannot write: it died.")
         real(self, frame)
 
-    monkeypatch.setattr(video_write.FrameSink, "write", fails)
+    monkeypatch.setattr(FrameSink, "write", fails)
     assert run([*COMMAND, "-q"]) == 0
     assert len(made) == 4 + 6
     assert hidden(here) == []

@@ -114,8 +114,16 @@ def writing(file: FileOptions, out: Path) -> Iterator[Reporter]:
         yield report
 
 
-def write_clip(made: Clip, out: Path, file: FileOptions, report: Reporter) -> None:
-    """Write a clip that is made as it is drawn, or say what it would be, and where it went."""
+def write_clip(made: Clip, out: Path, file: FileOptions, report: Reporter, *, claimed: bool = False) -> None:
+    """Write a clip that is made as it is drawn, or say what it would be, and where it went.
+
+    Args:
+        made: the clip.
+        out: the file to make.
+        file: how.
+        report: who is told.
+        claimed: whether the caller keeps other processes from writing the file.
+    """
     from kinema.io.video_write import check_output
 
     quality = cast("Any", file.quality)  # the writer checks it
@@ -128,5 +136,12 @@ def write_clip(made: Clip, out: Path, file: FileOptions, report: Reporter) -> No
     facts = {"frames": frames, "fps": str(made.fps), "width": width, "height": height}
     if not file.dry_run:
         made.record = None if file.no_record else made.record
-        made.save(out, overwrite=file.overwrite, sidecar=file.sidecar, quality=quality, on_note=report.note)
+        made.save(
+            out,
+            overwrite=file.overwrite,
+            sidecar=file.sidecar,
+            quality=quality,
+            on_note=report.note,
+            claimed=claimed,
+        )
     report.done(text, path=str(out), **facts)

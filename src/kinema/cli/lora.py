@@ -95,7 +95,7 @@ def convert(
     tensors = relaid(lora, to)
     with staging(out.parent) as work:
         save_file(tensors, work / out.name, {"format": "pt"})
-        publish(work / out.name, out)
+        publish(work / out.name, out, overwrite=overwrite)
     typer.echo(f"{out}: {to} layout, {len(lora.changes)} layers, {len(tensors)} keys (from {lora.count})")
     for note in lora.notes:
         typer.echo(f"  {note}")

@@ -335,7 +335,7 @@ class OutputOptions:
         ),
     ] = None
     live: Annotated[
-        bool, _output("--live", help="Also write FILE.live.mp4, which can be watched meanwhile.")
+        bool, _output("--live", help="Also write FILE.live.mp4, to be watched meanwhile: fox.mp4.live.mp4.")
     ] = False
     memory: Annotated[
         str,

@@ -68,7 +68,7 @@ def upscale(
             keep_for=out if kept else None,
             on_progress=report,
         )
-        write_clip(made, out, file, report)
+        write_clip(made, out, file, report, claimed=kept)
 
 
 def _keeping(out: Path, report: Reporter) -> AbstractContextManager[None]:

@@ -55,7 +55,7 @@ class Record:
         model: identity of the weights: `id`, `revision`, `files` (name -> sha256).
         versions: kinema, torch and python versions, and the schema of this record.
         post: what was done to a finished clip afterwards; `shot` is empty when kinema did not make the clip.
-        run: what happened on the way, as far as it is known when the first frame is written.
+        run: what happened on the way.
     """
 
     shot: Mapping[str, Any]

@@ -19,7 +19,7 @@ from kinema.evaluation.identity import IdentityJudge
 from kinema.evaluation.silhouette import Gallery
 from kinema.evaluation.subject import Sampling, open_subject
 from kinema.evaluation.training_facts import TrainingFacts
-from kinema.io.atomic import check_target, publish, staging
+from kinema.io.atomic import TakenError, check_target, publish_all, set_aside, staging, taken
 from kinema.models.weights import file_hashes
 from kinema.pipelines.card import STUDENT, ModelCard
 from kinema.pipelines.cards import local_folder, read_card
@@ -158,7 +158,8 @@ def check_report(out: Path, *, overwrite: bool) -> None:
 def save_report(report: Report, facts: dict[str, Any], out: Path, *, overwrite: bool = False) -> None:
     """Write `out` (.json), the table beside it (.md), and clips that were marked wrong (.png).
 
-    Errors are those of `check_report`.
+    Errors are those of `check_report`, and `TakenError` where one of the files has appeared since; all have
+    other names then, which it tells.
     """
     check_report(out, overwrite=overwrite)
     document = {
@@ -181,7 +182,10 @@ def save_report(report: Report, facts: dict[str, Any], out: Path, *, overwrite: 
             captions = [f"{failure.factor}: {failure.caption}" for failure in report.failures]
             contact_sheet({"marked wrong": clips}, captions).save(work / "failures.png")
             ready = {work / "failures.png": pictures, **ready}
-        for staged, target in ready.items():
-            publish(staged, target)
+        try:
+            publish_all(ready, overwrite=overwrite)
+        except TakenError:
+            kept = [set_aside(staged, target) for staged, target in ready.items()]
+            raise TakenError(taken(out, kept[-1])) from None
     if not report.failures:  # those of the report that was replaced
         pictures.unlink(missing_ok=True)

@@ -9,10 +9,11 @@ Where a file system has no locks, nobody can tell the dead from the living, and 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -21,6 +22,12 @@ from kinema.core.failpoints import reach
 from kinema.io.locks import LOCK_END, STATE_END, Claim, Lock, try_claim
 
 _NEW, _WORK, _END = ".kinema-new-", ".kinema-", ".partial"
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_THERE = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR)
+
+
+class TakenError(MediaError):
+    """A name that was free when the work began is taken at its end."""
 
 
 def check_target(path: Path, *, overwrite: bool) -> None:
@@ -106,16 +113,108 @@ def _claimed(folder: Path) -> tuple[Path, int]:
             os.close(handle)
 
 
-def publish(staged: Path, target: Path) -> None:
-    """Move a finished file to its final name, durably: file first, then the name, then the folder."""
+def cannot_write(path: Path, error: OSError) -> MediaError:
+    """What is said when the system does not let a file be written."""
+    way = "make room, or choose another folder" if error.errno in _FULL else "choose another folder"
+    return MediaError(f"cannot write {str(path)!r}: {error.strerror or error}; {way}.")
+
+
+def publish(staged: Path, target: Path, *, overwrite: bool) -> None:
+    """Move a finished file to its final name, durably: file first, then the name, then the folder.
+
+    Raises:
+        TakenError: something has that name meanwhile, and may not be replaced; the file has a free one.
+        MediaError: it cannot be written.
+    """
     try:
-        sync(staged)
-        reach("publish.synced")
-        staged.replace(target)
-        reach("publish.renamed")
-        sync(target.parent)
+        publish_all({staged: target}, overwrite=overwrite)
+    except TakenError:
+        raise TakenError(taken(target, set_aside(staged, target))) from None
+
+
+def publish_all(files: Mapping[Path, Path], *, overwrite: bool) -> None:
+    """Give finished files, and folders of them, their final names, in this order.
+
+    All are on the disk before the first has its name. Without `overwrite` nothing is ever replaced, and
+    where one name is taken, none of them is used; the files are then where they were.
+
+    Raises:
+        TakenError: something has one of the names.
+        MediaError: one cannot be written.
+    """
+    given: list[tuple[Path, Path]] = []
+    name = next(iter(files.values()))  # for messages
+    try:
+        for staged in files:
+            sync(staged)
+            reach("publish.synced")
+        for staged, name in files.items():
+            _place(staged, name, overwrite=overwrite)
+            given.append((staged, name))
+            reach("publish.renamed")
+        for folder in dict.fromkeys(target.parent for target in files.values()):
+            sync(folder)
+    except TakenError:
+        for staged, target in given:
+            _take_back(staged, target)
+        raise
     except OSError as error:
-        raise MediaError(f"cannot write {str(target)!r}: {error.strerror}.") from None
+        raise cannot_write(name, error) from None
+
+
+def set_aside(staged: Path, target: Path) -> Path:
+    """Give a finished file or folder a free name beside the one that it cannot have: `fox-2.mp4`."""
+    number = 2
+    while True:
+        free = target.with_name(f"{target.stem}-{number}{target.suffix}")
+        try:
+            _place(staged, free, overwrite=False)
+            sync(free.parent)
+            return free
+        except TakenError:
+            number += 1
+        except OSError as error:
+            raise cannot_write(free, error) from None
+
+
+def taken(target: Path, instead: Path) -> str:
+    """What is said of a name that was free when the work began."""
+    return (
+        f"{str(target)!r} has appeared meanwhile and is left alone; what was made here is {str(instead)!r}."
+    )
+
+
+def _place(staged: Path, target: Path, *, overwrite: bool) -> None:
+    """Name a file; what stands there is replaced only with `overwrite`, and a folder with something in it
+    never.
+    """
+    if staged.is_dir():
+        try:
+            staged.replace(target)
+        except OSError as error:
+            if error.errno in _THERE:
+                raise TakenError(f"{str(target)!r} exists.") from None
+            raise
+    elif overwrite:
+        staged.replace(target)
+    else:
+        try:
+            os.link(staged, target)
+        except FileExistsError:
+            raise TakenError(f"{str(target)!r} exists.") from None
+        except OSError:  # a file system without links can only be asked first
+            if os.path.lexists(target):
+                raise TakenError(f"{str(target)!r} exists.") from None
+            staged.replace(target)
+
+
+def _take_back(staged: Path, target: Path) -> None:
+    """Undo `_place` without `overwrite`, unless the file has been replaced since."""
+    with contextlib.suppress(OSError):
+        if not os.path.lexists(staged):
+            target.replace(staged)
+        elif os.path.samestat(staged.stat(), target.stat()):
+            target.unlink()
 
 
 def write_whole(path: Path, data: bytes, *, point: str, durable: bool = True) -> None:

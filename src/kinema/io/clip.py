@@ -34,6 +34,7 @@ class SaveOptions(TypedDict, total=False):
     codec: str | None
     on_note: OnNote | None
     on_ready: OnReady | None
+    claimed: bool
 
 
 @dataclass(eq=False)

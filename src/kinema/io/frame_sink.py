@@ -94,13 +94,24 @@ class FrameSink:
         return None
 
     def _failure(self) -> MediaError:
-        what = f"cannot write {str(self._target)!r}"
         if self._dog.barked:
+            what = f"cannot write {str(self._target)!r}"
             return EncoderError(f"{what}: ffmpeg did nothing for {PATIENCE:g} s and was stopped.")
-        log = ffmpeg.said(self._log)
-        if any(sign in log for sign in _FULL):
-            return MediaError(f"{what}: {ffmpeg.reason(log)}; make room, or choose another folder.")
-        code = self._process.poll()
-        if not log.strip() and code is not None and code < 0:
-            return EncoderError(f"{what}: ffmpeg was ended by {signal.Signals(-code).name}.")
-        return EncoderError(f"{what}: {ffmpeg.reason(log)}")
+        return failure(self._target, self._process.poll(), ffmpeg.said(self._log))
+
+
+def failure(target: Path, code: int | None, log: str, *, again: bool = True) -> MediaError:
+    """Why ffmpeg has not written a file: an `EncoderError` where another attempt may succeed.
+
+    Args:
+        target: what the user calls the file.
+        code: ffmpeg's exit status.
+        log: what it said.
+        again: whether an error of its own may be gone the next time.
+    """
+    what = f"cannot write {str(target)!r}"
+    if any(sign in log for sign in _FULL):
+        return MediaError(f"{what}: {ffmpeg.reason(log)}; make room, or choose another folder.")
+    if not log.strip() and code is not None and code < 0:
+        return EncoderError(f"{what}: ffmpeg was ended by {signal.Signals(-code).name}.")
+    return (EncoderError if again else MediaError)(f"{what}: {ffmpeg.reason(log)}")

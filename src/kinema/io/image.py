@@ -182,7 +182,7 @@ def write_image(
     data = encode_image(frame, path.suffix.lower(), record, quality)
     with staging(path.parent) as work:
         (work / "image").write_bytes(data)
-        publish(work / "image", path)
+        publish(work / "image", path, overwrite=overwrite)
     return path
 
 

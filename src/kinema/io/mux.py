@@ -19,6 +19,7 @@ import numpy as np
 from kinema.io import ffmpeg
 from kinema.io.audio_source import ahead_of_pictures, open_audio
 from kinema.io.formats import Container
+from kinema.io.frame_sink import failure
 
 RATE = 48_000
 PEAK_RATE = 8_000
@@ -78,8 +79,9 @@ def mux(
     result: Path,
     *,
     metadata: Sequence[str] = (),
+    target: Path,
 ) -> None:
-    """Write `result`: the pictures of `video` as they are, with the parts as its sound.
+    """Write `result`: the pictures of `video` as they are, with the parts, if any, as its sound.
 
     Args:
         video: a finished file.
@@ -88,18 +90,22 @@ def mux(
         container: of both files.
         result: the file to make.
         metadata: ffmpeg's arguments for a further input that carries the tags, and their mapping.
+        target: what the user calls the file, for messages.
 
     Raises:
-        MediaError: a sound file that cannot be decoded.
+        EncoderError: ffmpeg was ended, or failed where there is no sound to blame.
+        MediaError: a sound file that cannot be decoded, or a full disk.
     """
     arguments = ["-i", ffmpeg.url(video), *_inputs(parts)]
     # a sound file's chapters and tags are none of the clip's; streams keep theirs, as alpha_mode in WebM
     arguments += [*(metadata or ["-map_metadata:g", "-1"]), "-map_chapters", "-1"]
-    arguments += ["-filter_complex", graph(parts, seconds)]
-    arguments += ["-map", "0:v:0", "-c:v", "copy", "-map", "[sound]", *CODECS[container.muxer]]
-    arguments += ["-fflags", "+bitexact", "-flags:a", "+bitexact", *container.arguments]
-    made = ffmpeg.run([*arguments, "-f", container.muxer, ffmpeg.url(result)], seconds=86_400)
-    made.check(f"cannot lay sound under {video.name}")
+    arguments += ["-filter_complex", graph(parts, seconds)] if parts else []
+    arguments += ["-map", "0:v:0", "-c:v", "copy"]
+    arguments += ["-map", "[sound]", *CODECS[container.muxer], "-flags:a", "+bitexact"] if parts else []
+    arguments += ["-fflags", "+bitexact", *container.arguments, "-f", container.muxer, ffmpeg.url(result)]
+    made = ffmpeg.run(arguments, seconds=86_400)
+    if made.code != 0:
+        raise failure(target, made.code, made.log, again=not parts)
 
 
 def _inputs(parts: Sequence[AudioPart]) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -35,8 +35,8 @@ class Still:
         self._record = record
         self._quality = quality
 
-    def clear(self) -> None:
-        """Nothing is in the way that the new file does not replace."""
+    def clear(self, published: Collection[Path]) -> None:
+        """Nothing is left that the new file does not replace."""
 
     def write(self, frames: Iterator[np.ndarray], work: Path) -> list[tuple[Path, Path]]:
         """Make the picture in `work`: where it is, and where it belongs."""
@@ -56,23 +56,35 @@ class PictureSequence:
         self.path = path
         self._record = record
 
-    def clear(self) -> None:
-        """Remove an older sequence; a longer one must not continue the new one."""
-        if self.path.parent.exists():
-            for old in numbered(self.path):
+    def clear(self, published: Collection[Path]) -> None:
+        """Remove what an older sequence has more; it must not continue the new one."""
+        if self.path.parent in published:  # a new folder
+            return
+        for old in numbered(self.path):
+            if old not in published:
                 old.unlink()
 
     def write(self, frames: Iterator[np.ndarray], work: Path) -> list[tuple[Path, Path]]:
-        """Make the pictures in `work`: where they are, and where they belong."""
+        """Make the pictures in `work`: where they are, and where they belong.
+
+        The first is made last: its record tells what happened until then. It also gets its name last, so that
+        an older sequence keeps its record until the new one is whole.
+        """
         folder = work / "frames"
         folder.mkdir()
-        for index, frame in enumerate(frames, start=1):
-            target = folder / (self.path.name % index)
-            target.write_bytes(encode_image(frame, ".png", self._record if index == 1 else None))
-            sync(target)
+        first = next(frames)
+        for index, frame in enumerate(frames, start=2):
+            self._picture(folder, index, frame, None)
+        self._picture(folder, 1, first, self._record)
         if not self.path.parent.exists():
             return [(folder, self.path.parent)]
-        return [(new, self.path.parent / new.name) for new in sorted(folder.iterdir())]
+        made = reversed(numbered(folder / self.path.name))
+        return [(new, self.path.parent / new.name) for new in made]
+
+    def _picture(self, folder: Path, index: int, frame: np.ndarray, record: Record | None) -> None:
+        target = folder / (self.path.name % index)
+        target.write_bytes(encode_image(frame, ".png", record))
+        sync(target)
 
 
 def check_sequence(path: Path, *, overwrite: bool) -> None:
@@ -83,8 +95,11 @@ def check_sequence(path: Path, *, overwrite: bool) -> None:
         check_target(path.parent, overwrite=True)
     elif not path.parent.is_dir():
         raise MediaError(f"cannot write in {str(path.parent)!r}: it is not a folder.")
-    elif numbered(path) and not overwrite:
+    elif (there := numbered(path)) and not overwrite:
         raise MediaError(
             f"{str(path.parent)!r} already holds frames; choose another folder, or add --overwrite "
             "(overwrite=True)."
         )
+    else:
+        for old in there:
+            check_target(old, overwrite=True)

@@ -8,11 +8,12 @@ held at a time.
 
 from __future__ import annotations
 
+import contextlib
 import errno
-import itertools
 import logging
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from fractions import Fraction
 from pathlib import Path
 
@@ -21,17 +22,26 @@ import numpy as np
 from kinema.core.contracts import Record
 from kinema.core.errors import ConfigError, KinemaError, MediaError, unknown_name
 from kinema.core.failpoints import reach
-from kinema.io import containers, ffmpeg
-from kinema.io.atomic import check_target, publish, staging
-from kinema.io.count import count_frames
-from kinema.io.formats import CODECS, QUALITIES, STILLS, Codec, Container, Quality, choose_codec, container_of
-from kinema.io.frame_sink import EncoderError, FrameSink
-from kinema.io.image import check_frame, check_image_target, flatten
+from kinema.io import ffmpeg
+from kinema.io.atomic import (
+    TakenError,
+    cannot_write,
+    check_target,
+    publish_all,
+    set_aside,
+    staging,
+    taken,
+)
+from kinema.io.encoded_write import Encoded
+from kinema.io.formats import QUALITIES, STILLS, Quality, choose_codec, container_of
+from kinema.io.frame_sink import EncoderError
+from kinema.io.hidden import lock_of
+from kinema.io.image import check_frame, check_image_target
 from kinema.io.mux import CODECS as AUDIO_CODECS
-from kinema.io.mux import AudioPart, mux
+from kinema.io.mux import AudioPart
 from kinema.io.names import is_numbered, sidecar_path
 from kinema.io.picture_write import PictureSequence, Still, check_sequence, is_still, not_one
-from kinema.io.record import check_sidecar, ffmetadata, record_text
+from kinema.io.record import check_sidecar, record_text
 
 OnNote = Callable[[str], None]
 OnReady = Callable[[Mapping[Path, Path]], None]
@@ -58,6 +68,7 @@ def write_video(
     audio: Sequence[AudioPart] = (),
     on_note: OnNote | None = None,
     on_ready: OnReady | None = None,
+    claimed: bool = False,
 ) -> Path:
     """Encode frames as they come into a file that appears under its name only when it is complete.
 
@@ -79,11 +90,15 @@ def write_video(
         on_note: told, in one line, what was changed to fit the format (a padded odd size, dropped alpha);
             None writes it to the log.
         on_ready: told the finished files, from where they are to their final names, before they get them.
+        claimed: whether the caller holds `lock_of(path)`; else it is held meanwhile.
 
     Returns:
         The path.
 
     Raises:
+        BusyError: another process is writing this file.
+        TakenError: without `overwrite`, the target has appeared meanwhile; the finished file is beside it,
+            under a free name that the message tells.
         MediaError, ConfigError: before the first frame is drawn, when the target cannot be; later, when a
             frame has the wrong shape or the encoder fails. Nothing is left behind, whatever was raised.
     """
@@ -95,26 +110,30 @@ def write_video(
     if record is not None:
         record_text(record)  # refused now where it is too long
     writer = _writer_for(path, rate, record, overwrite=overwrite, quality=quality, codec=codec, note=note)
-    if audio and isinstance(writer, _Encoded) and writer.container.muxer in AUDIO_CODECS:
+    if audio and isinstance(writer, Encoded) and writer.container.muxer in AUDIO_CODECS:
         writer.audio = audio
     elif audio:
         note(f"{path.name}: this format has no sound; .mp4, .mov, .webm and .mkv have.")
-    with staging(_home(path)) as work:
+    with staging(_home(path)) as work, nullcontext() if claimed else lock_of(path):
         ready = dict(_encoded(writer, frames, size, work, note))
-        reach("encode.done")
-        if sidecar and record is not None:
-            ready |= _beside(ready, sidecar_path(path), record, work)
-        if on_ready is not None:
-            on_ready(ready)
-        writer.clear()
-        for staged, target in ready.items():
-            publish(staged, target)
-        reach("publish.done")
+        try:
+            reach("encode.done")
+            if sidecar and record is not None:
+                ready |= _beside(ready, sidecar_path(path), record, work)
+            if on_ready is not None:
+                on_ready(ready)
+            publish_all(ready, overwrite=overwrite)
+            writer.clear(ready.values())
+            reach("publish.done")
+        except TakenError:
+            raise TakenError(taken(path, _aside(ready, path))) from None
+        except OSError as error:
+            raise error if isinstance(error, KinemaError) else cannot_write(path, error) from None
     return path
 
 
 def _encoded(
-    writer: _Encoded | Still | PictureSequence,
+    writer: Encoded | Still | PictureSequence,
     frames: Iterable[np.ndarray],
     size: tuple[int, int] | None,
     work: Path,
@@ -123,8 +142,8 @@ def _encoded(
     """What the writer makes of the frames; again where the encoder failed and they can be drawn again."""
     for attempt in range(1, ATTEMPTS + 1):
         place = work / f"{attempt}"
-        place.mkdir()
         try:
+            place.mkdir()
             return writer.write(_checked(frames, size), place)
         except EncoderError as error:
             if attempt == ATTEMPTS or isinstance(frames, Iterator) or getattr(frames, "is_stream", False):
@@ -134,7 +153,7 @@ def _encoded(
         except OSError as error:
             if isinstance(error, KinemaError) or error.errno not in _NO_ROOM:
                 raise
-            raise MediaError(f"cannot write {str(writer.path)!r}: {error.strerror}.") from None
+            raise cannot_write(writer.path, error) from None
     raise AssertionError("the last attempt returns or raises")
 
 
@@ -144,6 +163,22 @@ def _beside(ready: Mapping[Path, Path], target: Path, record: Record, work: Path
     staged = (new or work) / target.name
     staged.write_text(record_text(record), "utf-8")
     return {} if new else {staged: target}
+
+
+def _aside(ready: Mapping[Path, Path], path: Path) -> Path:
+    """Keep what was made, since its own name is taken; the name that it has instead."""
+    made, *more = ready
+    if is_numbered(path):
+        if made.is_dir():
+            return set_aside(made, path.parent) / path.name
+        for beside in (staged for staged in more if staged.parent != made.parent):
+            beside.replace(made.with_name(beside.name))
+        return set_aside(made.parent, path.parent / "frames") / path.name
+    free = set_aside(made, path)
+    for beside in more:
+        with contextlib.suppress(MediaError):  # the file has its record inside, too
+            publish_all({beside: sidecar_path(free)}, overwrite=False)
+    return free
 
 
 def check_output(
@@ -205,7 +240,7 @@ def _writer_for(
     quality: Quality,
     codec: str | None,
     note: OnNote,
-) -> _Encoded | Still | PictureSequence:
+) -> Encoded | Still | PictureSequence:
     """The writer of this path, after every check that needs no frame."""
     suffix = path.suffix.lower()
     if quality not in QUALITIES:
@@ -226,7 +261,7 @@ def _writer_for(
         )
     check_target(path, overwrite=overwrite)
     ffmpeg.executable()
-    return _Encoded(path, container, rate, record, quality, codec, note)
+    return Encoded(path, container, rate, record, quality, codec, note)
 
 
 def _home(path: Path) -> Path:
@@ -251,151 +286,3 @@ def _checked(frames: Iterable[np.ndarray], size: tuple[int, int] | None) -> Iter
         yield frame
     if shape is None:
         raise MediaError("there are no frames to write; a clip has at least one.")
-
-
-class _Encoded:
-    """A container that ffmpeg writes."""
-
-    def __init__(
-        self,
-        path: Path,
-        container: Container,
-        rate: Fraction,
-        record: Record | None,
-        quality: Quality,
-        codec: str | None,
-        note: OnNote,
-    ) -> None:
-        self.audio: Sequence[AudioPart] = ()
-        self.container = container
-        self.path = path
-        self._rate = rate
-        self._record = record
-        self._quality = quality
-        self._codec = codec
-        self._note = note
-
-    def clear(self) -> None:
-        """Nothing is in the way that the new file does not replace."""
-
-    def write(self, frames: Iterator[np.ndarray], work: Path) -> list[tuple[Path, Path]]:
-        first = next(frames)
-        name = choose_codec(self.container, self._codec, self._quality, alpha=first.shape[2] == 4)
-        codec = CODECS[name]
-        prepare = self._preparation(codec, first)
-        height, width = prepare(first).shape[:2]
-        size = (width, height)
-        count = itertools.count()
-        shown = (prepare(frame) for frame, _ in zip(itertools.chain([first], frames), count, strict=False))
-        if name == "gif":
-            result = self._gif(shown, size, work, alpha=first.shape[2] == 4)
-        else:
-            result = work / f"video{self.path.suffix.lower()}"
-            self._encode(shown, size, codec, self.container, result, work)
-            if self.audio:
-                result = self._with_audio(result, next(count), work)
-        return [(self._with_record(result, size, work), self.path)]
-
-    def _preparation(self, codec: Codec, first: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
-        """What every frame goes through: onto black without alpha, to even sides by one repeated pixel."""
-        height, width, channels = first.shape
-        pad = ((0, height % 2), (0, width % 2), (0, 0)) if codec.even else ((0, 0),) * 3
-        drop = channels == 4 and codec.pixels_alpha is None
-        if drop:
-            self._note(
-                f"{self.path.name}: transparency is laid on black; .mov, .webm, .gif and .webp keep it."
-            )
-        if codec.even and (height % 2 or width % 2):
-            even = f"{width + width % 2}x{height + height % 2}"
-            self._note(
-                f"{self.path.name}: {width}x{height} is padded to {even}, as 4:2:0 video needs even sides."
-            )
-
-        def prepare(frame: np.ndarray) -> np.ndarray:
-            flat = flatten(frame) if drop else frame
-            return np.pad(flat, pad, mode="edge") if pad != ((0, 0),) * 3 else flat
-
-        return prepare
-
-    def _encode(
-        self,
-        frames: Iterator[np.ndarray],
-        size: tuple[int, int],
-        codec: Codec,
-        container: Container,
-        result: Path,
-        work: Path,
-    ) -> None:
-        first = next(frames)
-        alpha = first.shape[2] == 4
-        arguments = ["-f", "rawvideo", "-pixel_format", "rgba" if alpha else "rgb24"]
-        arguments += ["-video_size", f"{size[0]}x{size[1]}", "-framerate", str(self._rate), "-i", "pipe:0"]
-        if container.tags and self._record is not None:
-            arguments += self._tags(work, 1)
-        # bitexact: the same frames give the same bytes (Matroska would draw a random identity)
-        arguments += [
-            "-map",
-            "0:v:0",
-            *codec.encode_arguments(self._quality, size=size, alpha=alpha),
-            "-fflags",
-            "+bitexact",
-        ]
-        arguments += [*container.arguments, "-f", container.muxer, ffmpeg.url(result)]
-        sent = 0
-        with FrameSink(arguments, self.path, result) as sink:
-            reach("encode.begun")
-            for frame in itertools.chain([first], frames):
-                sink.write(frame)
-                sent += 1
-                reach("encode.frame")
-        if (found := count_frames(result, container.muxer)) not in (None, sent):
-            raise EncoderError(
-                f"cannot write {str(self.path)!r}: the encoder took {sent} frames and wrote {found}."
-            )
-
-    def _tags(self, work: Path, index: int) -> list[str]:
-        """A further input, number `index`, that carries the record's tags."""
-        assert self._record is not None
-        (work / "tags.txt").write_bytes(ffmetadata(self._record))
-        return ["-f", "ffmetadata", "-i", ffmpeg.url(work / "tags.txt"), "-map_metadata", str(index)]
-
-    def _with_audio(self, video: Path, frames: int, work: Path) -> Path:
-        """The same pictures and tags, with sound."""
-        result = work / f"sound{self.path.suffix.lower()}"
-        tagged = self._record is not None and self.container.tags
-        metadata = self._tags(work, 1 + len(self.audio)) if tagged else []
-        mux(video, self.audio, frames / self._rate, self.container, result, metadata=metadata)
-        return result
-
-    def _gif(self, frames: Iterator[np.ndarray], size: tuple[int, int], work: Path, *, alpha: bool) -> Path:
-        """One palette for all frames; by way of a lossless file, since one ffmpeg would hold them all."""
-        master, palette, result = work / "master.mkv", work / "palette.png", work / "video.gif"
-        self._encode(frames, size, CODECS["ffv1"], Container("matroska", ("ffv1",), tags=False), master, work)
-        what = f"cannot write {str(self.path)!r}"
-        source = ["-i", ffmpeg.url(master)]
-        transparent = f"reserve_transparent={int(alpha)}"
-        made = ["-vf", f"palettegen={transparent}", "-frames:v", "1", "-update", "1", "-f", "image2"]
-        ffmpeg.run([*source, *made, ffmpeg.url(palette)], seconds=86_400).check(what)
-        used = [
-            "-i",
-            ffmpeg.url(palette),
-            "-lavfi",
-            "paletteuse=dither=sierra2_4a",
-            "-loop",
-            "0",
-            "-f",
-            "gif",
-        ]
-        ffmpeg.run([*source, *used, ffmpeg.url(result)], seconds=86_400).check(what)
-        return result
-
-    def _with_record(self, result: Path, size: tuple[int, int], work: Path) -> Path:
-        """The finished file with the record inside, for the containers in which ffmpeg cannot put it."""
-        if self._record is None or self.container.tags:
-            return result
-        if self.container.muxer == "webp":
-            packet = containers.xmp_packet(record_text(self._record))
-            containers.add_webp_xmp(result, packet, (size[0], size[1]))
-            return result
-        containers.add_gif_comment(result, work / "commented.gif", record_text(self._record, ascii_only=True))
-        return work / "commented.gif"

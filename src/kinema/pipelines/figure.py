@@ -192,7 +192,7 @@ class Figure:
                 (work / "figure").write_text(self.svg(), encoding="utf-8")
             else:
                 self.image().save(work / "figure", "PNG")
-            publish(work / "figure", path)
+            publish(work / "figure", path, overwrite=overwrite)
         return path
 
 

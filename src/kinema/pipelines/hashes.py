@@ -53,7 +53,7 @@ def _remembered(
         place.parent.mkdir(parents=True, exist_ok=True)
         with staging(place.parent) as work:
             (work / place.name).write_text(json.dumps({"files": files, "hashes": hashes}), encoding="utf-8")
-            publish(work / place.name, place)
+            publish(work / place.name, place, overwrite=True)
     return hashes
 
 

@@ -55,31 +55,23 @@ class Sampled:
         skip: how many of the first decoded frames were shown already.
         keep: how many after them are shown; None for all.
         loop: whether the last frame goes on into the first.
-        notes: what happened on the way, for whoever goes on and for the record.
     """
 
     latents_BCTYX: Tensor
     skip: int = 0
     keep: int | None = None
     loop: bool = False
-    notes: tuple[str, ...] = ()
 
     def snapshot(self) -> Snapshot:
         """For a later process."""
         facts = {n: getattr(self, n) for n in ("skip", "keep", "loop")}
-        return Snapshot({LATENTS: self.latents_BCTYX}, {**facts, "notes": list(self.notes)})
+        return Snapshot({LATENTS: self.latents_BCTYX}, facts)
 
     @staticmethod
     def of(snapshot: Snapshot) -> Sampled:
         """Inverse of `snapshot`; a sampler's state gives the guess of the clean latents so far."""
         facts = snapshot.facts
-        latents, notes = snapshot.tensors[LATENTS], tuple(facts.get("notes", ()))
-        return Sampled(latents, facts["skip"], facts["keep"], facts["loop"], notes)
-
-    def retold(self, on_progress: OnProgress) -> None:
-        """Tell the notes again, to a process that did not see them happen."""
-        for note in self.notes:
-            on_progress(Progress("denoise", 1, 1, note=note))
+        return Sampled(snapshot.tensors[LATENTS], facts["skip"], facts["keep"], facts["loop"])
 
 
 def render_plan(
@@ -112,15 +104,10 @@ def sample_plan(
     conditions = condition(plan, model, previous=previous)
     on_progress(Progress("text", 1, 1))
     skip = 0 if conditions.tail is None else conditions.tail.frames
-    g, steps, notes = plan.geometry, solver(plan.sampling.solver), list[str]()
+    g, steps = plan.geometry, solver(plan.sampling.solver)
 
     def sampled(x_BCTYX: Tensor) -> Sampled:
-        return Sampled(shown_latents(conditions, x_BCTYX), skip, g.keep, g.loop, tuple(notes))
-
-    def listen(event: Progress) -> None:
-        if event.note is not None:
-            notes.append(event.note)
-        on_progress(event)
+        return Sampled(shown_latents(conditions, x_BCTYX), skip, g.keep, g.loop)
 
     def offer(state: SamplerState) -> None:
         def make() -> Snapshot:
@@ -133,9 +120,7 @@ def sample_plan(
 
     found = memory.recall(SAMPLER)
     state = None if found is None else unpack(found.tensors, found.facts, steps, model.device)
-    if found is not None:
-        Sampled.of(found).retold(listen)
-    x_BCTYX = denoise(plan, model, conditions, listen, state=state, on_state=offer)
+    x_BCTYX = denoise(plan, model, conditions, on_progress, state=state, on_state=offer)
     return sampled(x_BCTYX)
 
 

@@ -16,9 +16,10 @@ import numpy as np
 from kinema.core.contracts import OnProgress, Progress, Record
 from kinema.core.errors import KinemaError, ResourceError
 from kinema.core.runtime import out_of_memory
+from kinema.io.atomic import TakenError
 from kinema.io.clip import Clip, SaveOptions
 from kinema.io.hidden import state_folder
-from kinema.io.live import Live, live_path
+from kinema.io.live import Draft, Live, live_path
 from kinema.io.video_write import check_output
 from kinema.pipelines.compose import compose
 from kinema.pipelines.durable.key import identity, versions
@@ -89,7 +90,7 @@ def render(
         state_dir: another folder for the state, of this render alone; False to keep none.
         checkpoint_every: how often a state is kept: 5 (steps), "30s", "10min"; by default as often as costs
             less than 1% of the time.
-        live: also write a draft that can be watched meanwhile, `fox.live.mp4` beside `fox.mp4`.
+        live: also write a draft that can be watched meanwhile, `fox.mp4.live.mp4` beside `fox.mp4`.
         memory: what of a model is in memory at a time: `auto` (the fastest that fits), `whole`, `component`,
             `block` or `low`; the pixels are the same.
         **save: how the file is written; see `Clip.save`.
@@ -255,7 +256,8 @@ def write(
 
     Raises:
         BusyError: another process is writing this file.
-        MediaError: the target cannot be.
+        TakenError: the target has appeared meanwhile; the file has another name, which the message tells.
+        MediaError: the target cannot be, or a file is in the draft's way.
         ResourceError: there is not enough memory, whatever is left out of it.
     """
     check_output(
@@ -279,6 +281,7 @@ def write(
         if keep is not None and keep.finished:
             keep.discard()
             return keep.pace
+        draft = _draft(out, keep) if live else None
         clip = stream(
             job,
             model=model,
@@ -288,19 +291,42 @@ def write(
             fits=fits,
             on_shot=None if shots_dir is None else _each_shot(job, shots_dir, out, save, begun),
         )
-        if live:
-            clip.frames = Live(clip.frames, live_path(out), Fraction(job.fps), note)
-            note(f"{live_path(out)} shows the frames so far.")
-        if keep is not None:
-            ours = keep.owns(out, sidecar=save.get("sidecar", False))
-            save["overwrite"] = save.get("overwrite", False) or ours
-            save["on_ready"] = keep.publishing
-        clip.save(out, **save)
-        if live:
-            live_path(out).unlink(missing_ok=True)
-        if keep is not None:
-            keep.discard()
+        if draft is not None:
+            clip.frames = Live(clip.frames, draft, Fraction(job.fps), note)
+            note(f"{draft.path} shows the frames so far.")
+        try:
+            clip.save(out, **_claimed(save, out, keep))
+        except TakenError:  # the file is whole all the same, under another name
+            _clear(keep, draft)
+            raise
+        _clear(keep, draft)
         return None if keep is None else keep.pace
+
+
+def _draft(out: Path, keep: Keep | None) -> Draft:
+    """The draft of an output; `MediaError` when something else has its name."""
+    path = live_path(out)
+    draft = Draft(path) if keep is None else keep.draft(path)
+    draft.check()
+    return draft
+
+
+def _claimed(save: SaveOptions, out: Path, keep: Keep | None) -> SaveOptions:
+    """How a claimed output is written; what an earlier process of its render has published is replaced."""
+    if keep is not None:
+        ours = keep.owns(out, sidecar=save.get("sidecar", False))
+        save["overwrite"] = save.get("overwrite", False) or ours
+        save["on_ready"] = keep.publishing
+    save["claimed"] = True
+    return save
+
+
+def _clear(keep: Keep | None, draft: Draft | None) -> None:
+    """Remove what was kept for a file that is there now."""
+    if keep is not None:
+        keep.discard()
+    elif draft is not None:
+        draft.remove()
 
 
 def _each_shot(job: Job, folder: Path, out: Path, save: SaveOptions, begun: bool) -> OnShot:
@@ -349,11 +375,14 @@ class Shots:
     def frames(self, index: int) -> Iterator[np.ndarray]:
         """The frames of one shot; nothing is loaded or sampled before the first is asked for."""
         plan = self.job.plans[index]
+        place = None if self.keep is None else self.keep.place(index)
 
         def report(event: Progress) -> None:
-            self.on_progress(replace(event, shot=index + 1, shots=len(self.job.plans)))
+            if place is None or event.note is None or place.notes.tell(event.note):
+                self.on_progress(replace(event, shot=index + 1, shots=len(self.job.plans)))
 
-        place = None if self.keep is None else self.keep.place(index)
+        for text in () if place is None else place.notes.kept:  # a process that has not seen it happen
+            report(Progress("denoise", 1, 1, note=text))
         kept: deque[np.ndarray] = deque(maxlen=self._wanted(index + 1))
         with _told_of_memory(plan):
             part = self._part(plan, place, report)
@@ -373,7 +402,6 @@ class Shots:
             if place.complete and (sampled is not None or drawn):
                 return clip_of(plan, sampled, iter(()))
             if sampled is not None:
-                sampled.retold(on_progress)
                 return decode_plan(plan, self._vae(plan, on_progress), sampled, on_progress)
         model = self._model(plan, on_progress)
         memory = FORGETFUL if place is None else place

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from kinema.core.runtime import resolve_device
+from kinema.io.atomic import TakenError
 from kinema.io.hidden import lock_of
 from kinema.io.journal import FrameJournal
 from kinema.io.locks import LOCK_END
@@ -82,12 +83,14 @@ def keeping(out: Path, note: Callable[[str], None]) -> Iterator[None]:
     with lock_of(out):
         try:
             yield
+        except TakenError:  # the file is whole all the same, under another name
+            _remove_all(out)
+            raise
         except BaseException:
             if any(_all_kept(out)):
                 note("the frames so far are kept; the same command goes on behind them.")
             raise
-        for path in _all_kept(out):
-            path.unlink()
+        _remove_all(out)
 
 
 def kept_path(out: Path, key: str) -> Path:
@@ -101,6 +104,11 @@ def _all_kept(out: Path) -> list[Path]:
     lock = lock_of(out).path
     named = re.compile(rf"{re.escape(lock.name.removesuffix(LOCK_END))}-[0-9a-f]{{24}}{_KEPT_END}")
     return [path for path in lock.parent.iterdir() if named.fullmatch(path.name)]
+
+
+def _remove_all(out: Path) -> None:
+    for path in _all_kept(out):
+        path.unlink()
 
 
 def has_room(path: Path, size: int) -> bool:

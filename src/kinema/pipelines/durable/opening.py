@@ -188,7 +188,8 @@ def _claim(folder: Path) -> Lock:
 
 
 def _continued(facts: Facts, folder: Path, state: StateOptions, note: Note) -> tuple[Facts, bool]:
-    """The facts with what an earlier process of this render has published; a word where it is another.
+    """The facts with what an earlier process has drafted, and of this render published; a word where it is
+    another.
 
     Beside them stands whether the folder has to say so now: its frames are those of this render, and what is
     done to them is not.
@@ -197,7 +198,10 @@ def _continued(facts: Facts, folder: Path, state: StateOptions, note: Note) -> t
         before = Facts.read(folder)
     except ConfigError:  # said already
         return facts, False
-    if before is None or _sampled(before.asked) != _sampled(facts.asked):
+    if before is None:
+        return facts, False
+    facts = replace(facts, drafts=before.drafts)
+    if _sampled(before.asked) != _sampled(facts.asked):
         return facts, False
     same_network = before.made_with.get(NETWORK) == facts.made_with.get(NETWORK)
     if before.keys == facts.keys and before.asked == facts.asked and same_network:

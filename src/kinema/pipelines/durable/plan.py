@@ -1,4 +1,4 @@
-"""One shot's kept state: where its sampling stands, its finished latents, its frames so far.
+"""One shot's kept state: where its sampling stands, its finished latents, its frames and notes so far.
 
 The folder is named by the render's key (see `durable.key`), so nothing of another plan, of other weights or
 of another version can be taken for it. Every file in it is whole and unchanged, or is not used.
@@ -18,6 +18,7 @@ from kinema.core.contracts import OnProgress, Progress
 from kinema.core.errors import ConfigError, MediaError
 from kinema.core.failpoints import reach
 from kinema.io.journal import FrameJournal
+from kinema.pipelines.durable.notes import Notes
 from kinema.pipelines.durable.pace import Pace
 from kinema.pipelines.durable.store import read_snapshot, write_snapshot
 from kinema.pipelines.memory import FRAMES, Snapshot
@@ -48,6 +49,7 @@ class Place:
         self.folder, self.key, self.frames = folder, key, frames
         self._pace, self._begin, self._note = pace, begin, note
         self._journal: FrameJournal | None = None
+        self._notes: Notes | None = None
         self._pending: tuple[str, Callable[[], Snapshot]] | None = None
         self._first = 0
 
@@ -57,6 +59,13 @@ class Place:
         if self._journal is None:
             self._journal = FrameJournal(self.folder / "frames.bin")
         return self._journal
+
+    @property
+    def notes(self) -> Notes:
+        """What happened on the way."""
+        if self._notes is None:
+            self._notes = Notes(self.folder / "notes.json", self._note)
+        return self._notes
 
     @property
     def complete(self) -> bool:
@@ -108,6 +117,7 @@ class Place:
         began = time.perf_counter()
         try:
             self._make_folder()
+            self.notes.write(durable=self._pace.lasting)
             if self._pace.lasting and FRAMES in snapshot.facts:
                 self.journal.sync()
             path = self.folder / f"{name}.state"
@@ -148,6 +158,7 @@ class Place:
     def _append(self, frame: np.ndarray) -> None:
         began = time.perf_counter()
         try:
+            self.notes.write(durable=self._pace.lasting)
             self.journal.append(frame, deflate=self._pace.roomy)
         except OSError as error:
             raise MediaError(
@@ -182,5 +193,5 @@ class Place:
     def discard(self) -> None:
         """Remove everything."""
         self.close()
-        self._pending, self._first = None, 0
+        self._notes, self._pending, self._first = None, None, 0
         shutil.rmtree(self.folder, ignore_errors=True)

@@ -27,6 +27,7 @@ import numpy as np
 from kinema.core.errors import ConfigError, MediaError, NumericError
 from kinema.core.failpoints import reach
 from kinema.io.atomic import sync
+from kinema.io.live import Draft
 from kinema.io.names import is_numbered, numbered, sidecar_path
 from kinema.pipelines.durable.pace import Every, Pace
 from kinema.pipelines.durable.plan import Place
@@ -63,6 +64,7 @@ class Facts:
         fps: of the clip, as a fraction's text.
         made_with: versions, arithmetic and the network that upscales, to say what has changed.
         published: sha256 of each file that is about to get its final name, by absolute path.
+        drafts: inode of each live draft that was made, by absolute path.
     """
 
     asked: Mapping[str, Any]
@@ -76,6 +78,7 @@ class Facts:
     fps: str
     made_with: Mapping[str, Any]
     published: Mapping[str, str] = field(default_factory=dict)
+    drafts: Mapping[str, int] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """JSON values."""
@@ -97,13 +100,14 @@ class Facts:
             raise ConfigError(f"the state in {str(folder)!r} is of another version of kinema.") from None
 
     def owns(self, out: Path, *, sidecar: bool = False) -> bool:
-        """Whether all that stands where this output shall be was published by this render."""
+        """Whether something stands where this output shall be, and all of it was published by this render."""
         if is_numbered(out):
             present = numbered(out) if out.parent.is_dir() else []
         else:
             present = [out]
         present += [sidecar_path(out)] if sidecar else []
-        return bool(self.published) and all(self._made(path) for path in present if os.path.lexists(path))
+        there = [path for path in present if os.path.lexists(path)]
+        return bool(there) and all(self._made(path) for path in there)
 
     def _made(self, path: Path) -> bool:
         for known in (path, path.parent):  # a new folder of frames is published as a whole
@@ -256,14 +260,44 @@ class Keep:
         """
         if self._facts is None or not self.kept:
             return
-        digests = {str(target.absolute()): _digest(staged) for staged, target in files.items()}
-        self._facts = replace(self._facts, published=digests)
-        self._write(self._facts)
+        try:
+            digests = {str(target.absolute()): _digest(staged) for staged, target in files.items()}
+            facts = replace(self._facts, published=digests)
+            self._write(facts)
+        except OSError as error:
+            raise MediaError(
+                f"cannot keep the state in {str(self.folder)!r}: {error.strerror}; make room, or choose "
+                "another state folder."
+            ) from None
+        self._facts = facts
         reach("publish.marked")
 
+    def draft(self, path: Path) -> Draft:
+        """The draft at a path, which a later process of this render will know for its own."""
+        assert self._facts is not None
+        name = str(path.absolute())
+
+        def made(inode: int) -> None:
+            assert self._facts is not None
+            self._facts = replace(self._facts, drafts={**self._facts.drafts, name: inode})
+            self._begin()
+
+        return Draft(path, self._facts.drafts.get(name), made)
+
     def discard(self) -> None:
-        """Remove all that belongs to the state, the job's file last; other files in the folder stay."""
+        """Remove all that belongs to the state, drafts first, the job's file last; other files stay.
+
+        What cannot be removed is told: the output is there, and a later process of this render sees that.
+        """
+        try:
+            self._discard()
+        except OSError as error:
+            self._note(f"the state in {str(self.folder)!r} cannot be removed: {error.strerror or error}.")
+
+    def _discard(self) -> None:
         reach("clean.begun")
+        for name, inode in ({} if self._facts is None else self._facts.drafts).items():
+            Draft(Path(name), inode).remove()
         for place in self._places:
             place.close()
         if self.folder.is_dir():

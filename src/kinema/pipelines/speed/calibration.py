@@ -189,5 +189,5 @@ def store(card: ModelCard, calibration: Calibration, folder: Path | None = None)
     with staging(folder) as work:
         text = json.dumps({"format": FORMAT, "model": card.id, "calibrations": kept}, indent=1)
         (work / place.name).write_text(text + "\n", encoding="utf-8")
-        publish(work / place.name, place)
+        publish(work / place.name, place, overwrite=True)
     return place
