@@ -159,6 +159,13 @@ def test_noise_is_smooth_bounded_and_depends_on_the_seed():
     assert np.isfinite(values("noise(t * 1e300)")).all()
 
 
+def test_noise_has_no_jump_where_its_argument_becomes_positive():
+    for seed in range(6):
+        around = values("noise((t - 500) / 1000)", frames=1001, seed=seed)
+        assert np.abs(np.diff(around)).max() < 0.01
+        np.testing.assert_allclose(around[499], values("noise(t)", seed=seed)[0], atol=1e-6)
+
+
 def test_noise_values_are_independent_between_lattice_points():
     a = values("noise(t)", frames=4000)
     assert abs(a.mean()) < 0.05

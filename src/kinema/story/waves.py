@@ -54,7 +54,8 @@ def value_noise(x: Array, stream: Array) -> Array:
     """Smooth noise in -1..1 through a random value at each whole `x`; `stream` picks which values."""
     low, salt, u = _whole(x), _whole(stream), _fraction(x)
     fade = u * u * u * (u * (6.0 * u - 15.0) + 10.0)
-    return (1.0 - fade) * _hash(low, salt) + fade * _hash(low + np.uint64(1), salt)
+    high = (low + np.uint64(1)) & np.uint64(2**32 - 1)  # what follows -1 is 0
+    return (1.0 - fade) * _hash(low, salt) + fade * _hash(high, salt)
 
 
 def _random(x: Array, stream: Array) -> Array:
