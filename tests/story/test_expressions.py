@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from kinema.core.errors import ConfigError
 from kinema.story.expressions import FUNCTIONS, Expression, variables
+from kinema.story.tracks import Schedule
 
 
 def values(text, frames=5, fps=24, seed=0):
@@ -74,6 +75,19 @@ def test_values(text, expected):
 
 def test_seconds_follow_an_exact_frame_rate():
     assert values("sec", fps=Fraction(30000, 1001))[3] == pytest.approx(3 * 1001 / 30000)
+    sec_F = values("sec", frames=60_001, fps=Fraction(30000, 1001))
+    assert all(sec == float(Fraction(1001 * t, 30000)) for t, sec in enumerate(sec_F))
+
+
+@pytest.mark.parametrize(("fps", "bpm"), [(15, 100), (15, 110), (24, 135), (30, 105), (60, 110), (12, 70.5)])
+@pytest.mark.parametrize("part", [1, 2, 3, 4, 6, 16])
+def test_a_frame_on_a_part_of_a_beat_is_on_it(fps, bpm, part):
+    beats = [Fraction(t) * Fraction(bpm) / 60 / fps * part for t in range(4000)]
+    on_F = np.array([beat.denominator == 1 for beat in beats])
+    saw_F = Schedule(f"saw(beat * {part})").values(4000, fps, bpm=bpm)
+    assert on_F.any()
+    np.testing.assert_array_equal(saw_F == 0, on_F)
+    np.testing.assert_allclose(saw_F, [float(beat % 1) for beat in beats], atol=1e-7)
 
 
 @pytest.mark.parametrize(

@@ -77,8 +77,9 @@ class Scope(Mapping[str, Array]):
         t_N, rate = self._at_N.astype(np.float64), float(fps)
         if name in ("t", "f"):
             return t_N
-        if name == "sec":
-            return t_N / rate
+        if name == "sec":  # one rounding, so that frame 30000 of 30000/1001 is second 1001
+            exact = Fraction(fps)
+            return t_N * float(exact.denominator) / float(exact.numerator)
         if name == "beat":
             return music.beat_at(t_N / rate)
         if name.startswith("audio."):

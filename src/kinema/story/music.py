@@ -4,7 +4,8 @@
     beat(t) = i + (t - t_i) / (t_{i+1} - t_i)   with a sound whose beats are at t_0, t_1, ...
 
 for t in seconds from the shot's first frame, and t_0 the first beat that is not before it. Without either,
-120 beats a minute are assumed, and said.
+120 beats a minute are assumed, and said. What rounding leaves of a 48th of a beat is taken away, so that a
+frame on a beat, or on a half or a third of one, is on it.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ Array = NDArray[np.float64]
 
 DEFAULT_BPM = 120.0
 _SAME_BEAT = 1e-6  # of a beat: what the sum of the earlier shots' seconds is off by
+_PARTS = 48  # of a beat: halves to sixteenths, thirds to twelfths
+_ROUNDED = 1e-9  # of a beat: what a product of seconds and tempo is off by
 
 FEATURES: Mapping[str, tuple[int, str]] = {
     "audio.rms": (0, "loudness, 1 at its loudest"),
@@ -80,7 +83,7 @@ class Music:
     def beat_at(self, seconds_F: Array) -> Array:
         """How many beats have passed at each second; the shot's first is 0, what is before it negative."""
         if self.bpm is not None or self.audio is None or self.assumed:
-            return seconds_F * self.tempo / 60.0
+            return _on_beat(seconds_F * self.tempo / 60.0)
         return self._heard(self.audio, seconds_F + self.start) - self._earlier(self.audio)
 
     def seconds_of(self, beat: Fraction) -> Fraction:
@@ -111,3 +114,9 @@ class Music:
         if self.audio is None:
             raise ConfigError(f"{name} needs a sound; add audio: music.mp3 to the shot")
         return self.audio.feature(name, arguments, edges_F + self.start)
+
+
+def _on_beat(beat_F: Array) -> Array:
+    """The same beats without what rounding leaves between them and the nearest 48th."""
+    part_F = np.round(beat_F * _PARTS) / _PARTS
+    return np.asarray(np.where(np.abs(beat_F - part_F) < _ROUNDED, part_F, beat_F))
