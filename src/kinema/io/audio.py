@@ -154,6 +154,7 @@ class Recording:
 
 
 def _highest(onset_H: Array, edges_F: Array) -> Array:
-    """The highest onset in each frame."""
-    index = np.clip(np.ceil((edges_F - LATE) * RATE / FINE_HOP), 0, len(onset_H)).astype(np.intp)
+    """The highest onset in each frame; the first is at 0, where only a part of its window is heard."""
+    index = np.ceil((edges_F - LATE) * RATE / FINE_HOP)
+    index = np.clip(index, edges_F > 0, len(onset_H)).astype(np.intp)
     return np.array([onset_H[a:b].max(initial=0.0) for a, b in pairwise(index)])

@@ -39,17 +39,28 @@ class Looped:
         return np.add.outer(begins_N, self.recording.beats).ravel()
 
     def feature(self, name: str, arguments: tuple[float, ...], edges_F: Array) -> Array:
-        """A feature over each frame, `[F]`; a frame in which a turn ends hears that end.
+        """A feature over each frame, `[F]`; a frame in which a turn ends hears that end and what follows it.
 
         Args:
             name, arguments: as `Recording.feature`.
             edges_F: the borders of the F frames in seconds, `[F + 1]`; before 0 there is silence.
         """
-        seconds = self.recording.seconds
-        turn_F = np.maximum(np.floor(edges_F[:-1] / seconds + 1e-9), 0).astype(int)
-        value_F = np.empty(len(turn_F))
-        for turn in np.unique(turn_F):
-            rows = np.flatnonzero(turn_F == turn)
-            edges = edges_F[rows[0] : rows[-1] + 2] - turn * seconds
-            value_F[rows] = self.recording.feature(name, arguments, edges)
+        if name == "audio.tempo":
+            return self.recording.feature(name, arguments, edges_F)
+        seconds, value_F = self.recording.seconds, np.zeros(len(edges_F) - 1)
+        for turn in range(max(int(edges_F[0] // seconds) - 1, 0), max(int(edges_F[-1] // seconds), 0) + 1):
+            begin = turn * seconds
+            # with a frame to either side: what begins is told by the nearest one
+            first = max(int(np.searchsorted(edges_F, begin)) - 2, 0)
+            last = min(int(np.searchsorted(edges_F, begin + seconds)) + 1, len(value_F))
+            if first < last:
+                heard = self.recording.feature(name, arguments, edges_F[first : last + 1] - begin)
+                value_F[first:last] = _together(name, value_F[first:last], heard)
         return value_F
+
+
+def _together(name: str, one_F: Array, other_F: Array) -> Array:
+    """A feature of two parts of a frame, each 0 outside its own part."""
+    if name in ("audio.beat", "audio.onset"):
+        return np.maximum(one_F, other_F)
+    return np.hypot(one_F, other_F)  # of loudness the squares add up
