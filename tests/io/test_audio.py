@@ -53,6 +53,14 @@ def test_a_tone_is_in_its_band_only(band, share):
     np.testing.assert_allclose(values[2:-2], share, atol=0.01)
 
 
+@pytest.mark.parametrize("band", [(12_000, 16_000), (55, 60), (0.5, 10)])
+def test_a_band_without_a_frequency_that_is_heard_is_refused(band):
+    recording = Recording(tone(440))
+    with pytest.raises(ConfigError, match=r"column 5: nothing is heard from .* up to 11025; write a wider"):
+        Schedule(f"1 + audio.level({band[0]}, {band[1]})").values(4, audio=recording)
+    assert Schedule("audio.band(55, 65)").values(4, audio=recording).max() < 0.1  # which is only quiet
+
+
 def test_loudness_follows_the_sound():
     recording = Recording(np.concatenate([tone(440, 1, 0.2), tone(440, 1, 0.8)]))
     values = recording.feature("audio.rms", (), edges(3))

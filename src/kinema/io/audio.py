@@ -18,7 +18,19 @@ from numpy.typing import NDArray
 
 from kinema.core.errors import ConfigError, MediaError
 from kinema.io import ffmpeg
-from kinema.io.audio_features import FINE_HOP, HOP, LATE, RATE, beats, energies, onsets, steady_tempo, tempo
+from kinema.io.audio_features import (
+    FINE_HOP,
+    HOP,
+    LATE,
+    RATE,
+    WINDOW,
+    beats,
+    energies,
+    heard_between,
+    onsets,
+    steady_tempo,
+    tempo,
+)
 from kinema.io.audio_source import open_audio
 
 Array = NDArray[np.float64]
@@ -98,6 +110,9 @@ class Recording:
 
         Returns:
             float64 `[F]`, in 0..1 but for the tempo.
+
+        Raises:
+            ConfigError: an unknown name, or a band in which no frequency is told from others.
         """
         half = np.diff(edges_F, append=2 * edges_F[-1] - edges_F[-2]) / 2 if len(edges_F) > 1 else 0.0
         if name == "audio.tempo":
@@ -113,6 +128,12 @@ class Recording:
         raise ConfigError(f"unknown feature {name!r} of a sound.")
 
     def _band(self, name: str, arguments: tuple[float, ...], edges_F: Array) -> Array:
+        low, high = arguments
+        if not heard_between(low, high).any():
+            raise ConfigError(
+                f"nothing is heard from {low:g} to {high:g} Hz: frequencies are told {RATE / WINDOW:.3g} Hz "
+                f"apart, up to {RATE / 2:g}; write a wider band, or a lower one"
+            )
         energy_H = self._energy(*arguments)
         own = float(np.sqrt(energy_H.max(initial=0.0)))
         if name == "audio.level" and own < _QUIET * self._loudest:

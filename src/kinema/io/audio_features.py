@@ -38,7 +38,7 @@ _SILENT = 1e-4  # of full scale: -80 dB
 def energies(samples: NDArray[np.float32], low: float = 0.0, high: float = RATE) -> Array:
     """The mean square of the samples between two frequencies, low included, around each multiple of `HOP`."""
     frequencies = np.fft.rfftfreq(WINDOW, 1 / RATE)
-    inside_K = (frequencies >= low) & (frequencies < high)
+    inside_K = heard_between(low, high)
     twice_K = np.where((frequencies > 0) & (frequencies < RATE / 2), 2.0, 1.0)
     window = np.hanning(WINDOW + 1)[:-1]
     scale = WINDOW * np.sum(window**2)
@@ -47,6 +47,13 @@ def energies(samples: NDArray[np.float32], low: float = 0.0, high: float = RATE)
         for spectra in _spectra(samples, window, HOP)
     ]
     return np.concatenate(parts)
+
+
+def heard_between(low: float, high: float) -> NDArray[np.bool_]:
+    """Which of the frequencies that `energies` tells apart lie there, low included, `[K]`."""
+    frequencies = np.fft.rfftfreq(WINDOW, 1 / RATE)
+    inside: NDArray[np.bool_] = (frequencies >= low) & (frequencies < high)
+    return inside
 
 
 def onsets(samples: NDArray[np.float32]) -> Array:
