@@ -143,6 +143,28 @@ def test_schedules_hear(tmp_path):
         Schedule("1 + audio.rms").values(4)
 
 
+def test_a_key_far_past_the_end_costs_nothing():
+    assert max(map(len, recording_edges(Schedule("0:(audio.rms), 90000:(audio.rms)")))) < 100
+    recording = Recording(tone(440, 2))
+    values = Schedule("0:(audio.rms), 900000000:(audio.rms)").values(24, FPS, audio=recording)
+    np.testing.assert_allclose(values, Schedule("audio.rms").values(24, FPS, audio=recording), atol=1e-6)
+
+
+def recording_edges(schedule):
+    """The borders of the frames that a schedule listens to."""
+
+    class Ear:
+        tempo, beats, asked = 0.0, np.zeros(0), []
+
+        def feature(self, name, arguments, edges_F):
+            self.asked.append(edges_F)
+            return np.zeros(len(edges_F) - 1)
+
+    ear = Ear()
+    schedule.values(24, FPS, audio=ear)
+    return ear.asked
+
+
 def test_a_shot_may_name_a_sound():
     shot = Shot(audio="a.wav", bpm=99, guidance="4 + audio.rms")
     assert Shot.from_mapping(shot.to_mapping()) == shot

@@ -32,6 +32,7 @@ Array = NDArray[np.float64]
 
 CONSTANTS = {"pi": float(np.pi), "e": float(np.e), "tau": float(2 * np.pi)}
 VARIABLES = ("t", "f", "sec", "beat", "bpm", "fps", "max_f", "seed")
+_NEAR = 1000  # frames between two parts of a clip that are heard in one go
 _ELSEWHERE = {
     "s": "seed",
     "i": "t",
@@ -83,12 +84,22 @@ class Scope(Mapping[str, Array]):
         if name == "beat":
             return music.beat_at(t_N / rate)
         if name.startswith("audio."):
-            first, last = int(self._at_N.min()), int(self._at_N.max())
-            feature, _, numbers = name.partition("(")
-            values = tuple(float(number) for number in numbers.rstrip(")").split(",") if number)
-            return music.feature(feature, values, np.arange(first, last + 2) / rate)[self._at_N - first]
+            return self._heard(name, rate)
         constant = {"fps": rate, "bpm": music.tempo, "max_f": frames - 1.0, "seed": float(seed)}
         return np.full(1, constant[name])
+
+    def _heard(self, name: str, rate: float) -> Array:
+        """A feature at the frames; what lies far between them, as before a key past the end, is not heard."""
+        *_, music = self._clip
+        feature, _, numbers = name.partition("(")
+        values = tuple(float(number) for number in numbers.rstrip(")").split(",") if number)
+        frame_M, which_N = np.unique(self._at_N, return_inverse=True)
+        far = np.flatnonzero(np.diff(frame_M) > _NEAR) + 1
+        parts = [
+            music.feature(feature, values, np.arange(part[0], part[-1] + 2) / rate)[part - part[0]]
+            for part in np.split(frame_M, far)
+        ]
+        return np.concatenate(parts)[which_N]
 
     def __iter__(self) -> Iterator[str]:
         return iter(VARIABLES)
