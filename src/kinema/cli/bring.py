@@ -50,6 +50,7 @@ def import_(
     from kinema.story.files import yaml_text
     from kinema.story.import_file import import_file
     from kinema.story.storyboard import dump, from_mapping
+    from kinema.story.variables import escaped
 
     if out is not None:
         check_target(out, overwrite=overwrite)
@@ -59,7 +60,7 @@ def import_(
     except ConfigError as error:
         raise ConfigError(f"{file}: {error}") from None
     if out is None:
-        typer.echo(yaml_text(story.to_mapping()), nl=False)
+        typer.echo(yaml_text(escaped(story.to_mapping())), nl=False)
     else:
         dump(story, out)
         typer.echo(f"{out}  from {found.kind}")
