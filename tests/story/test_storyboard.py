@@ -198,6 +198,14 @@ def test_any_words_survive_the_file(tmp_path, words, other, shift, track):
             assert load(tmp_path / name) == story
 
 
+@pytest.mark.parametrize("suffix", [".yaml", ".json"])
+def test_prompts_of_a_mix_that_look_like_frames_stay_words(tmp_path, suffix):
+    weights = {"1984": {0: 1, 24: 0.5}, "007": 0.2, "7": 0.3, "-1": 1, "a fox": 1}
+    for shot in (Shot(prompt={"mix": weights}), Shot(options={"10": 3, "-2": "x"})):
+        dump(shot, tmp_path / f"shot{suffix}")
+        assert load(tmp_path / f"shot{suffix}") == shot
+
+
 SIDES = st.fixed_dictionaries({}, optional={"width": st.sampled_from([32, 64]), "height": st.just(64)})
 LENGTHS = st.one_of(
     st.just({}), st.sampled_from([{"frames": 9}, {"frames": 17}, {"seconds": 2.0}, {"seed": 7}])

@@ -226,11 +226,18 @@ def write_values(values: Any, path: Path) -> None:
         raise ConfigError(f"cannot write {path}: {(error.strerror or str(error)).lower()}.") from None
 
 
-def _frames_as_numbers(values: Any) -> Any:
+_WORDED = ("mix", "options")  # their keys are words, which stay in quotes
+
+
+def _frames_as_numbers(values: Any, name: str = "") -> Any:
     """Keys such as "24" as 24: both are read alike, and the number needs no quotes."""
     if isinstance(values, dict):
         return {
-            int(key) if re.fullmatch(r"-?\d{1,9}", key) else key: _frames_as_numbers(value)
+            key if name in _WORDED else _frame(key): _frames_as_numbers(value, str(key))
             for key, value in values.items()
         }
     return [_frames_as_numbers(value) for value in values] if isinstance(values, list) else values
+
+
+def _frame(key: Any) -> Any:
+    return int(key) if isinstance(key, str) and re.fullmatch(r"-?\d{1,9}", key) else key
