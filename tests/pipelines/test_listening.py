@@ -85,6 +85,29 @@ def test_warnings_name_their_track():
     assert any(note.startswith("camera.zoom: no bpm and no audio: 120 beats") for note in notes)
 
 
+def test_an_assumed_tempo_is_said_wherever_beats_are_counted(song):
+    counted = {
+        "prompt": {0: "a", "1b..2b": "b"}, "negative": {"0.5b": "c"}, "keyframes": ["a.png@0s", "b.png@2b"],
+        "mode": "frame_by_frame", "redraw": {"solver": {0: "euler", "2b": "heun"}},
+    }  # fmt: skip
+    said = "no bpm and no audio: 120 beats a minute are assumed; write bpm:."
+    _, notes = settled(**counted)
+    names = [note.removesuffix(f": {said}") for note in notes if note.endswith(said)]
+    assert sorted(names) == ["keyframes[1].frame", "negative", "prompt", "redraw.solver"]
+    for known in ({"bpm": 90}, {"audio": song}):
+        assert not [note for note in settled(**counted, **known)[1] if note.endswith(said)]
+    assert settled(prompt={0: "a", "1s": "b"})[1] == ()
+
+
+def test_schedules_inside_lists_and_mixes_are_warned_of():
+    _, notes = settled(
+        loras=[{"path": "a.safetensors"}, {"path": "b.safetensors", "scale": "0:(1), 40:(2)"}],
+        prompt={"mix": {"a fox": 1, "a wolf": "beat"}},
+    )
+    assert any(note.startswith("loras[1].scale: key 40 is past the last frame") for note in notes)
+    assert any(note.startswith("prompt.mix, weight of 'a wolf': no bpm and no audio") for note in notes)
+
+
 def test_a_song_goes_on_from_shot_to_shot(song):
     board = Storyboard.from_mapping(
         {

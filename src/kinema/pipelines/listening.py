@@ -16,6 +16,8 @@ from kinema.io.audio_loop import Looped
 from kinema.story.keyed import Keyed
 from kinema.story.music import Music, Recording
 from kinema.story.positions import FramePosition
+from kinema.story.prompt_track import PromptTrack
+from kinema.story.schedule_warnings import ASSUMED
 from kinema.story.settings import Settings
 from kinema.story.shot import Shot
 from kinema.story.tracks import Schedule
@@ -45,6 +47,9 @@ def settle(
         for name, track in _tracks(settled)
         for warning in track.warnings(frames, fps, seed)
     ]
+    if music.assumed:
+        counted = dict.fromkeys(name for name, place in _places(shot) if place.unit == "b")
+        notes += [f"{name}: {ASSUMED}." for name in counted]
     if shot.audio is not None:
         beats = "no beat in it" if music.assumed else f"{music.tempo:.4g} beats per minute"
         notes.append(f"{shot.audio}: heard from second {start:g}, {beats}.")
@@ -86,11 +91,36 @@ def _settled(value: Any, music: Music, clip: tuple[int, Fraction, int]) -> Any:
     return value
 
 
-def _tracks(settings: Settings, path: str = "") -> Iterator[tuple[str, Schedule]]:
+def _tracks(value: Any, name: str = "") -> Iterator[tuple[str, Schedule]]:
     """The schedules that were given, by name."""
-    for name in type(settings).model_fields:
-        value = getattr(settings, name) if name in settings.model_fields_set else None
-        if isinstance(value, Schedule):
-            yield path + name, value
-        elif isinstance(value, Settings):
-            yield from _tracks(value, f"{path}{name}.")
+    if isinstance(value, Schedule):
+        yield name, value
+    elif isinstance(value, PromptTrack):
+        for text, weight in value.mix:
+            yield f"{name}.mix, weight of {text[:40]!r}", weight
+    else:
+        for inner, part in _given(value, name):
+            yield from _tracks(part, inner)
+
+
+def _places(value: Any, name: str = "") -> Iterator[tuple[str, FramePosition]]:
+    """The places that were given, by the setting that has them, but for those of schedules."""
+    if isinstance(value, FramePosition):
+        yield name, value
+    elif isinstance(value, Keyed) and not isinstance(value, Schedule):
+        for key in value.keys:
+            yield from ((name, place) for place in (key.position, key.until) if place is not None)
+    else:
+        for inner, part in _given(value, name):
+            yield from _places(part, inner)
+
+
+def _given(value: Any, name: str) -> Iterator[tuple[str, Any]]:
+    """What a setting is made of: its own settings, or its entries."""
+    if isinstance(value, tuple):
+        yield from ((f"{name}[{i}]", part) for i, part in enumerate(value))
+    elif isinstance(value, Settings):
+        dot = "." if name else ""
+        for field in type(value).model_fields:
+            if field in value.model_fields_set:
+                yield f"{name}{dot}{field}", getattr(value, field)

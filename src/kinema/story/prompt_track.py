@@ -102,6 +102,11 @@ class PromptTrack(Keyed[str]):
         return self._mix is not None
 
     @property
+    def mix(self) -> Mix:
+        """Prompts and their weights where it is `mixed`; empty otherwise."""
+        return self._mix or ()
+
+    @property
     def constant(self) -> str | None:
         """The prompt, when it is the same at every frame."""
         if self._mix is not None:

@@ -9,6 +9,8 @@ from kinema.story.expressions import Expression
 from kinema.story.keyed import Key
 from kinema.story.music import DEFAULT_BPM, Music
 
+ASSUMED = f"no bpm and no audio: {DEFAULT_BPM:g} beats a minute are assumed; write bpm:"
+
 
 def found(
     keys: Sequence[Key[Any]], firsts: Sequence[int], frames: int, written: str | None, music: Music
@@ -31,7 +33,7 @@ def found(
     if written is not None and len(keys) > 1:
         yield from _against_deforum(keys, firsts)
     if music.assumed and _counts_beats(keys):
-        yield f"no bpm and no audio: {DEFAULT_BPM:g} beats a minute are assumed; write bpm:"
+        yield ASSUMED
 
 
 def _against_deforum(keys: Sequence[Key[Any]], firsts: Sequence[int]) -> Iterator[str]:
