@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from kinema import Shot, Storyboard
+from kinema.io.audio import listen
+from kinema.pipelines import listening
 from kinema.pipelines.job import make_job
 from kinema.pipelines.listening import settle
 
@@ -118,6 +120,18 @@ def test_a_song_goes_on_from_shot_to_shot(song):
     first, second = make_job(board).plans
     assert first.sampling.guidance == (2, 1)
     assert second.sampling.guidance == (1, 1.25, 1, 1.25, 1)  # frames 5..21; beats at 8 and 16 of the clip
+
+
+def test_a_song_is_read_once_for_all_its_shots(song, monkeypatch):
+    read = []
+    monkeypatch.setattr(listening, "listen", lambda path: read.append(path) or listen(path))
+    shots = [{"prompt": "a", "frames": 5}] * 4
+    board = {"audio": song, "fps": 8, "size": "64x64", "seed": 1, "guidance": "1 + audio.beat"}
+    request = Storyboard.from_mapping({**board, "shots": shots})
+    assert len(make_job(request).plans) == 4
+    assert read == [song]
+    make_job(request)  # which may find another file there
+    assert read == [song] * 2
 
 
 def test_every_shot_counts_its_beats_from_its_own_first(song):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -16,7 +16,7 @@ from kinema.pipelines.card import ModelCard
 from kinema.pipelines.cards import read_card
 from kinema.pipelines.carried import at_made_rate
 from kinema.pipelines.compose import CUT, Join, join
-from kinema.pipelines.listening import same_sound
+from kinema.pipelines.listening import each_file_once, same_sound
 from kinema.pipelines.plan import Plan
 from kinema.pipelines.planning import make_plan
 from kinema.pipelines.post import Post, after_clip, plan_post
@@ -128,13 +128,7 @@ def make_job(request: Shot | Storyboard, *, local_files_only: bool = False) -> J
         model: read_card(model, local_files_only=local_files_only)
         for model in dict.fromkeys(s.model for s in shots)
     }
-    plans: list[Plan] = []
-    for i, shot in enumerate(shots):
-        _check_same_model(i + 1, shot, plans)
-        after = plans[-1].geometry if plans else None
-        late = ON_TIME if shot.audio is None else _late(_post(board, shots, plans))
-        with _told_which(i, len(shots)):
-            plans.append(make_plan(shot, cards[shot.model], after, _sound_begins(shots, plans, late)))
+    plans = _plans(board, shots, cards)
     _check_one_clip(plans, sized=board.canvas is not None)
     fps = Fraction(plans[0].geometry.fps)
     joins = tuple(join(shot.transition, fps, first=i == 0) for i, shot in enumerate(shots))
@@ -148,6 +142,19 @@ def make_job(request: Shot | Storyboard, *, local_files_only: bool = False) -> J
     audio = soundtrack(shots, places(plans, joins), fps, _late(post))
     job = Job(tuple(plans), cards, whole, joins, end, board.canvas, audio, post)
     return replace(job, upscale=plan_upscale(shots, job.made_size))
+
+
+def _plans(board: Storyboard, shots: Sequence[Shot], cards: Mapping[str, ModelCard]) -> list[Plan]:
+    """The plan of each shot; every one may go on from the one before."""
+    plans: list[Plan] = []
+    with each_file_once():
+        for i, shot in enumerate(shots):
+            _check_same_model(i + 1, shot, plans)
+            after = plans[-1].geometry if plans else None
+            late = ON_TIME if shot.audio is None else _late(_post(board, shots, plans))
+            with _told_which(i, len(shots)):
+                plans.append(make_plan(shot, cards[shot.model], after, _sound_begins(shots, plans, late)))
+    return plans
 
 
 @contextmanager

@@ -8,9 +8,12 @@ What was written stays written, so that the record makes the same clip again.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from fractions import Fraction
 from typing import Any
 
+from kinema.io.audio import Recording as Heard
 from kinema.io.audio import listen
 from kinema.io.audio_loop import Looped
 from kinema.story.keyed import Keyed
@@ -21,6 +24,8 @@ from kinema.story.schedule_warnings import ASSUMED
 from kinema.story.settings import Settings
 from kinema.story.shot import Shot
 from kinema.story.tracks import Schedule
+
+_files: ContextVar[dict[str, Heard] | None] = ContextVar("sound files that were read", default=None)
 
 
 def settle(
@@ -56,11 +61,24 @@ def settle(
     return settled, tuple(notes)
 
 
+@contextmanager
+def each_file_once() -> Iterator[None]:
+    """Inside, a sound file that several shots play is read for the first of them."""
+    token = _files.set({})
+    try:
+        yield
+    finally:
+        _files.reset(token)
+
+
 def _recording(shot: Shot) -> Recording | None:
     """The shot's sound as it plays."""
     if shot.audio is None:
         return None
-    recording = listen(shot.audio)
+    known = _files.get()
+    recording = (known or {}).get(shot.audio) or listen(shot.audio)
+    if known is not None:
+        known[shot.audio] = recording
     return Looped(recording) if shot.sound is not None and shot.sound.loop else recording
 
 
