@@ -442,6 +442,16 @@ def test_strength_takes_its_share_of_the_steps(model):
     assert all(bool((found.diff() < 0).all()) and found[-1] == 0 for found in asked)
 
 
+def test_no_first_step_is_shorter_than_a_timestep(model):
+    """Over such a step, solvers that look back would divide what a network rounds by next to nothing."""
+    plan = replace(plan_of(model.card, 2, steps=38), redraw=None)
+    plan = replace(plan, sampling=replace(plan.sampling, grid="wan", shift=5.0))
+    for top in (0.53, 0.93, 0.9995):
+        found = levels(plan, Drawing(frame=0, seeds=None, steps=38, solver="unipc"), top)
+        assert float(-found.diff().max()) >= 1e-3, top
+        assert float(found[0]) == pytest.approx(top, abs=1e-3)
+
+
 @pytest.mark.parametrize("solver", ["euler", "heun", "unipc", "dpm++2m-sde"])
 def test_the_model_keeps_what_is_closed_and_fills_what_is_missing(model, solver):
     """In latents already: closed positions come back to the canvas, holes do not depend on what was there."""

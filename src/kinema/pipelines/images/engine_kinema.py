@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
-from kinema.diffusion.flow import noisy, sigmas
+from kinema.diffusion.flow import noisy, sigmas, table
 from kinema.diffusion.guidance import Guided
 from kinema.diffusion.sampler import sample
 from kinema.diffusion.solvers import solver
@@ -156,12 +156,11 @@ class KinemaImages:
 def levels(plan: Plan, drawing: Drawing, top: float) -> Tensor:
     """The noise levels of a drawing, float32 `[S+1]`: those of the grid below `top`, and `top` before them.
 
-    A drawing at strength s therefore takes about its share of the steps, and at least one.
+    A drawing at strength s therefore takes about its share of the steps, and at least one. The rules are those
+    of a clip that is made over (`flow.table`): no first step is shorter than a timestep.
     """
     grid = sigmas(drawing.steps, plan.sampling.shift, plan.sampling.grid)
-    if top >= 1.0:
-        return grid
-    return torch.cat([torch.tensor([top], dtype=grid.dtype), grid[grid < top]])
+    return table(grid, torch.tensor([[top]]))[:, 0, 0]
 
 
 class _Texts:
