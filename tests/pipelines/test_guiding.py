@@ -114,3 +114,28 @@ def test_the_plan_counts_the_forwards_that_are_run(model, source, tmp_path, monk
     plan = make_plan(shot(model, **{"guidance": 3, **fields}), model.card)
     kinema.render(shot(model, **{"guidance": 3, **fields}), model=model)
     assert estimate(plan, model.card).forwards == sum(ran)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"guidance_method": "cfg-zero"},
+        {"guidance_interval": [0.3, 0.5]},
+        {"solver": "heun", "guidance": "0:(3), 2:(1)"},
+        {"skip_layers": "1:2", "guidance_interval": [0, 0.4]},
+        {"prompt": {0: "a", 2: "b"}, "blend": "velocity"},
+    ],
+)
+def test_of_frames_that_are_drawn_one_by_one_too(model, monkeypatch, fields):
+    ran, own = [], Network.ask
+
+    def counted(self, x, step, names, forwards):
+        return own(self, x, step, names, lambda *given: ran.append(len(given[2])) or forwards(*given))
+
+    monkeypatch.setattr(Network, "ask", counted)
+    redraw = {"mode": "frame_by_frame", "redraw": {"strength": 0.6}, "frames": 3, "guidance": 3}
+    drawn = shot(model, **{**redraw, **fields})
+    plan = make_plan(drawn, model.card)
+    kinema.render(drawn, model=model).array()
+    assert estimate(plan, model.card).forwards == sum(ran)
