@@ -1,5 +1,7 @@
 """Guidance rules: their formulas, their identities, and the forwards they save."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from flows import at, noise
@@ -13,6 +15,7 @@ C, U, K = noise(seed=1), noise(seed=2), noise(seed=3)
 PAIR = {"cond": C, "uncond": U}
 RULES = [ClassifierFree, lambda **o: CFGZero(zero_steps=0, **o), AdaptiveProjected]
 LEVELS = torch.tensor([[0.9, 0.5, 0.1]])
+EQUAL = torch.full((1, 3), 0.9)
 STEP = at(3, 10, LEVELS)
 
 
@@ -134,19 +137,32 @@ def test_zero_steps_run_no_forward_at_all():
         return PAIR
 
     guided = Guided(predict, CFGZero(scale=5.0, zero_steps=2))
-    assert all(torch.equal(guided(C, at(i, 5, LEVELS)), torch.zeros_like(C)) for i in (0, 1))
-    guided(C, at(2, 5, LEVELS))
+    assert all(torch.equal(guided(C, at(i, 5, EQUAL)), torch.zeros_like(C)) for i in (0, 1))
+    guided(C, at(2, 5, EQUAL))
     assert asked == [(2, ("cond", "uncond"))]
 
 
 def test_zero_steps_are_guided_steps_before_others():
-    first = at(0, 2, LEVELS)
+    first = at(0, 2, EQUAL)
     assert CFGZero(scale=5.0).plan(first) == ()
-    assert CFGZero(scale=5.0).plan(at(0, 1, LEVELS)) == ("cond", "uncond"), (
-        "nothing would take the noise away"
-    )
+    assert CFGZero(scale=5.0).plan(at(0, 1, EQUAL)) == ("cond", "uncond"), "nothing would take the noise away"
     assert CFGZero(scale=1.0).plan(first) == ("cond",), "without guidance it is no rule at all"
     assert CFGZero(scale=5.0, interval=(0, 0.05)).plan(first) == ("cond",)
+
+
+def test_only_guided_frames_that_begin_in_noise_stand_still():
+    """A keyframe of little strength begins below the others, and a frame at scale 1 is not guided."""
+    first = at(0, 10, torch.tensor([[1.0, 1.0, 0.9]]))
+    rule = CFGZero(scale=torch.tensor([[5.0, 1.0, 5.0]]))
+    assert rule.plan(first) == ("cond", "uncond")
+    v, plain = rule.combine(PAIR, first), replace(rule, zero_steps=0).combine(PAIR, first)
+    assert torch.equal(v[:, :, 0], torch.zeros_like(C[:, :, 0]))
+    assert torch.equal(v[:, :, 1], C[:, :, 1])
+    assert torch.equal(v[:, :, 2], plain[:, :, 2])
+    assert CFGZero(scale=torch.tensor([[5.0, 1.0, 1.0]])).plan(first) == ("cond",), "what stands asks nothing"
+    away = SkipLayer(base=rule).combine({**PAIR, "skip": K}, first)
+    assert torch.equal(away[:, :, 0], v[:, :, 0]), "what stands is not led away either"
+    assert not torch.equal(away[:, :, 2], v[:, :, 2])
 
 
 @pytest.mark.parametrize("scale", [0.5, 3.0, 9.0])
@@ -180,7 +196,7 @@ def test_skip_layer_pushes_away_from_the_weaker_network_inside_its_interval():
     torch.testing.assert_close(v[:, :, :2], (plain + 2 * (C - K))[:, :, :2])
     assert torch.equal(v[:, :, 2], plain[:, :, 2])
     assert rule.plan(at(9, 10, torch.full((1, 3), 0.2))) == ("cond", "uncond")
-    assert SkipLayer(base=CFGZero()).plan(at(0, 10, LEVELS)) == ()
+    assert SkipLayer(base=CFGZero()).plan(at(0, 10, EQUAL)) == ()
 
 
 @pytest.mark.parametrize("options", [{"interval": (0.8, 0.2)}, {"interval": (0, 2)}, {"rescale": 1.5}])

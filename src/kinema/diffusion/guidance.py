@@ -118,6 +118,10 @@ class ClassifierFree:
         guided = (self.weights(step) != 1) & moving(step)
         return (COND, UNCOND) if bool(guided.any()) else (COND,)
 
+    def stands(self, step: Step) -> Tensor:
+        """Frames whose velocity is zero at this step whatever the network says, `[B, T]`."""
+        return torch.zeros_like(step.sigma_BT, dtype=torch.bool)
+
     def combine(self, predictions: Predictions, step: Step) -> Tensor:
         """The guided velocity."""
         c = predictions[COND]
@@ -139,17 +143,32 @@ class CFGZero(ClassifierFree):
     """a u + w (c - a u), with u scaled to its best fit to c: a = <c, u> / |u|^2 (CFG-Zero*, Fan et al. 2025).
 
     Attributes:
-        zero_steps: in so many first guided steps of a run from pure noise the velocity is zero, where an
-            undertrained network is worse than none; their forwards are not run. 0 for runs from other levels,
-            where latents that stand still while the level falls keep noise that nothing takes away.
+        zero_steps: in so many first steps of a run from pure noise the velocity of guided frames is zero, where
+            an undertrained network is worse than none; their forwards are not run. Not of frames that begin
+            below the others, and 0 for runs from other levels: latents that stand still while the level falls
+            keep noise that nothing takes away.
     """
 
     zero_steps: int = 1
 
     def plan(self, step: Step) -> tuple[str, ...]:
-        """None during the first `zero_steps`, where they are guided and others follow."""
-        names = super().plan(step)
-        return () if UNCOND in names and step.index < self.zero_steps < step.steps else names
+        """None during the first `zero_steps`, where all that moves is guided from noise and steps follow."""
+        going = moving(step) & ~self.stands(step)
+        if not bool(going.any()):
+            return ()
+        return (COND, UNCOND) if bool(((self.weights(step) != 1) & going).any()) else (COND,)
+
+    def combine(self, predictions: Predictions, step: Step) -> Tensor:
+        """The guided velocity."""
+        v = super().combine(predictions, step)
+        return torch.where(per_frame(self.stands(step), v) > 0, 0.0, v)
+
+    def stands(self, step: Step) -> Tensor:
+        """Guided frames at the highest level, where the clip begins; a frame known in part is below it."""
+        if not step.index < self.zero_steps < step.steps:
+            return super().stands(step)
+        highest = step.sigma_BT == step.sigma_BT.max()
+        return highest & moving(step) & (self.weights(step) != 1)
 
     def extrapolate(self, c: Tensor, u: Tensor, w: Tensor, over: Tensor | None = None) -> Tensor:
         """The rule itself, with `w` as `[B, 1, T, 1, 1]`, and `over` from `counted`."""
@@ -188,12 +207,12 @@ class SkipLayer:
     """base + s (c - k): away from k, the prediction of the network with some layers skipped.
 
     Attributes:
-        base: the guidance it adds to.
+        base: the guidance it adds to; where that leaves frames standing, they stand.
         scale: s; each guided step costs one more forward.
         interval: the noise levels at which it acts.
     """
 
-    base: Guidance
+    base: ClassifierFree
     scale: float = 2.8
     interval: tuple[float, float] = (0.0, 1.0)
 
@@ -208,7 +227,8 @@ class SkipLayer:
         v = self.base.combine(predictions, step)
         if SKIP not in predictions:
             return v
-        s = per_frame(self.scale * inside(step, self.interval), v)
+        acts = inside(step, self.interval) & ~self.base.stands(step)
+        s = per_frame(self.scale * acts, v)
         return v + s * (predictions[COND] - predictions[SKIP])
 
 

@@ -38,7 +38,7 @@ def guidance(sampling: Sampling, table_SBT: Tensor, context: int = 0) -> Classif
     return GUIDANCE[sampling.method](**values)
 
 
-def steered(rule: Guidance, sampling: Sampling) -> Guidance:
+def steered(rule: ClassifierFree, sampling: Sampling) -> Guidance:
     """The rule, and away from the network without some of its blocks where the plan says so."""
     skip = sampling.skip
     if skip is None or skip.scale is None:
