@@ -9,7 +9,7 @@ from flows import free, mixed, noise
 
 from kinema.core.errors import ConfigError
 from kinema.diffusion.cache import CacheRule, StepCache
-from kinema.diffusion.carry import Carry
+from kinema.diffusion.carry import LASTING, Carry
 from kinema.diffusion.flow import sigmas
 from kinema.diffusion.guidance import ClassifierFree, Guided
 from kinema.diffusion.reuse import Reused
@@ -169,6 +169,54 @@ def test_the_first_step_has_nothing_to_reuse():
     asked = []
     guided(Carry(), range(STEPS), asked)(noise(2), step(0))
     assert asked == [(0, ("cond", "uncond"))]
+
+
+def test_a_difference_of_another_transformer_is_not_reused():
+    """Where two share the noise levels, the second one's first step computes its own."""
+    asked, carry = [], Carry()
+
+    def predict(x, step, names):
+        asked.append((step.index, names))
+        return sides(x, step, names)
+
+    rule = Reused(
+        ClassifierFree(scale=3.0), frozenset({2, 3, 4, 5}), carry, transformer=lambda at: at.index > 3
+    )
+    velocity = Guided(predict, rule)
+    for index in (1, 2, 3, 4, 5):
+        velocity(noise(2), step(index))
+    assert [names for _, names in asked] == [
+        ("cond", "uncond"),
+        ("cond",),
+        ("cond",),
+        ("cond", "uncond"),
+        ("cond",),
+    ]
+
+
+def test_nothing_is_kept_that_no_step_will_reuse():
+    carry = Carry()
+    guided(carry, ())(noise(2), step(1))
+    assert not any(name.startswith("guidance") for name in carry.tensors)
+
+
+@pytest.mark.parametrize("later", [2 + LASTING + 1, 0], ids=["moved on", "next turn"])
+def test_a_window_that_comes_no_more_is_forgotten(later):
+    """Else a long clip, of very many windows, is remembered whole."""
+    carry = Carry()
+    cache = StepCache(CacheRule(skips=frozenset({3, 4}), order=0), carry)
+    reused = [Reused(ClassifierFree(scale=3.0), frozenset({7}), carry, window) for window in "ab"]
+    ask(cache, Stages(), step(2), ("a/cond.0",))
+    Guided(sides, reused[0])(noise(2), step(2))
+    assert ask(cache, Stages(), step(3), ("b/cond.0",))[1], "b's first is computed"
+    assert not ask(cache, Stages(), step(4), ("a/cond.0",))[1], "a's is carried on"
+    kept = {name for name in carry.tensors if "/a/" in name}
+    assert {"cache/a/cond.0/0/residual", "guidance/a/0/0"} <= kept
+    later = later and later + 2
+    ask(cache, Stages(), step(later), ("b/cond.0",))
+    Guided(sides, reused[1])(noise(2), step(later))
+    assert not [name for name in carry.tensors if "/a/" in name]
+    assert "guidance/b/0/0" in carry.tensors or later > 7
 
 
 # A run that is cut off

@@ -124,6 +124,30 @@ def test_the_switch_of_experts_is_computed_and_the_memory_of_the_other_not_used(
     assert used.index("low") // 2 == switch - 1
 
 
+def test_the_plan_knows_which_of_two_transformers_is_computed_anew(wan):
+    model = kinema.load(str(wan("two-experts")), device="cpu")
+    cuts = {"cache": "schedule", "skip": list(range(2, STEPS - 1)), "reuse": list(range(1, STEPS))}
+    _, text = latents(model, **WAN, shortcuts=cuts)
+    plan = make_plan(Shot(model=model.card.id, **WAN, shortcuts=cuts), model.card)
+    assert estimate(plan, model.card).forwards == counts(text)[0]
+
+
+def test_what_is_remembered_does_not_grow_with_the_clip(model):
+    def most(frames: int) -> int:
+        windows = {"kind": "continue", "length": 9, "overlap": 4}
+        fields = SMALL | {"frames": frames, "windows": windows, "shortcuts": {**SCHEDULE, "reuse": [6, 7]}}
+        plan = make_plan(Shot(model=model.card.id, **fields), model.card)
+        sizes = []
+
+        def count(state):
+            sizes.append(sum(t.numel() for t in state.carried.values()))
+
+        denoise(plan, model, condition(plan, model), lambda _: None, on_state=count)
+        return max(sizes)
+
+    assert most(25) == most(17)
+
+
 def test_held_frames_stay_held(model, tmp_path):
     kinema.generate(**SMALL | {"frames": 1}, model=model).save(tmp_path / "a.png")
     fields = SMALL | {"keyframes": [f"{tmp_path / 'a.png'}@0"]}

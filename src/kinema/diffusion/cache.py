@@ -12,7 +12,7 @@ Which steps, by kind:
 
 The first and last steps, steps in which other frames move than before, and the first step of another
 transformer are always computed. Every side of the guidance, prompt, window and
-stage has a memory of its own.
+stage has a memory of its own, for as long as the window comes again within a few steps.
 """
 
 from __future__ import annotations
@@ -136,6 +136,8 @@ class StepCache:
             keys: of each text: its side, prompt and window.
         """
         rule, moving_BT = self.rule, step.sigma_BT > 0
+        for window in {key.split("/")[0] for key in keys}:
+            self.carry.look("cache", window, step.index)
         names = [f"cache/{key}/{step.stage}/" for key in keys]
         before = dict(enumerate(stages.embed()))
         heads = stages.blocks(before, 0, rule.front) if rule.front else before

@@ -14,6 +14,10 @@ from torch import Tensor
 
 HOST = "host/"  # names of what stays on the CPU wherever the latents are
 _TALLY = HOST + "tally"
+_SEEN = "/seen"
+LASTING = 4
+"""Steps after which what was not looked at is forgotten: windows that have moved on, and those that are done.
+It would be a poor guess by then, and a long clip has very many windows."""
 
 
 @dataclass(slots=True, eq=False)
@@ -35,6 +39,16 @@ class Carry:
         """Forget everything whose name begins so."""
         for name in [name for name in self.tensors if name.removeprefix(HOST).startswith(prefix)]:
             del self.tensors[name]
+
+    def look(self, kind: str, window: str, index: int) -> None:
+        """Say that a window is looked at in step `index`, and forget those of a kind that were not lately.
+
+        After the last step of a turn comes step 0 of the next; all that is kept is older then.
+        """
+        for mark in [name for name in self.tensors if name.startswith(HOST + kind) and name.endswith(_SEEN)]:
+            if not 0 <= index - int(self.tensors[mark]) <= LASTING:
+                self.drop(mark.removeprefix(HOST).removesuffix("seen"))
+        self.tensors[f"{HOST}{kind}/{window}{_SEEN}"] = torch.tensor(index)
 
     # Counts for the report: sides of the guidance that an exact run computes, and those left out.
 

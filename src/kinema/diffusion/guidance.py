@@ -143,10 +143,10 @@ class CFGZero(ClassifierFree):
     """a u + w (c - a u), with u scaled to its best fit to c: a = <c, u> / |u|^2 (CFG-Zero*, Fan et al. 2025).
 
     Attributes:
-        zero_steps: in so many first steps of a run from pure noise the velocity of guided frames is zero, where
-            an undertrained network is worse than none; their forwards are not run. Not of frames that begin
-            below the others, and 0 for runs from other levels: latents that stand still while the level falls
-            keep noise that nothing takes away.
+        zero_steps: in so many first steps of a run from pure noise the velocity of guided frames is zero,
+            where an undertrained network is worse than none; their forwards are not run. Not of frames that
+            begin below the others, and 0 for runs from other levels: latents that stand still while the level
+            falls keep noise that nothing takes away.
     """
 
     zero_steps: int = 1

@@ -1,6 +1,6 @@
 """Guidance that is not computed in every step: the difference that it acts along is kept and used again.
 
-    u~ = c - d,   d = c - u of the last step in which both were computed
+    u~ = c - d,   d = c - u of the last step in which both were computed, by the same transformer
 
 A step then costs one forward in place of two. `ClassifierFree.interval` is the other way: outside it there
 is no guidance at all.
@@ -8,6 +8,7 @@ is no guidance at all.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -26,15 +27,18 @@ class Reused:
         steps: those steps, from 0; none to count forwards only.
         carry: where the difference is kept.
         key: of the window.
+        transformer: the number of the one that works at a step, where several share the noise levels.
     """
 
     base: Guidance
     steps: frozenset[int]
     carry: Carry
     key: str = "whole"
+    transformer: Callable[[Step], int] = lambda _: 0
 
     def plan(self, step: Step) -> tuple[str, ...]:
         """Without the negative prompt where it is taken from before."""
+        self.carry.look("guidance", self.key, step.index)
         names = self.base.plan(step)
         reuse = UNCOND in names and self._known(step)
         self.carry.count(possible=len(names), reused=int(reuse))
@@ -45,14 +49,15 @@ class Reused:
     def combine(self, predictions: Predictions, step: Step) -> Tensor:
         """The guided velocity."""
         c, wanted = predictions[COND], UNCOND in self.base.plan(step)
-        if UNCOND in predictions:
-            self.carry.tensors[self._name(step)] = c - predictions[UNCOND]
-        elif wanted:
-            predictions = {**predictions, UNCOND: c - self.carry.tensors[self._name(step)]}
+        name = self._name(step)
+        if UNCOND in predictions and max(self.steps, default=0) > step.index:
+            self.carry.tensors[name] = c - predictions[UNCOND]
+        elif wanted and UNCOND not in predictions:
+            predictions = {**predictions, UNCOND: c - self.carry.tensors[name]}
         return self.base.combine(predictions, step)
 
     def _known(self, step: Step) -> bool:
         return step.index in self.steps and self._name(step) in self.carry.tensors
 
     def _name(self, step: Step) -> str:
-        return f"guidance/{self.key}/{step.stage}"
+        return f"guidance/{self.key}/{step.stage}/{self.transformer(step)}"

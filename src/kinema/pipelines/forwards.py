@@ -115,30 +115,54 @@ class Shortened:
 
     Attributes:
         plan: whose shortcuts they are.
-        differences: windows and stages whose guidance was computed once.
-        streams: the frames that moved when a side was computed or carried on last, by window and stage.
+        looked: the step in which a window was looked at last.
+        differences: windows, stages and transformers whose guidance was computed once.
+        streams: the transformer and the frames that moved when a side was computed or carried on last, by
+            window, stage and side.
     """
 
     plan: Plan
-    differences: set[tuple[Frames, int]] = field(default_factory=set)
-    streams: dict[tuple[str, Frames, int], list[bool]] = field(default_factory=dict)
+    looked: dict[Frames, int] = field(default_factory=dict)
+    differences: set[tuple[Frames, int, int]] = field(default_factory=set)
+    streams: dict[tuple[Frames, int, str], tuple[int, list[bool]]] = field(default_factory=dict)
 
     def computed(self, names: tuple[str, ...], call: Call) -> tuple[str, ...]:
         """Those of the predictions that cost a forward."""
+        from kinema.diffusion.carry import LASTING
         from kinema.diffusion.guidance import UNCOND
 
-        cuts, place = self.plan.sampling.shortcuts, (call.frames, call.stage)
+        cuts, works, place = self.plan.sampling.shortcuts, self._transformer(call), (call.frames, call.stage)
         if cuts is None:
             return names
-        if UNCOND in names and call.index in cuts.reuse and place in self.differences:
+        if not 0 <= call.index - self.looked.get(call.frames, call.index) <= LASTING:
+            self._forget(call.frames)
+        self.looked[call.frames] = call.index
+        if UNCOND in names and call.index in cuts.reuse and (*place, works) in self.differences:
             names = tuple(name for name in names if name != UNCOND)
         elif UNCOND in names:
-            self.differences.add(place)
-        moving = [level > 0 for level in call.levels]
+            self.differences.add((*place, works))
+        now = (works, [level > 0 for level in call.levels])
         skipped = cuts.cache == "schedule" and call.index in cuts.skipped(call.steps)
-        done = {name for name in names if skipped and self.streams.get((name, *place)) == moving}
-        self.streams.update({(name, *place): moving for name in names})
+        done = {name for name in names if skipped and self.streams.get((*place, name)) == now}
+        self.streams.update({(*place, name): now for name in names})
         return tuple(name for name in names if name not in done)
+
+    def _forget(self, frames: Frames) -> None:
+        self.differences.difference_update([place for place in self.differences if place[0] == frames])
+        for place in [place for place in self.streams if place[0] == frames]:
+            del self.streams[place]
+
+    def _transformer(self, call: Call) -> int:
+        """Which of two works, by the timestep that it is told."""
+        import torch
+
+        from kinema.diffusion.flow import timesteps
+
+        s = self.plan.sampling
+        if s.boundary is None:
+            return 0
+        times = timesteps(torch.tensor(call.levels), s.steps, s.shift, s.grid)
+        return int(float(times.max()) < 1000 * s.boundary)
 
 
 def _prompts(name: str, frames: Frames, plan: Plan) -> int:

@@ -74,6 +74,11 @@ class Network:
             for name, part in zip(names, asked, strict=True)
         }
 
+    def transformer(self, step: Step) -> int:
+        """0, or 1 where the second of two transformers works."""
+        dit = self.dit
+        return int(isinstance(dit, Experts) and dit.at(self.times(step)) is dit.low)
+
     def times(self, step: Step) -> Tensor:
         """What the transformer is told of the step's levels, `[B, T]`, on the CPU."""
         s = self.sampling

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from functools import cache
+from functools import lru_cache
 from itertools import chain, islice
 
 import numpy as np
@@ -42,6 +42,7 @@ from kinema.pipelines.worn import Frames, worn
 from kinema.story.shortcuts import FINAL, WARMUP, Shortcuts
 from kinema.story.shot import PREVIOUS
 
+VIEWED_STEPS = 2
 SAMPLER, LATENTS = "sampler", "latents"
 """Names under which a plan's memory has the state between two steps, and the finished latents."""
 
@@ -220,17 +221,18 @@ def guided(
     network = Network(model.dit, conditions, plan.sampling, fast)
     rule, shortcuts = guidance(plan.sampling, conditions.table_SBT, context), plan.sampling.shortcuts
     if plan.windows is None:
-        rule_of_all = reused(steered(rule, plan.sampling), shortcuts, carry)
+        rule_of_all = reused(steered(rule, plan.sampling), shortcuts, carry, network)
         return Guided(guarded(network, told, shortcuts, carry), rule_of_all)
 
-    @cache
+    # windows move on, and each may hold channels of its own: those of a few steps are enough
+    @lru_cache(VIEWED_STEPS * len(plan.windows.windows(0, 0)))
     def view(places: tuple[int, ...]) -> Velocity:
         at, name = list(places), "-".join(map(str, places))
         scale = torch.as_tensor(rule.scale)[..., at]
         part = replace(network, conditions=conditions.at(at))
         window = Guided(
             guarded(part, told, shortcuts, carry, name),
-            reused(steered(replace(rule, scale=scale), plan.sampling), shortcuts, carry, name),
+            reused(steered(replace(rule, scale=scale), plan.sampling), shortcuts, carry, network, name),
         )
         return frames.shown(at, window)
 
@@ -259,11 +261,13 @@ def guarded(
     return Guarded(CachedNetwork(network, StepCache(rule, carry), window), CarefulNetwork(network), told)
 
 
-def reused(rule: Guidance, shortcuts: Shortcuts | None, carry: Carry, window: str = "whole") -> Guidance:
+def reused(
+    rule: Guidance, shortcuts: Shortcuts | None, carry: Carry, network: Network, window: str = "whole"
+) -> Guidance:
     """The guidance, of which some steps take the difference from before."""
     if shortcuts is None or not shortcuts.acts:
         return rule
-    return Reused(rule, frozenset(shortcuts.reuse), carry, window)
+    return Reused(rule, frozenset(shortcuts.reuse), carry, window, network.transformer)
 
 
 def shown_latents(conditions: Conditions, x_BCTYX: Tensor) -> Tensor:

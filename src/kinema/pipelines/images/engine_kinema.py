@@ -156,8 +156,8 @@ class KinemaImages:
 def levels(plan: Plan, drawing: Drawing, top: float) -> Tensor:
     """The noise levels of a drawing, float32 `[S+1]`: those of the grid below `top`, and `top` before them.
 
-    A drawing at strength s therefore takes about its share of the steps, and at least one. The rules are those
-    of a clip that is made over (`flow.table`): no first step is shorter than a timestep.
+    A drawing at strength s therefore takes about its share of the steps, and at least one. As in a clip that
+    is made over (`flow.table`), no first step is shorter than a timestep.
     """
     grid = sigmas(drawing.steps, plan.sampling.shift, plan.sampling.grid)
     return table(grid, torch.tensor([[top]]))[:, 0, 0]
