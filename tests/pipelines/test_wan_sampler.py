@@ -125,6 +125,10 @@ def test_a_scheduler_that_is_no_solver_here_is_noted_with_what_is_taken_instead(
     [
         ("UniPCMultistepScheduler", {"use_karras_sigmas": True}, "use_karras_sigmas=True"),
         ("UniPCMultistepScheduler", {"solver_order": 3, "use_flow_sigmas": False}, "use_flow_sigmas=False"),
+        ("UniPCMultistepScheduler", {"disable_corrector": [0, 1]}, "disable_corrector=[0, 1]"),
+        ("UniPCMultistepScheduler", {"predict_x0": False}, "predict_x0=False"),
+        ("UniPCMultistepScheduler", {"prediction_type": "epsilon"}, "prediction_type=epsilon"),
+        ("DPMSolverMultistepScheduler", {"thresholding": True}, "thresholding=True"),
         ("FlowMatchEulerDiscreteScheduler", {"stochastic_sampling": True}, "stochastic_sampling=True"),
         ("DPMSolverMultistepScheduler", {"algorithm_type": "sde-dpmsolver++"}, "algorithm_type"),
     ],
@@ -158,6 +162,6 @@ def test_settings_without_a_meaning_here_are_those_of_diffusers_by_default():
     for name, known in CLASSES.items():
         config = getattr(diffusers, name)().config
         for setting, ours in known.runs.items():
-            if setting in config and setting != "use_flow_sigmas":
+            if setting in config and setting not in ("use_flow_sigmas", "prediction_type"):
                 assert bool(config[setting]) == bool(ours), (name, setting)
                 assert not ours or config[setting] == ours, (name, setting)

@@ -57,12 +57,27 @@ _PLAIN = {
     "shift_terminal": None,
     "invert_sigmas": False,
 }
-_MULTISTEP = {**_PLAIN, "use_flow_sigmas": True, "solver_order": 2, "final_sigmas_type": "zero"}
+_MULTISTEP: dict[str, Any] = {
+    **_PLAIN,
+    "use_flow_sigmas": True,
+    "prediction_type": "flow_prediction",
+    "solver_order": 2,
+    "lower_order_final": True,
+    "final_sigmas_type": "zero",
+    "thresholding": False,
+}
+_UNIPC: dict[str, Any] = {
+    **_MULTISTEP,
+    "solver_type": "bh2",
+    "predict_x0": True,
+    "disable_corrector": [],
+    "solver_p": None,
+}
 _DPM = {**_MULTISTEP, "solver_type": "midpoint", "euler_at_final": False, "use_lu_lambdas": False}
-_OFF_UNLESS_SAID = frozenset({"use_flow_sigmas"})  # our value is not the one that diffusers has by default
+_UNSAID = {"use_flow_sigmas": False, "prediction_type": "epsilon"}  # diffusers' own, where they are not ours
 
 CLASSES: Mapping[str, _Class] = {
-    USUAL: _Class("unipc", "diffusers", "flow_shift", {**_MULTISTEP, "solver_type": "bh2"}),
+    USUAL: _Class("unipc", "diffusers", "flow_shift", _UNIPC),
     "DPMSolverMultistepScheduler": _Class(
         "dpm++2m", "diffusers-dpm++", "flow_shift", {**_DPM, "algorithm_type": "dpmsolver++"}
     ),
@@ -110,10 +125,7 @@ def _unknown(name: str, kind: str, config: Mapping[str, Any]) -> Sampler:
 
 def _left_out(name: str, config: Mapping[str, Any], known: _Class) -> tuple[str, ...]:
     """A note for settings of the scheduler that our solver does not have."""
-    asked = {
-        setting: config.get(setting, False if setting in _OFF_UNLESS_SAID else ours)
-        for setting, ours in known.runs.items()
-    }
+    asked = {setting: config.get(setting, _UNSAID.get(setting, ours)) for setting, ours in known.runs.items()}
     others = [
         f"{setting}={str(value)[:20]}"
         for setting, value in asked.items()
