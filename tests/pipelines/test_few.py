@@ -93,6 +93,14 @@ def test_without_guidance_none_is_told(card, tmp_path):
         assert any(note == "few: 3 steps of euler." for note in plan.notes)
 
 
+def test_of_a_clip_that_is_made_over_the_steps_that_are_done_are_told(card, tmp_path):
+    """The levels are 1, 0.8 and 0.5."""
+    kinema.Clip(np.zeros((5, 64, 64, 3), np.uint8), 8).save(tmp_path / "a.mp4")
+    for strength, said in ((0.7, "2 of the 3 steps are done: those below strength 0.7."), (1, None)):
+        notes = plan_of(card, source={"path": str(tmp_path / "a.mp4"), "strength": strength}).notes
+        assert [note for note in notes if "steps are done" in note] == ([] if said is None else [said])
+
+
 def test_what_cannot_be_is_one_line(card, small, wan):
     for folder in (small, wan("t2v")):
         with pytest.raises(ConfigError, match="measured in few steps"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 
@@ -165,3 +167,29 @@ def test_streamed_blocks_give_the_same_pixels(wan, skip):
     clips = [kinema.render(shot, memory=memory).array() for memory in ("whole", "component", "block")]
     assert np.array_equal(clips[0], clips[1])
     assert np.array_equal(clips[0], clips[2])
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"guidance_interval": [0.3, 0.45]}, r"guidance acts in no step.* from 0\.3 to 0\.45 \(.* 1, 0\.5\)"),
+        ({"guidance_interval": [0.3, 0.5]}, None),
+        ({"steps": 10, "guidance_interval": [0.7, 0.7]}, None),
+        ({"guidance_interval": [0.3, 0.45], "guidance": 1}, None),
+        ({"guidance_interval": [0.3, 0.45], "guidance": "0:(1), 4:(3)"}, "guidance acts in no step"),
+        ({"skip_layers": {"layers": [1], "interval": [0.6, 0.9]}}, "skip_layers acts in no step"),
+        ({"source": 0.4, "guidance_interval": [0.5, 1]}, r"guidance acts in no step.*\(they begin at 0\.4\)"),
+        ({"source": 0.0, "guidance_interval": [0.5, 1]}, None),
+        ({"steps": 20, "guidance_interval": [0.96, 0.99]}, r"begin at 1 to 0\.05"),
+    ],
+)
+def test_guidance_that_no_step_reaches_is_said(small, tmp_path, fields, said):
+    """The levels of two steps at shift 1 are 1 and 0.5."""
+    if "source" in fields:
+        kinema.Clip(np.zeros((5, 64, 64, 3), np.uint8), 8).save(tmp_path / "a.mp4")
+        fields = {**fields, "source": {"path": str(tmp_path / "a.mp4"), "strength": fields["source"]}}
+    base = {"model": str(small), "prompt": "a fox", "frames": 5, "steps": 2, "shift": 1, "guidance": 3}
+    plan = make_plan(Shot(**base | {"grid": "wan-euler"} | fields), read_card(str(small)))
+    notes = [note for note in plan.notes if "acts in no step" in note]
+    assert len(notes) == (said is not None)
+    assert said is None or re.search(said, notes[0])

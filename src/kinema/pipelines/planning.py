@@ -40,7 +40,7 @@ from kinema.pipelines.loras import plan_loras
 from kinema.pipelines.match import matched
 from kinema.pipelines.plan import Plan, Prompts, Sampling, Spans
 from kinema.pipelines.speed.tiers import tiered
-from kinema.pipelines.steering import attention_guidance, skipped_layers, unheard_negative
+from kinema.pipelines.steering import attention_guidance, skipped_layers, unheard_negative, unreached_levels
 from kinema.pipelines.unclip.card import check_unclip_shot
 from kinema.pipelines.unclip.look import plan_look
 from kinema.pipelines.windows import Cover, plan_windows, refuse_windows
@@ -165,7 +165,12 @@ def _joint(
     if card.family == "foreign":
         return plan_foreign(shot, card, geometry, given, sides, sampling)
     windows, notes = plan_windows(shot, card, geometry, sides[0].weights)
-    return windows, (), (*notes, *unheard_negative(card, sides[1], sampling))
+    strength = 1.0 if given.source is None else given.strength
+    return (
+        windows,
+        (),
+        (*notes, *unheard_negative(card, sides[1], sampling), *unreached_levels(sampling, strength)),
+    )
 
 
 def _on_their_terms(shot: Shot, card: ModelCard) -> Shot:

@@ -56,6 +56,33 @@ def unheard_negative(card: ModelCard, negatives: Prompts, sampling: Sampling) ->
     return ("the negative prompt does not act: without guidance, that takes nag.",)
 
 
+def unreached_levels(sampling: Sampling, strength: float) -> tuple[str, ...]:
+    """Guidance whose interval holds no noise level of the run, and which therefore never acts.
+
+    Args:
+        sampling: of a model whose sampler is kinema's.
+        strength: noise level that the run begins at; 1 for one from noise.
+    """
+    import torch
+
+    from kinema.diffusion.flow import sigmas, table
+
+    scales = (*sampling.guidance, *(sampling.guidance_low or ()))
+    asked = {"guidance": sampling.interval} if any(scale != 1 for scale in scales) else {}
+    if sampling.skip is not None:
+        asked["skip_layers"] = sampling.skip.interval
+    grid = sigmas(sampling.steps, sampling.shift, sampling.grid)
+    levels = table(grid, torch.tensor([[strength]]))[:-1].flatten()
+    visited = ", ".join(f"{level:.3g}" for level in (levels if len(levels) < 4 else levels[[0, -1]]).tolist())
+    visited = visited if len(levels) < 4 else visited.replace(", ", " to ")
+    return tuple(
+        f"{name} acts in no step: none begins at a noise level from {low:g} to {high:g} (they begin at "
+        f"{visited}); give it another interval."
+        for name, (low, high) in asked.items()
+        if len(levels) and not bool(((levels >= low) & (levels <= high)).any())
+    )
+
+
 def _own(card: ModelCard, name: str) -> None:
     if card.borrowed:
         raise ConfigError(

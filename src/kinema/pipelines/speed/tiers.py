@@ -79,7 +79,7 @@ def tiered(shot: Shot, card: ModelCard) -> Tiered:
         if shot.mode == "frame_by_frame":
             return _off(shot, DRAWN)
         made, note = (in_few_steps if shot.speed == "few" else taught)(shot, card)
-        return Tiered(made, None, (note,))
+        return Tiered(made, None, (note, *_share(made, card)))
     if shot.shortcuts is not None:
         return _by_hand(shot, card)
     if shot.speed == "exact":
@@ -117,6 +117,14 @@ def steps_done(shot: Shot, card: ModelCard) -> int:
 
     grid = sigmas(asked["steps"], asked["shift"], asked["grid"])
     return len(table(grid, torch.tensor([[values.strength]]))) - 1
+
+
+def _share(shot: Shot, card: ModelCard) -> tuple[str, ...]:
+    """That not all steps are done, of a clip that is made over."""
+    steps, done = conditions(shot, card)["steps"], steps_done(shot, card)
+    if done == steps or shot.source is None:
+        return ()
+    return (f"{done} of the {steps} steps are done: those below strength {shot.source.strength:g}.",)
 
 
 def _forwards(measured: Measured, run: int, found: Calibration) -> int:
