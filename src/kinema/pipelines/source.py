@@ -28,7 +28,7 @@ def read_request(
         path: what to read.
         changes: fields of the shot to replace (of every shot of a storyboard); of `redraw`, `control` and
             `options` only what a mapping names. Settings of a control without its path are for the shots of
-            a storyboard that have one.
+            a storyboard that have one. Another `speed` replaces what the speed of a record had chosen too.
         variables: other values for variables of a file.
 
     Raises:
@@ -40,7 +40,8 @@ def read_request(
         raise MediaError(
             f"{path} does not exist; give a shot file (.yaml, .json) or a clip that kinema made."
         )
-    if path.suffix.lower() in TEXTS and not _is_record(path):
+    resolved = path.suffix.lower() not in TEXTS or _is_record(path)
+    if not resolved:
         request = load(path, variables=variables)
     elif variables:
         raise ConfigError(f"{path} has no variables; only shot files have.")
@@ -48,9 +49,21 @@ def read_request(
         request = _from_record(path)
     if not changes:
         return request
-    if isinstance(request, Storyboard):
-        return request.with_(shots=_all_changed(request.shots, changes))
-    return _changed(request, changes)
+    shots = request.shots if isinstance(request, Storyboard) else (request,)
+    if resolved and "speed" in changes:
+        shots = tuple(_at_another(str(changes["speed"]), shot) for shot in shots)
+    changed = _all_changed(shots, changes)
+    return request.with_(shots=changed) if isinstance(request, Storyboard) else changed[0]
+
+
+def _at_another(speed: str, shot: Shot) -> Shot:
+    """A shot of a record, ready for another speed than its own."""
+    if speed == shot.speed:
+        return shot
+    from kinema.pipelines.cards import read_card
+    from kinema.pipelines.speed.changed import unhurried
+
+    return unhurried(shot, read_card(shot.model))
 
 
 def _all_changed(shots: tuple[Shot, ...], changes: Mapping[str, Any]) -> tuple[Shot, ...]:
