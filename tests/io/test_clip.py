@@ -166,3 +166,9 @@ def test_importing_io_loads_no_heavy_library():
     )
     out = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True).stdout
     assert out.strip() == "set()"
+
+
+def test_what_is_printed_is_a_line_and_not_the_frames():
+    clip = Clip(np.zeros((5, 48, 64, 3), np.uint8), 23.976)
+    assert repr(clip) == "Clip(5 frames of 64x48 at 24000/1001 fps)"
+    assert repr(Clip(iter(()), 8)) == "Clip(frames that are not counted yet at 8 fps)"

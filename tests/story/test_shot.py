@@ -288,3 +288,30 @@ def test_a_path_may_be_a_path():
     shot = Shot(prompt="a fox", audio=Path("songs/a.flac"), keyframes=[{"image": Path("a.png"), "frame": 0}])
     assert shot == Shot(prompt="a fox", audio="songs/a.flac", keyframes=[{"image": "a.png", "frame": 0}])
     assert json.loads(shot.model_dump_json())["audio"] == "songs/a.flac"
+
+
+def test_a_path_may_stand_for_the_whole():
+    """In a text @ and : have a meaning; in a path they are its name."""
+    odd = Path("shots@3") / "a.png@2:0.5.png"
+    shot = Shot(prompt="a fox", keyframes=[odd], source=Path("in.mp4"), loras=Path("ink.safetensors"))
+    assert [(key.image, key.frame, key.strength) for key in shot.keyframes] == [
+        (str(odd), Keyframe(image="a.png").frame, 1.0)
+    ]
+    assert Shot(prompt="a fox", keyframes=odd) == Shot(prompt="a fox", keyframes=[{"image": str(odd)}])
+    assert (shot.source.path, shot.source.strength) == ("in.mp4", 0.6)
+    assert [lora.path for lora in shot.loras] == ["ink.safetensors"]
+    assert Shot(prompt="a fox", extend=Path("in.mp4")).extend.path == "in.mp4"
+    assert Shot(prompt="a fox", control=Path("edges.png")).control.path == "edges.png"
+    assert Shot.from_mapping(json.loads(json.dumps(shot.to_mapping()))) == shot
+
+
+def test_what_is_printed_is_what_was_said():
+    assert repr(Shot(prompt="a fox", frames=9)) == "Shot(prompt=PromptTrack('a fox'), frames=9)"
+    assert "strength=0.5" in repr(Shot(keyframes=["a.png@3:0.5"]))
+
+
+def test_an_array_that_is_no_schedule_is_told_in_one_line():
+    with pytest.raises(ConfigError, match=r"guidance: array\(\[.*… is not a number") as caught:
+        Shot(prompt="a fox", guidance=np.linspace(1, 3, 99))
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 120

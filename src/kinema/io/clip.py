@@ -88,6 +88,12 @@ class Clip:
                 clip.notes = (f"the sound is left out: {error}",)
         return clip
 
+    def __repr__(self) -> str:
+        """What it is; its frames would be a wall of numbers in a notebook."""
+        count = "frames that are not counted yet" if self.count is None else f"{self.count} frames"
+        size = "" if self.size is None else f" of {self.size[0]}x{self.size[1]}"
+        return f"Clip({count}{size} at {self.fps} fps)"
+
     def __len__(self) -> int:
         if self.count is None:
             # TypeError, as a generator's: list() asks for the length first and passes over this error only

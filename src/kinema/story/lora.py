@@ -5,6 +5,7 @@ As text `style.safetensors`, `style.safetensors:0.8`, or with a schedule `style.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -60,4 +61,4 @@ def _parts(text: str) -> dict[str, str]:
 
 def as_loras(value: Any) -> Any:
     """One LoRA where a list of them is expected."""
-    return (value,) if isinstance(value, str | Lora | Mapping) else value
+    return (value,) if isinstance(value, str | os.PathLike | Lora | Mapping) else value

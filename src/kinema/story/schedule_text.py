@@ -41,7 +41,9 @@ def read_value(value: object, where: str, key: str | None = None) -> Value:
     if callable(value):
         return value
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ConfigError(f"{where}{value!r} is not a number or an expression in quotes.")
+        shown = " ".join(repr(value).split())  # an array's has line breaks
+        shown = shown if len(shown) <= 60 else f"{shown[:59]}…"
+        raise ConfigError(f"{where}{shown} is not a number or an expression in quotes.")
     try:
         number = float(value)
     except OverflowError:

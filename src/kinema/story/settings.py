@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -79,6 +80,13 @@ class Settings(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
+    def _from_path(cls, value: Any) -> Any:
+        """A `pathlib.Path` in place of the whole is its file, whatever @ and : mean in a text."""
+        file = next((name for name in ("path", "image") if name in cls.model_fields), None)
+        return {file: os.fspath(value)} if file and isinstance(value, os.PathLike) else value
+
+    @model_validator(mode="before")
+    @classmethod
     def _refuse_nameless(cls, values: Any) -> Any:
         """Settings inside settings are made with keywords, which `{0: 1}` cannot be."""
         for name, value in values.items() if isinstance(values, Mapping) else ():
@@ -100,6 +108,10 @@ class Settings(BaseModel):
                 if isinstance(value, bool) and field is not None and field.annotation is not bool:
                     raise ConfigError(f"{name}={value} is not a number or a text.")
         return values
+
+    def __repr_args__(self) -> Iterator[tuple[str, Any]]:
+        """What was set; fifty settings that were not would hide it."""
+        yield from self.given().items()
 
     def with_(self, **changes: Any) -> Self:
         """A checked copy with `changes`; what was never given stays ungiven."""

@@ -341,7 +341,7 @@ class Shot(Settings):
     @field_validator("keyframes", "look", mode="before")
     @classmethod
     def _one_keyframe(cls, value: Any) -> Any:
-        return (value,) if isinstance(value, str | Keyframe) else value
+        return (value,) if isinstance(value, str | Keyframe) or hasattr(value, "__fspath__") else value
 
     @field_validator("device")
     @classmethod
