@@ -133,7 +133,10 @@ MISTAKES: dict[tuple[str, ...], tuple[str, ...]] = {
     ("models", "embeded"): ("unknown model 'embeded'", "Did you mean 'embedded'?"),
     # where the result would go
     (*G, "-o", "x.mpg"): ("unknown file suffix '.mpg'", ".mp4, .mov"),
-    (*G, "-o", "x"): ("unknown file suffix ''", ".mp4, .mov"),
+    (*G, "-o", "x"): ("'x' has no suffix", "write 'x.mp4'", ".mov, .webm"),
+    (*G, "-o", "folder"): ("'folder' is a folder", "'folder/clip.mp4'"),
+    (*G, "-o", "-"): ("not written to standard output", "write clip.mp4"),
+    (*G, "-o", "folder/.mp4"): ("'folder/.mp4' is a suffix without a name", "write 'folder/clip.mp4'"),
     (*G, "-o", "x.png"): ("x.png is one picture and the clip has 25 frames", "--frames 1", "x-%04d.png"),
     (*G, "-o", "a%5d.png"): ("a%5d.png is one picture and the clip has 25 frames", "a.mp4 or a-%04d.png"),
     (*G, "-o", "100%.png", "--dry-run"): ("100%.png is one picture", "100.mp4 or 100-%04d.png"),
@@ -153,6 +156,8 @@ MISTAKES: dict[tuple[str, ...], tuple[str, ...]] = {
     ("evaluate", "--out", "a.png/x.json"): ("cannot make the folder 'a.png'",),
     ("evaluate", "--steps", "0"): ("steps=0 is out of range", "1 to 1000"),
     (*G, "-o", "no/x.mp4"): ("cannot write 'no/x.mp4'", "does not exist", "make it first"),
+    (*G, "-o", "c.mp4/x.mp4"): ("cannot write 'c.mp4/x.mp4'", "'c.mp4' is no folder; choose another"),
+    (*G, "-o", "c.mp4/no/x.mp4"): ("cannot write 'c.mp4/no/x.mp4'", "'c.mp4' is no folder"),
     (*G, "-o", "x.mp4", "--quality", "lossless"): ("quality='lossless' is not possible with h264", ".mkv"),
     (*G, "-o", "x.gif", "--fps", "60"): ("fps=60 is above 50", ".webp or .mp4"),
     # the command itself
@@ -160,7 +165,7 @@ MISTAKES: dict[tuple[str, ...], tuple[str, ...]] = {
     ("generate",): ("Missing argument 'PROMPT'", "kinema generate --help"),
     ("restyle", "c.mp4"): ("Missing argument 'PROMPT'", "kinema restyle --help"),
     (*G, "--stepz", "3"): ("No such option: --stepz", "--steps", "kinema generate --help"),
-    (*G, "--steps"): ("--steps", "requires an argument", "--help"),
+    (*G, "--steps"): ("--steps", "requires an argument", "kinema generate --help"),
     (*G, "and more"): ("and more", "kinema generate --help"),
 }
 
@@ -314,3 +319,14 @@ def test_a_bug_of_ours_keeps_its_traceback(monkeypatch):
 )
 def test_messages_fit_on_one_line(message, line):
     assert kinema.cli.one_line(message) == line
+
+
+def test_a_home_that_no_shell_has_opened_is_written_out(here, monkeypatch, capsys):
+    """`--out=~/x.mp4` reaches a program as it is; nobody is told to make a folder called ~."""
+    monkeypatch.setenv("HOME", str(here / "folder"))
+    assert kinema.cli.run([*G, "--out=~/x.mp4"]) == 2
+    printed = capsys.readouterr().err
+    assert f"write '{here / 'folder' / 'x.mp4'}'." in printed
+    assert "make it first" not in printed
+    assert kinema.cli.run([*G, "--out=~/no/x.mp4"]) == 2
+    assert "the folder '~/no' does not exist; make it first" in capsys.readouterr().err

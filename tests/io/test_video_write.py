@@ -236,7 +236,7 @@ def never():
     ("name", "options", "message"),
     [
         ("a.mp5", {}, "unknown file suffix '.mp5'"),
-        ("a", {}, "unknown file suffix"),
+        ("a", {}, "has no suffix"),
         ("there.mp4", {}, "exists"),
         ("there.png", {}, "exists"),
         ("folder.mp4", {"overwrite": True}, "not a regular file"),

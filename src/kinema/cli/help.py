@@ -21,7 +21,12 @@ class VerbCommand(TyperCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Read what was typed; a place from the end, `-1: a snowman`, is no option."""
-        return super().parse_args(ctx, [f" {a}" if _FROM_THE_END.match(a) else a for a in args])
+        try:
+            return super().parse_args(ctx, [f" {a}" if _FROM_THE_END.match(a) else a for a in args])
+        except Exception as error:
+            if getattr(error, "ctx", ctx) is None:  # an option without its value does not say of which verb
+                vars(error)["ctx"] = ctx
+            raise
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
         """`[OPTIONS] PROMPT`: the parser's versions disagree on the brackets around an argument."""

@@ -33,9 +33,7 @@ class TakenError(MediaError):
 def check_target(path: Path, *, overwrite: bool) -> None:
     """Refuse a target that exists (unless `overwrite`), is no regular file, or lies in no folder."""
     if not path.parent.is_dir():
-        raise MediaError(
-            f"cannot write {str(path)!r}: the folder {str(path.parent)!r} does not exist; make it first."
-        )
+        raise MediaError(f"cannot write {str(path)!r}: {_no_folder(path)}")
     if not os.path.lexists(path):
         return
     if path.exists() and not path.is_file():
@@ -44,6 +42,21 @@ def check_target(path: Path, *, overwrite: bool) -> None:
         )
     if not overwrite:
         raise MediaError(f"{str(path)!r} exists; choose another name, or add --overwrite (overwrite=True).")
+
+
+def _no_folder(path: Path) -> str:
+    """Why nothing lies there, and what to do."""
+    folder = path.parent
+    try:
+        home = path.expanduser()
+    except RuntimeError:  # of a user who does not exist
+        home = path
+    if home != path and home.parent.is_dir():  # of --out=~/x.mp4 and of quotes a shell opens nothing
+        return f"~ was left as it is; write {str(home)!r}."
+    there = next((place for place in (folder, *folder.parents) if os.path.lexists(place)), folder)
+    if os.path.lexists(there) and not there.is_dir():
+        return f"{str(there)!r} is no folder; choose another place."
+    return f"the folder {str(folder)!r} does not exist; make it first."
 
 
 @contextmanager

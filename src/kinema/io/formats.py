@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from kinema.core.errors import ConfigError, MediaError, unknown_name
@@ -128,15 +129,28 @@ CONTAINERS: dict[str, Container] = {
 STILLS = (".png", ".jpg", ".jpeg")
 
 
-def container_of(suffix: str) -> Container:
-    """The container of a file suffix; one line that lists them all when there is none."""
+def container_of(path: Path) -> Container:
+    """The container that a file's suffix names; one line that says what to write when it names none."""
     try:
-        return CONTAINERS[suffix.lower()]
+        return CONTAINERS[path.suffix.lower()]
     except KeyError:
-        known = ", ".join([*CONTAINERS, *STILLS])
-        raise MediaError(
-            f"unknown file suffix {suffix!r} for a video; use one of {known}, or folder/%04d.png."
-        ) from None
+        raise MediaError(_no_format(path)) from None
+
+
+def _no_format(path: Path) -> str:
+    name, known = str(path), ", ".join([*CONTAINERS, *STILLS])
+    if path.suffix:
+        return f"unknown file suffix {path.suffix!r} for a video; use one of {known}, or folder/%04d.png."
+    if path.is_dir():
+        return f"{name!r} is a folder; name a file in it, such as {str(path / 'clip.mp4')!r}."
+    if name == "-":
+        return "'-' is no file, and clips are not written to standard output; write clip.mp4."
+    if path.name.lower() in (*CONTAINERS, *STILLS):
+        return f"{name!r} is a suffix without a name; write {str(path.with_name(f'clip{path.name}'))!r}."
+    return (
+        f"{name!r} has no suffix, which says what is written; write {f'{name}.mp4'!r}, or one of {known}, or "
+        "folder/%04d.png."
+    )
 
 
 def choose_codec(container: Container, name: str | None, quality: Quality, *, alpha: bool = False) -> str:

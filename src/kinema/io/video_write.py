@@ -253,7 +253,7 @@ def _writer_for(
     if suffix in STILLS:
         check_image_target(path, overwrite=overwrite, quality=quality)
         return Still(path, record, quality)
-    container = container_of(path.suffix)
+    container = container_of(path)
     choose_codec(container, codec, quality)
     if rate > fastest(path):
         raise ConfigError(

@@ -45,7 +45,7 @@ def check_shots_dir(job: Job, folder: Path, suffix: str, *, overwrite: bool, qua
     there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
     if not there.is_dir():
         raise MediaError(f"shots_dir={str(folder)!r}: {str(there)!r} is a file; write a folder.")
-    choose_codec(container_of(paths[0].suffix), None, quality)
+    choose_codec(container_of(paths[0]), None, quality)
     for path in paths if there == folder else ():
         check_output(path, fps=job.made_fps, overwrite=overwrite, quality=quality)
 

@@ -75,7 +75,7 @@ def read_facts(path: Path) -> dict[str, Any] | None:
         text = json.dumps(facts, ensure_ascii=True, sort_keys=True)
         if whole["sha256"] == hashlib.sha256(text.encode()).hexdigest():
             return facts
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         pass
