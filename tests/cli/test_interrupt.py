@@ -49,3 +49,21 @@ def test_while_the_command_line_is_imported_one_line_is_all(tmp_path):
     )
     found = (done.returncode, done.stdout, done.stderr)
     assert found == (128 + signal.SIGINT, "", "interrupted; nothing was written.\n")
+
+
+LEAVING = """
+import atexit, os, signal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background work begins without
+import kinema.cli
+kinema.cli.run = lambda arguments: 130
+atexit.register(os.kill, os.getpid(), signal.SIGINT)
+kinema.cli.main()
+"""
+
+
+def test_once_more_while_the_process_ends_is_no_traceback():
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        [sys.executable, "-c", LEAVING], capture_output=True, text=True, env=environment, timeout=60
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")

@@ -17,7 +17,7 @@ from typing import Any
 
 import typer
 
-from kinema.cli.interrupt import Interrupted, listen
+from kinema.cli.interrupt import Interrupted, leave, listen
 from kinema.core.errors import KinemaError
 
 SUMMARY = "Prompts, stills and keyframes in; video files out."
@@ -43,6 +43,7 @@ def main() -> None:
         sys.stdout.flush()
     except BrokenPipeError:
         code = _nobody_reads()
+    leave()
     sys.exit(code)
 
 

@@ -22,6 +22,12 @@ def listen() -> None:
         signal.signal(signal.SIGINT, _early)
 
 
+def leave() -> None:
+    """Let Ctrl-C end the process where it stands: all is said and written, and its end may take a while."""
+    if signal.getsignal(signal.SIGINT) is _early:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def _early(number: int, frame: FrameType | None) -> None:
     torch = sys.modules.get("torch")
     if torch is not None and getattr(torch.__spec__, "_initializing", False):
