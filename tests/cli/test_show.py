@@ -180,6 +180,8 @@ def test_a_preview_needs_no_weights(no_weights, here, files, capsys):
     assert "s-preview.png' exists; choose another name, or add --overwrite" in capsys.readouterr().err
     assert kinema.cli.run(["plan", "s.yaml", "--plot", "x.jpg"]) == 2
     assert "end it in .png or .svg" in capsys.readouterr().err
+    assert kinema.cli.run(["plan", "A fox, (big:1.2)!", "--frames", "5", "--preview"]) == 0
+    assert capsys.readouterr().out.startswith("a-fox-big-1-2-preview.png  5 frames")
 
 
 def test_a_storyboard_has_a_schema(capsys):

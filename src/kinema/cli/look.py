@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from kinema.cli.help import VerbCommand
-from kinema.cli.make import SHOT_FILES, free_name
+from kinema.cli.make import SHOT_FILES, free_name, slug
 from kinema.cli.options import OUTPUT, ShotOptions, Variables, with_options
 from kinema.cli.progress import Reporter
 from kinema.cli.values import read_vars
@@ -85,7 +85,7 @@ def plan(
         if plot is not None:
             draw_plot(job, plot, report, overwrite=overwrite)
         if preview or out is not None:
-            name = Path(what).stem if _is_file_name(what) else "preview"
+            name = Path(what).stem if _is_file_name(what) else slug(what) or "kinema"
             path = out or free_name(f"{name}-preview", ".png")
             draw_preview(job, path, report, overwrite=overwrite)
         if not (tracks or plot or preview or out):
