@@ -81,6 +81,8 @@ def test_what_the_shot_says_itself_stands(card):
     assert everywhere.sampling.interval == (0, 1)
     assert any("guidance at noise levels 0 to 1." in note for note in everywhere.notes)
     assert make_plan(Shot.from_mapping(everywhere.shot), card).digest == everywhere.digest
+    kept = asked(card, guidance_interval=(0, 1)).to_mapping()  # of a queue, a saved file, a killed render
+    assert make_plan(Shot.from_mapping(kept), card).digest == everywhere.digest
 
 
 def test_without_guidance_none_is_told(card, tmp_path):

@@ -1,6 +1,7 @@
 """Shots: what is accepted, what is refused and how it is said, and the way through JSON and back."""
 
 import json
+import re
 import subprocess
 import sys
 from fractions import Fraction
@@ -12,8 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+import kinema
 from kinema.core.errors import ConfigError
 from kinema.story.shot import Extend, Keyframe, Shot, Source
+from kinema.story.storyboard import Storyboard
 from kinema.story.timing import parse_fps, write_fps
 
 FULL = {
@@ -51,6 +54,31 @@ def test_json_and_back(fields, everything):
     assert Shot.from_mapping(json.loads(text)) == shot
     assert Shot.model_validate_json(shot.model_dump_json()) == shot
     assert hash(Shot.from_mapping(json.loads(text))) == hash(shot)
+
+
+STANDS = {
+    "model": "embedded",
+    "negative": "",
+    "guidance_interval": [0.0, 1.0],
+    "fit": "crop",
+    "weights": "full",
+}
+
+
+def test_a_default_that_was_written_over_a_models_own_stays_written():
+    shot = Shot(prompt="a fox", speed="exact", **STANDS)
+    assert shot.to_mapping() == {"prompt": "a fox", **STANDS}
+    assert Shot.outranked <= Shot.from_mapping(shot.to_mapping()).model_fields_set
+    assert Shot(fit="crop").with_(prompt="b").to_mapping() == {"prompt": "b", "fit": "crop"}
+    board = Storyboard.from_mapping({"shots": [{"prompt": "a", "negative": ""}, {"prompt": "b"}]})
+    assert board.to_mapping()["shots"] == [{"prompt": "a", "negative": ""}, {"prompt": "b"}]
+
+
+def test_what_asks_whether_it_was_written_is_told_after_a_file():
+    """Each field of a shot that any code asks that of."""
+    sources = Path(kinema.__file__).parent.rglob("*.py")
+    found = re.findall(r'"(\w+)" (?:not )?in \w+\.model_fields_set', "".join(p.read_text() for p in sources))
+    assert set(found) == Shot.outranked
 
 
 def test_what_was_not_given_is_left_to_the_model():

@@ -41,6 +41,9 @@ class Settings(BaseModel):
     spoken: ClassVar[Mapping[str, str]] = {}
     """Names that other tools use for our fields, for the hint in the error."""
 
+    outranked: ClassVar[frozenset[str]] = frozenset()
+    """Fields for which a model or another setting speaks where nothing was written, even the default."""
+
     def __init__(self, /, **fields: Any) -> None:
         try:
             super().__init__(**fields)
@@ -124,12 +127,17 @@ class Settings(BaseModel):
         }
 
     def to_mapping(self, *, all_fields: bool = False) -> dict[str, Any]:
-        """JSON values that `from_mapping` reads back to an equal object.
+        """JSON values that `from_mapping` reads back to an equal object, which means the same to every model.
 
         Args:
-            all_fields: also those that have their default value.
+            all_fields: also those that have their default value. Without it these are left out, but for the
+                `outranked` ones that were written: left out, they would be another's to say.
         """
-        return self.model_dump(mode="json", exclude_defaults=not all_fields)
+        values = self.model_dump(mode="json", exclude_defaults=not all_fields)
+        stands = (self.outranked & self.model_fields_set) - values.keys()
+        if stands:
+            values |= self.model_dump(mode="json", include=set(stands))
+        return {name: values[name] for name in type(self).model_fields if name in values}
 
 
 def _summary(error: ValidationError, model: type[Settings]) -> str:

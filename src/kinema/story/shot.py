@@ -55,7 +55,6 @@ _AT = re.compile(
     re.DOTALL,
 )
 
-
 Unit = Annotated[float, Field(ge=0.0, le=1.0)]
 Grid = Literal[
     "wan", "wan-euler", "wan-dpm++", "diffusers", "diffusers-euler", "diffusers-dpm++",
@@ -136,6 +135,7 @@ class Shot(Settings):
         "torch_dtype": "dtype", "strength": "source", "model_path": "model", "ckpt_dir": "model",
         "music": "audio", "soundtrack": "audio", "audio_path": "audio", "tempo": "bpm",
     }  # fmt: skip
+    outranked: ClassVar[frozenset[str]] = frozenset({"model", "negative", "guidance_interval", "fit", "weights"})
 
     name: str | None = Field(
         None,
