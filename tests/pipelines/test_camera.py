@@ -17,6 +17,7 @@ from kinema.animation.depth import EstimatedDepth, FlatDepth, GivenDepth, Prepar
 from kinema.animation.warp import warp_frame
 from kinema.core.errors import ConfigError, ModelError
 from kinema.core.runtime import frame_noise
+from kinema.pipelines.camera import moves as moves_file
 from kinema.pipelines.camera.known import moved_latents
 from kinema.pipelines.camera.moves import CameraMoves
 from kinema.pipelines.cards import read_card
@@ -174,6 +175,26 @@ def test_under_deforum_a_depth_picture_goes_where_the_picture_goes():
         assert centre(near) == pytest.approx(centre(picture), abs=1.0)
         assert 0.5 <= float(found.min()) < float(found.max()) <= 4.0
     assert abs(centre(picture) - 31.5) > 5
+
+
+def test_a_depth_picture_goes_each_step_once_to_the_same_bits(monkeypatch):
+    """Also where a frame between two that are drawn is gone to from both, back and forth."""
+    camera = DeforumCamera(mode="3D", translation_x=0.5, translation_z=2, rotation_3d_y=1, depth="d.png")
+    found, values = path(camera, 60, 8, (16, 16)), torch.rand(16, 16, generator=torch.manual_seed(0))
+    picture, steps = torch.zeros(1, 3, 16, 16), []
+    monkeypatch.setattr(moves_file, "warp_frame", lambda *args: steps.append(1) or warp_frame(*args))
+
+    def moves():
+        return CameraMoves(found, GivenDepth(lambda i: values, near=0.5, far=4.0, still=True))
+
+    whole, frames = moves(), [4, 1, 2, 3, 4, 3, 2, *range(5, 60), 50, 59]
+    kept = {frame: whole.distances(picture, frame) for frame in frames}
+    assert len(steps) == 59
+    for frame in (3, 41, 59):
+        assert torch.equal(moves().distances(picture, frame), kept[frame])
+        assert torch.equal(whole.distances(picture, frame), kept[frame])
+    assert len(whole._way) <= moves_file.KEPT_DISTANCES
+    assert whole.distances(torch.zeros(1, 3, 8, 8), 59).shape == (1, 1, 8, 8)
 
 
 def wall_and_corner():

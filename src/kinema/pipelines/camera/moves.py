@@ -26,6 +26,8 @@ from kinema.pipelines.camera.plan import CameraPlan
 from kinema.pipelines.geometry import Geometry
 from kinema.pipelines.plan import Plan
 
+KEPT_DISTANCES = 32  # frames; those between two that are drawn are gone to from both
+
 
 @dataclass(eq=False)
 class CameraMoves:
@@ -39,6 +41,7 @@ class CameraMoves:
     path: CameraPath
     depth: DepthSource
     _known: list[tuple[Tensor, int, type, Tensor]] = field(default_factory=list, init=False, repr=False)
+    _way: dict[int, Tensor] = field(default_factory=dict, init=False, repr=False)
 
     @staticmethod
     def of(plan: Plan, camera: CameraPlan) -> CameraMoves:
@@ -78,11 +81,16 @@ class CameraMoves:
             holes = holes | new
         return picture_BCHW, holes.to(picture_BCHW) if bool(holes.any()) else None
 
+    @property
+    def _frame_by_frame(self) -> bool:
+        """Deforum's 3D camera has no move between frames that are not neighbours."""
+        return self.path.look.space and self.path.look.dialect == "deforum"
+
     def _steps(self, start: int, end: int) -> list[tuple[CameraStep, int]]:
         """One move at once where there is one, else Deforum's from frame to frame."""
         if start == end:
             return []
-        if not (self.path.look.space and self.path.look.dialect == "deforum"):
+        if not self._frame_by_frame:
             return [(self.path.between(start, end), start)]
         way = 1 if end > start else -1
         return [(self.path.between(f, f + way), f) for f in range(start, end, way)]
@@ -114,18 +122,35 @@ class CameraMoves:
         return deforum_z(as_measured(depth_B1HW, means), far_is_large=means == "distance")
 
     def distances(self, picture_BCHW: Tensor, frame: int) -> Tensor:
-        """Of the picture that is seen at frame `frame`, `[1, 1, H, W]`."""
+        """Of the picture that is seen at frame `frame`, `[1, 1, H, W]`.
+
+        A depth picture goes the way of the frames, once: from the nearest frame before that is kept.
+        """
         if not self.depth.still or frame == 0:
             return self.depth(picture_BCHW, frame)
-        first = self.depth(picture_BCHW, 0)
-        for step, _ in self._steps(0, frame):
-            if isinstance(step, SpaceStep):
-                first = carry_depth(first, step)
-            elif isinstance(step, DeforumStep):
-                # what moves along keeps its distance; bilinear, which gives none that was not there
-                along = replace(step, padding="border", sampling="bilinear")
-                first = warp_frame(first, along, self._z(first))[0]
-        return first
+        if not self._frame_by_frame:
+            return self._along(self.depth(picture_BCHW, 0), self.path.between(0, frame))
+        if self._way and next(iter(self._way.values())).shape[-2:] != picture_BCHW.shape[-2:]:
+            self._way.clear()
+        start = max((f for f in self._way if f <= frame), default=0)
+        here = self._way.get(start)
+        here = self.depth(picture_BCHW, 0) if here is None else here
+        for step, before in self._steps(start, frame):
+            here = self._along(here, step)
+            self._way[before + 1] = here
+        while len(self._way) > KEPT_DISTANCES:
+            del self._way[min(self._way)]
+        return here
+
+    def _along(self, depth_B1HW: Tensor, step: CameraStep) -> Tensor:
+        """The distances of a depth picture after a step."""
+        if isinstance(step, SpaceStep):
+            return carry_depth(depth_B1HW, step)
+        if isinstance(step, DeforumStep):
+            # what moves along keeps its distance; bilinear, which gives none that was not there
+            along = replace(step, padding="border", sampling="bilinear")
+            return warp_frame(depth_B1HW, along, self._z(depth_B1HW))[0]
+        return depth_B1HW
 
 
 class NoiseCarry:
