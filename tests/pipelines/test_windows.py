@@ -74,6 +74,18 @@ def test_what_cannot_be_a_window_is_refused_with_what_can(model):
         plan_of(model, frames=33, windows={"length": 10})
     with pytest.raises(GeometryError, match=r"windows\.overlap=6 .* the nearest are 4 and 8"):
         plan_of(model, frames=33, windows={"overlap": 6})
+    with pytest.raises(GeometryError, match=r"windows\.length=100000 .* the nearest is 33\."):
+        plan_of(model, frames=33, windows={"length": 100_000})
+    with pytest.raises(GeometryError, match=r"windows\.length=34 .* the nearest is 33\."):
+        plan_of(model, frames=32, loop=True, windows={"length": 34})
+    with pytest.raises(GeometryError, match=r"windows\.length=3 .* the nearest is 5\."):
+        plan_of(model, frames=1, windows={"length": 3})
+    with pytest.raises(GeometryError, match=r"windows\.length=99998 .* the nearest is 99997\."):
+        plan_of(model, frames=100_000, loop=True, windows={"length": 99_998})
+    with pytest.raises(GeometryError, match=r"windows\.overlap=10 .* the nearest is 8\."):
+        plan_of(model, frames=33, windows={"overlap": 10})
+    with pytest.raises(ConfigError, match=r"windows\.overlap=13 leaves nothing .* at most 8"):
+        plan_of(model, frames=33, windows={"overlap": 13})
     with pytest.raises(ConfigError, match=r"windows\.overlap=12 leaves nothing .* at most 8"):
         plan_of(model, frames=33, windows={"overlap": 12})
     with pytest.raises(GeometryError, match=r"frames=17 is not a multiple of 4, as a loop's.*16 and 20"):

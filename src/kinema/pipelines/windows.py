@@ -17,7 +17,7 @@ from kinema.diffusion.coverage import Continued, Fused
 from kinema.pipelines.card import ModelCard
 from kinema.pipelines.geometry import Geometry
 from kinema.story.shot import Shot
-from kinema.story.window import Windows
+from kinema.story.window import MAX_LENGTH, Windows
 
 USUAL = 0.4  # share of a window that overlaps; a third to a half is what context-window samplers use
 Cover = Fused | Continued
@@ -42,7 +42,7 @@ def plan_windows(
     asked = shot.windows or Windows.make()
     total = geometry.latent_frames + geometry.context
     learned = _latents(card.defaults.frames, card)
-    length = learned if asked.length is None else _window_latents(asked.length, card)
+    length = learned if asked.length is None else _window_latents(asked.length, card, total + geometry.loop)
     if geometry.loop:
         _check_loop(card)
     elif asked.kind == "whole" or _fits(geometry, total, length, asked):
@@ -99,13 +99,16 @@ def _latents(frames: int, card: ModelCard) -> int:
     return card.stride.latent_frames(frames)
 
 
-def _window_latents(frames: int, card: ModelCard) -> int:
-    over = (frames - 1) % card.stride.time
+def _window_latents(frames: int, card: ModelCard, clip: int) -> int:
+    """In latent frames; `clip` are those of a window that sees all of the clip."""
+    time = card.stride.time
+    over = (frames - 1) % time
     if over or frames == 1:
-        low = max(frames - over, 1 + card.stride.time)
+        low = max(frames - over, 1 + time)
+        most = 1 + time * min(max(clip - 1, 1), (MAX_LENGTH - 1) // time)
         raise GeometryError(
-            f"windows.length={frames} is not 1 + a multiple of {card.stride.time} above 1; "
-            f"the nearest are {low} and {low + card.stride.time}."
+            f"windows.length={frames} is not 1 + a multiple of {time} above 1; "
+            f"{_nearest((low, low + time), most=most)}."
         )
     return _latents(frames, card)
 
@@ -117,18 +120,26 @@ def _overlap(asked: Windows, length: int, geometry: Geometry, weights_TK: Sequen
             return max(1, min(2, length - 1))
         return min(length - 1, max(1, round(USUAL * length), longest_turn(weights_TK, length - 2)))
     latents, over = divmod(asked.overlap, geometry.time)
+    most = (length - 1) * geometry.time
+    if latents >= length or not most:
+        raise ConfigError(
+            f"windows.overlap={asked.overlap} leaves nothing of a window of {length} latent frames; "
+            + (f"write at most {most}." if most else "make it longer.")
+        )
     if over or not latents:
         near = max(1, latents) * geometry.time
         raise GeometryError(
             f"windows.overlap={asked.overlap} is not a multiple of {geometry.time} above 0; "
-            f"the nearest are {near} and {near + geometry.time}."
-        )
-    if latents >= length:
-        raise ConfigError(
-            f"windows.overlap={asked.overlap} leaves nothing of a window of {length} latent frames; "
-            f"write at most {(length - 1) * geometry.time}."
+            f"{_nearest((near, near + geometry.time), most=most)}."
         )
     return latents
+
+
+def _nearest(lengths: Sequence[int], *, most: int) -> str:
+    """Legal values beside one that is not, no larger than the clip or the window has any use for."""
+    legal = dict.fromkeys(min(length, most) for length in lengths)
+    verb = "nearest are" if len(legal) > 1 else "nearest is"
+    return f"the {verb} {' and '.join(map(str, legal))}"
 
 
 def longest_turn(weights_TK: Sequence[Sequence[float]], most: int) -> int:

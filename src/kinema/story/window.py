@@ -14,6 +14,8 @@ from kinema.story.keyed import Array
 from kinema.story.prompt_track import PromptTrack
 from kinema.story.settings import Settings
 
+MAX_LENGTH = 100_000
+
 
 class Windows(Settings):
     """Windows over a long clip; from text: their kind.
@@ -29,12 +31,12 @@ class Windows(Settings):
     length: int | None = Field(
         None,
         ge=1,
-        le=100_000,
+        le=MAX_LENGTH,
         title="Length",
         description="frames of a window; by default what the model learned",
     )
     overlap: int | None = Field(
-        None, ge=0, le=100_000, title="Overlap", description="frames that neighbouring windows share at least"
+        None, ge=0, le=MAX_LENGTH, title="Overlap", description="frames that neighbouring windows share at least"
     )
     weights: Literal["pyramid", "linear", "flat"] = Field(
         "pyramid", title="Weights", description="what a window's frames count for where windows overlap"
