@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import sys
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
 from patch_clips import patches, position
 from PIL import Image
 
+from kinema.core.contracts import Record
+from kinema.core.errors import ConfigError
 from kinema.io import ffmpeg
 from kinema.io.clip import Clip
-from kinema.io.picture_read import _likely_rate
+from kinema.io.picture_read import _likely_rate, stands_still
+from kinema.io.reader import resample
+from kinema.io.record import read_record
 from kinema.io.video_read import open_video
-from kinema.io.video_write import write_video
+from kinema.io.video_write import check_output, write_video
 
 SLOWING = "setpts='if(lt(N,12),N/24,0.5+(N-12)/6)/TB'"
 STARTS = np.concatenate([np.arange(12) / 24, 0.5 + np.arange(12) / 6])
@@ -104,6 +109,54 @@ def test_without_times_or_at_another_rate_frames_are_written_once(slowing, tmp_p
 def test_slow_rates_come_back(tmp_path, fps, suffix, reads):
     path = write_video(tmp_path / f"a{suffix}", patches(3), fps=fps)
     assert open_video(path).fps == Fraction(fps)
+
+
+@pytest.mark.parametrize(
+    ("name", "rate"),
+    [("a.mp4", "1/11"), ("a.mov", 0.05), ("a.mkv", "1/600"), ("a.webm", "99/1000"), ("a.gif", "1/656"),
+     ("a.webp", "1/16778")],
+)  # fmt: skip
+def test_a_rate_that_would_not_come_back_is_refused_before_a_frame_is_drawn(tmp_path, name, rate):
+    def frames():
+        yield pytest.fail("a frame is drawn")
+
+    with pytest.raises(ConfigError, match=rf"fps=\S+ is below 1/\d+, .* {Path(name).suffix} is read back; use"):
+        write_video(tmp_path / name, frames(), fps=rate)
+    with pytest.raises(ConfigError, match="is below"):
+        check_output(tmp_path / name, fps=rate)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("name", "rate"), [("a.mp4", "1/10"), ("a.gif", "1/655"), ("a.webp", "1/16777")])
+def test_the_slowest_rates_come_back(tmp_path, name, rate):
+    assert open_video(write_video(tmp_path / name, patches(2), fps=rate)).fps == Fraction(rate)
+
+
+@pytest.mark.parametrize("channels", [3, 4])
+@pytest.mark.parametrize("record", [None, Record({"prompt": "a fox"})], ids=["bare", "record"])
+def test_a_webp_in_which_nothing_moves_keeps_its_length(tmp_path, channels, record):
+    frame = np.random.default_rng(0).integers(0, 256, (30, 41, channels), dtype=np.uint8)
+    path = write_video(tmp_path / "a.webp", [frame] * 12, fps=8, record=record, quality="lossless")
+    clip = open_video(path)
+    clip.keeps_alpha = channels == 4
+    assert clip.duration == 1.5
+    shown = list(resample(clip, Fraction(8)))
+    assert len(shown) == 12
+    seen = frame[..., 3:] > 0 if channels == 4 else True  # colours under what is fully transparent are free
+    assert all(np.array_equal(found * seen, frame * seen) for found in shown)
+    assert read_record(path) == record
+    assert stands_still(path)
+    data = path.read_bytes()
+    assert len(data) == 8 + int.from_bytes(data[4:8], "little")
+    still = open_video(write_video(tmp_path / "b.webp", [frame], fps=8), still_fps=Fraction(5))
+    assert (still.frames, still.fps) == (1, 5)
+
+
+def test_a_webp_that_stands_still_for_hours_has_frames_as_long_as_they_can_be(tmp_path):
+    hours = 10 * 3600
+    clip = open_video(write_video(tmp_path / "a.webp", list(patches(1)) * 10, fps=Fraction(10, hours)))
+    assert clip.duration == hours
+    assert clip.frames == 3
 
 
 @pytest.mark.parametrize("count", [5, 9, 26])

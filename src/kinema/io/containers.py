@@ -13,6 +13,7 @@ import html
 import re
 import struct
 from collections.abc import Iterator
+from fractions import Fraction
 from pathlib import Path
 from typing import BinaryIO
 
@@ -139,6 +140,31 @@ def add_webp_xmp(path: Path, packet: bytes, size: tuple[int, int]) -> None:
         total = file.tell()
         file.seek(4)
         file.write(struct.pack("<I", total - 8))
+
+
+def time_webp_still(path: Path, size: tuple[int, int], seconds: Fraction) -> None:
+    """Make a WebP that is a still an animation of one frame that lasts; one that moves stays as it is.
+
+    Encoders merge equal neighbours, and of a clip in which all are equal they leave a still without a length.
+    """
+    data = path.read_bytes()
+    extended = data[12:16] == b"VP8X"
+    if extended and data[20] & 0x02:
+        return
+    alpha = data[20] & 0x10 if extended else 0x10 if data[12:16] == b"VP8L" else 0
+    picture = data[30:] if extended else data[12:]
+    sides = b"".join((side - 1).to_bytes(3, "little") for side in size)
+    body = _riff(b"VP8X", bytes([alpha | 0x02, 0, 0, 0]) + sides) + _riff(b"ANIM", bytes(6))
+    left = max(1, round(seconds * 1000))
+    while left:  # a frame lasts 24 bits of milliseconds at most
+        now = min(left, (1 << 24) - 1)
+        left -= now
+        body += _riff(b"ANMF", bytes(6) + sides + now.to_bytes(3, "little") + b"\x02" + picture)
+    path.write_bytes(_riff(b"RIFF", b"WEBP" + body))
+
+
+def _riff(kind: bytes, data: bytes) -> bytes:
+    return kind + struct.pack("<I", len(data)) + data + b"\0" * (len(data) % 2)
 
 
 def jpeg_xmp(file: BinaryIO) -> Iterator[bytes]:

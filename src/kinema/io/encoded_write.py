@@ -71,6 +71,8 @@ class Encoded:
             self._encode(shown, size, codec, container, result)
             if more:
                 result = self._completed(result, next(count), work)
+            elif name == "webp" and (sent := next(count)) > 1:
+                containers.time_webp_still(result, size, sent / self._rate)
         return [(self._with_record(result, size, work), self.path)]
 
     def _preparation(self, codec: Codec, first: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:

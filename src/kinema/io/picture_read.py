@@ -161,7 +161,8 @@ def open_pictures(path: Path, still_fps: Fraction) -> VideoReader:
     """The reader of a picture file or a folder of stills."""
     if is_folder(path):
         return StillsReader.of_folder(path, still_fps)
-    return AnimationReader(path) if _moves(path) else StillsReader(path, [path], still_fps)
+    timed = _moves(path) or _lasts(path)
+    return AnimationReader(path) if timed else StillsReader(path, [path], still_fps)
 
 
 def stands_still(path: Path) -> bool:
@@ -184,6 +185,19 @@ def _moves(path: Path) -> bool:
         Image.open(file, formats=FORMATS) as image,
     ):
         return image.format in ANIMATED and bool(getattr(image, "is_animated", False))
+
+
+def _lasts(path: Path) -> bool:
+    """Whether a file is a WebP animation of one frame that says how long it is shown."""
+    with open_regular(path, limit=MAX_BYTES_IMAGE) as file:
+        head = file.read(21)
+        if head[:4] + head[8:16] != b"RIFFWEBPVP8X" or not head[20] & 0x02:
+            return False
+        file.seek(0)
+        with decoding(path), Image.open(file, formats=("WEBP",)) as image:
+            check_pixels(path, image.size)
+            image.load()
+            return bool(image.info.get("duration"))
 
 
 def _likely_rate(durations: list[float], step: int) -> Fraction:
@@ -209,7 +223,9 @@ def _likely_rate(durations: list[float], step: int) -> Fraction:
     whole = min(off, key=lambda rate: (round(off[rate], 3), abs(rate - mean)), default=0)
     if off.get(round(mean), math.inf) <= step / 2 and abs(round(mean) - mean) < 1e-9:
         whole = round(mean)
-    return Fraction(whole) if whole and off[whole] <= step else Fraction(mean).limit_denominator(1001)
+    if whole and off[whole] <= step:
+        return Fraction(whole)
+    return Fraction(mean).limit_denominator(1001) if mean > 1 / 1001 else Fraction(1, round(1 / mean))
 
 
 def natural_order(path: Path) -> list[tuple[int, str]]:

@@ -41,6 +41,7 @@ from kinema.io.mux import CODECS as AUDIO_CODECS
 from kinema.io.mux import AudioPart
 from kinema.io.names import is_numbered, sidecar_path
 from kinema.io.picture_write import PictureSequence, Still, check_sequence, is_still, not_one
+from kinema.io.probe import SLOWEST
 from kinema.io.record import check_sidecar, record_text
 
 OnNote = Callable[[str], None]
@@ -51,6 +52,7 @@ MAX_FPS = 1000
 ATTEMPTS = 3
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 MAX_FPS_GIF = 50
+_SLOWEST = {".gif": Fraction(1, 655), ".webp": Fraction(1, 16_777)}  # by the bits of a frame's duration
 _log = logging.getLogger("kinema.io")
 
 
@@ -78,7 +80,7 @@ def write_video(
     Args:
         path: the file to make; its suffix is the format.
         frames: uint8 arrays `[H, W, 3 or 4]`, all of one shape; drawn in order.
-        fps: frames per second, 24, 23.976 or "30000/1001".
+        fps: frames per second, 24, 23.976 or "30000/1001"; at least 0.1 in .mp4, .mov, .webm and .mkv.
         size: the (width, height) that the frames must have; None takes the first frame's.
         record: what the file remembers of its making.
         overwrite: whether existing files may be replaced.
@@ -258,6 +260,11 @@ def _writer_for(
     if rate > fastest(path):
         raise ConfigError(
             f"fps={rate} is above {MAX_FPS_GIF}, the most that players show of a GIF; use .webp or .mp4."
+        )
+    if rate < (least := _SLOWEST.get(suffix, SLOWEST)):
+        raise ConfigError(
+            f"fps={rate} is below {least}, the least at which a {suffix} is read back; use folder/%04d.png, or "
+            "a higher rate with each frame more than once."
         )
     check_target(path, overwrite=overwrite)
     ffmpeg.executable()
