@@ -120,7 +120,9 @@ def test_a_rate_that_would_not_come_back_is_refused_before_a_frame_is_drawn(tmp_
     def frames():
         yield pytest.fail("a frame is drawn")
 
-    with pytest.raises(ConfigError, match=rf"fps=\S+ is below 1/\d+, .* {Path(name).suffix} is read back; use"):
+    with pytest.raises(
+        ConfigError, match=rf"fps=\S+ is below 1/\d+, .* {Path(name).suffix} is read back; use"
+    ):
         write_video(tmp_path / name, frames(), fps=rate)
     with pytest.raises(ConfigError, match="is below"):
         check_output(tmp_path / name, fps=rate)

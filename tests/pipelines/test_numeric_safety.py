@@ -89,6 +89,7 @@ class Overflows:
 
     def __init__(self, vae, at):
         self.vae, self.at, self.stride, self.memory = vae, at, vae.stride, vae.memory
+        self.encode = vae.encode
 
     def stream(self, latents):
         for index, frames in enumerate(self.vae.stream(latents)):
@@ -111,7 +112,22 @@ def test_frames_that_overflow_are_decoded_again_and_the_earlier_ones_kept(wan):
     assert notes == ["latent frame 3 of 4 was not finite and was decoded again in float32."]
 
 
-def test_a_text_encoder_that_overflows_is_run_again_in_float32(wan, half, caplog):
+BY_FRAMES = {"mode": "frame_by_frame", "frames": 3, "redraw": {"strength": 0.9}}
+
+
+def test_drawn_frames_tell_once_of_what_overflowed_and_the_record_too(half):
+    overflow(half)
+    half.vae = Overflows(half.vae, at=0)
+    found, notes, clip = frames_and_notes(half, **BY_FRAMES)
+    assert notes == [
+        "steps of drawn frames were not finite and were computed again in float32.",
+        "drawn frames were not finite and were decoded again in float32.",
+    ]
+    assert clip.record.run == {"notes": notes}
+    assert found.std() > 1
+
+
+def test_a_text_encoder_that_overflows_is_run_again_in_float32(wan, half):
     plain, _, _ = frames_and_notes(half)
     weights = half.text.model.encoder.block[0].layer[1].DenseReluDense.wo.weight
     kept = weights.data.clone()
@@ -122,9 +138,12 @@ def test_a_text_encoder_that_overflows_is_run_again_in_float32(wan, half, caplog
             else type(output)(last_hidden_state=output.last_hidden_state * torch.inf)
         )
     )
-    found, _, _ = frames_and_notes(half)
+    found, notes, clip = frames_and_notes(half)
+    _, by_frames, _ = frames_and_notes(half, **BY_FRAMES)
     hook.remove()
-    assert "computed again in float32" in caplog.text
+    assert set(notes) == {"the prompt's states were not finite and were computed again in float32."}
+    assert set(by_frames) == set(notes)
+    assert clip.record.run == {"notes": notes[:1]}
     assert torch.equal(weights.data, kept)
     assert np.abs(found.astype(int) - plain.astype(int)).max() <= 3
 

@@ -263,8 +263,8 @@ def _writer_for(
         )
     if rate < (least := _SLOWEST.get(suffix, SLOWEST)):
         raise ConfigError(
-            f"fps={rate} is below {least}, the least at which a {suffix} is read back; use folder/%04d.png, or "
-            "a higher rate with each frame more than once."
+            f"fps={rate} is below {least}, the least at which a {suffix} is read back; use folder/%04d.png, "
+            "or a higher rate with each frame more than once."
         )
     check_target(path, overwrite=overwrite)
     ffmpeg.executable()

@@ -10,7 +10,9 @@ each frame.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -22,11 +24,12 @@ from kinema.diffusion.flow import noisy, per_frame, sigmas, table
 from kinema.io.clip import Clip
 from kinema.models.dit import VideoDiT
 from kinema.models.experts import Experts
+from kinema.models.text import TextStates
 from kinema.pipelines import known
 from kinema.pipelines.camera.known import camera_noise, moved_latents
 from kinema.pipelines.inpaint import Wrapper, painting, unchanged
 from kinema.pipelines.model import Model
-from kinema.pipelines.plan import Plan
+from kinema.pipelines.plan import Plan, Prompts
 from kinema.pipelines.texts import Branch, branch_of, encoded, shares
 from kinema.pipelines.worn import worn
 
@@ -81,6 +84,7 @@ def condition(
     previous: Clip | None = None,
     noise_BCTYX: Tensor | None = None,
     max_length: int | None = None,
+    told: Callable[[str], None] | None = None,
 ) -> Conditions:
     """Encode everything that is given.
 
@@ -90,6 +94,7 @@ def condition(
         previous: the shot before in a storyboard: its latents, and its last frame as frames.
         noise_BCTYX: the new frames' noise; by default it follows from the plan's seed.
         max_length: text tokens kept of each prompt; None for as many as the model was trained on.
+        told: called with one line for what was dealt with on the way; None writes it to the log.
     """
     tail = known.tail_of(plan, model, previous)
     source = None if plan.given.source is None else known.source_latents(plan, model)
@@ -103,7 +108,9 @@ def condition(
     levels = table(sigmas(plan.sampling.steps, plan.sampling.shift, plan.sampling.grid), caps_BT)
     masked = model.card.mechanism == "channels"
     with worn(model.dit, plan.loras):  # texts' keys and values are the transformer's too
-        positive, negative = _branches(plan, model, 0 if tail is None else tail.held, max_length, previous)
+        tokens_BND = known.image_tokens(plan.given.held, model, previous)
+        read = partial(encoded, model=model, max_length=max_length, told=told)
+        positive, negative = _branches(plan, model, 0 if tail is None else tail.held, read, tokens_BND)
     return Conditions(
         positive=positive,
         negative=negative,
@@ -165,12 +172,15 @@ def _start(latents: Tensor, noise: Tensor, sigma_BT: Tensor, caps_BT: Tensor) ->
 
 
 def _branches(
-    plan: Plan, model: Model, context: int, max_length: int | None, previous: Clip | None
+    plan: Plan,
+    model: Model,
+    context: int,
+    read: Callable[[Prompts], TextStates],
+    tokens_BND: Tensor | None,
 ) -> tuple[Branch, Branch]:
     """Of both sides; each encoder is asked once for all that it has to say, so that it can leave then."""
-    tokens_BND = known.image_tokens(plan.given.held, model, previous)
     sides = (plan.prompts, plan.negatives)
-    states = [encoded(prompts, model, max_length) for prompts in sides]
+    states = [read(prompts) for prompts in sides]
     positive, negative = (
         branch_of(
             one,

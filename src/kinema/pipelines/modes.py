@@ -15,7 +15,7 @@ from kinema.pipelines.foreign.model import ForeignModel
 from kinema.pipelines.foreign.render import render_plan as render_foreign_plan
 from kinema.pipelines.frame_by_frame.loop import Loop, LoopState, Moves, Still
 from kinema.pipelines.frame_by_frame.pictures import Pictures
-from kinema.pipelines.images.engine import ImageEngine
+from kinema.pipelines.images.engine import ImageEngine, Told
 from kinema.pipelines.images.engine_diffusers import DiffusersImages
 from kinema.pipelines.images.engine_kinema import KinemaImages
 from kinema.pipelines.loading import AnyModel
@@ -84,7 +84,7 @@ def draw_plan(
     """
     on_progress(Progress("text", 0, 1))
     pictures = Pictures(plan, previous)
-    loop = Loop(plan, engine_of(plan, model), moves_of(plan), pictures)
+    loop = Loop(plan, engine_of(plan, model, _teller(plan, on_progress)), moves_of(plan), pictures)
     on_progress(Progress("text", 1, 1))
     if state is not None or plan.given.extend is None:
         return loop.clip(on_progress=on_progress, state=state, on_state=on_state)
@@ -97,11 +97,23 @@ def draw_plan(
     )
 
 
-def engine_of(plan: Plan, model: AnyModel) -> ImageEngine:
-    """What draws the plan's pictures."""
+def _teller(plan: Plan, on_progress: OnProgress) -> Told:
+    """Reports what an engine had to deal with as an event among those of the drawn frames."""
+    assert plan.redraw is not None, "a plan in mode frame_by_frame"
+    strokes = plan.redraw.strokes
+
+    def told(frame: int, text: str) -> None:
+        done = sum(stroke.frame < frame for stroke in strokes)
+        on_progress(Progress("draw", done, len(strokes), note=text))
+
+    return told
+
+
+def engine_of(plan: Plan, model: AnyModel, told: Told) -> ImageEngine:
+    """What draws the plan's pictures, and tells once what it has to deal with."""
     assert not isinstance(model, ForeignModel), "its card has no mode frame_by_frame"
     if isinstance(model, Model):
-        return KinemaImages(plan, model)
+        return KinemaImages(plan, model, told)
     return UnclipImages(plan, model) if is_unclip(model.card) else DiffusersImages(plan, model)
 
 

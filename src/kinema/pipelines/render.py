@@ -102,7 +102,9 @@ def sample_plan(
 ) -> Sampled:
     """Condition and denoise; see `render_plan`."""
     on_progress(Progress("text", 0, 1))
-    conditions = condition(plan, model, previous=previous)
+    conditions = condition(
+        plan, model, previous=previous, told=lambda text: on_progress(Progress("text", 0, 1, note=text))
+    )
     on_progress(Progress("text", 1, 1))
     skip = 0 if conditions.tail is None else conditions.tail.frames
     g, steps = plan.geometry, solver(plan.sampling.solver)

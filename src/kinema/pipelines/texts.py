@@ -11,6 +11,7 @@ Where two prompts can meet inside one frame, with weights `w[f, k]`:
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -104,8 +105,13 @@ def branch_of(
     return Branch((model.dit.prepare(given),), given=(given,))
 
 
-def encoded(prompts: Prompts, model: Model, max_length: int | None = None) -> TextStates:
-    """The states of each prompt; what overflows in half precision is encoded again in float32.
+def encoded(
+    prompts: Prompts,
+    model: Model,
+    max_length: int | None = None,
+    told: Callable[[str], None] | None = None,
+) -> TextStates:
+    """The states of each prompt; what overflows in half precision is encoded again in float32, and told.
 
     Raises:
         NumericError: they are not finite in float32 either.
@@ -121,7 +127,7 @@ def encoded(prompts: Prompts, model: Model, max_length: int | None = None) -> Te
             f"the text encoder's states are not finite, in float32 either; it began {watch.place}. "
             "Get the text encoder's files again."
         )
-    log.warning("the prompt's states were not finite and were computed again in float32.")
+    (told or log.warning)("the prompt's states were not finite and were computed again in float32.")
     return states
 
 

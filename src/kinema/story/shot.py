@@ -135,7 +135,7 @@ class Shot(Settings):
         "torch_dtype": "dtype", "strength": "source", "model_path": "model", "ckpt_dir": "model",
         "music": "audio", "soundtrack": "audio", "audio_path": "audio", "tempo": "bpm",
     }  # fmt: skip
-    outranked: ClassVar[frozenset[str]] = frozenset({"model", "negative", "guidance_interval", "fit", "weights"})
+    outranked: ClassVar = frozenset({"model", "negative", "guidance_interval", "fit", "weights"})
 
     name: str | None = Field(
         None,

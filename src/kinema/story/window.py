@@ -36,7 +36,11 @@ class Windows(Settings):
         description="frames of a window; by default what the model learned",
     )
     overlap: int | None = Field(
-        None, ge=0, le=MAX_LENGTH, title="Overlap", description="frames that neighbouring windows share at least"
+        None,
+        ge=0,
+        le=MAX_LENGTH,
+        title="Overlap",
+        description="frames that neighbouring windows share at least",
     )
     weights: Literal["pyramid", "linear", "flat"] = Field(
         "pyramid", title="Weights", description="what a window's frames count for where windows overlap"

@@ -9,6 +9,7 @@ the CPU.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -80,6 +81,10 @@ class Drawing:
     canvas: Tensor | None = None
     open: Tensor | None = None
     holes: Tensor | None = None
+
+
+Told = Callable[[int, str], None]
+"""Called with a pixel frame and one line for the user, where something unforeseen was dealt with."""
 
 
 class ImageEngine(Protocol):

@@ -14,14 +14,16 @@ position along the path without knowing of masks.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
+from kinema.core.contracts import Progress
 from kinema.diffusion.flow import noisy, sigmas, table
 from kinema.diffusion.guidance import Guided
 from kinema.diffusion.sampler import sample
@@ -31,7 +33,7 @@ from kinema.models.inference import Several
 from kinema.models.text import TextStates
 from kinema.pipelines.conditioning import Conditions
 from kinema.pipelines.guiding import guidance, steered
-from kinema.pipelines.images.engine import Drawing
+from kinema.pipelines.images.engine import Drawing, Told
 from kinema.pipelines.model import Model
 from kinema.pipelines.network import Network, ready
 from kinema.pipelines.plan import Plan, Prompts, Sampling
@@ -41,6 +43,8 @@ from kinema.pipelines.worn import Wardrobe, at_frame, worn
 
 CACHED_TEXTS = 8
 log = logging.getLogger(__name__)
+_STEPS = "steps of drawn frames were not finite and were computed again in float32."
+_PICTURES = "drawn frames were not finite and were decoded again in float32."
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -71,13 +75,17 @@ class KinemaImages:
     Args:
         plan: whose prompts and guidance the pictures have; one latent frame per pixel frame.
         model: loaded for it.
+        told: told once of each thing that was dealt with, whatever frames it befell: lines that said which
+            would be as many as frames, and others after a render was cut off.
     """
 
-    def __init__(self, plan: Plan, model: Model) -> None:
+    def __init__(self, plan: Plan, model: Model, told: Told | None = None) -> None:
         self.plan, self.model = plan, model
+        self._told, self._said = told or _logged, set[str]()
         self._fitted: Wardrobe = {}
         self._undressed: Several | None = None
-        self._texts = [_Texts(side, plan, model) for side in (plan.prompts, plan.negatives)]
+        tell = partial(self._tell, 0)
+        self._texts = [_Texts(side, plan, model, tell) for side in (plan.prompts, plan.negatives)]
 
     def draw(self, drawing: Drawing) -> Tensor:
         """The picture `[1, 3, H, W]`, 0..1, float32 on the CPU; where `open` is 0, close to the canvas."""
@@ -90,7 +98,7 @@ class KinemaImages:
                 return drawing.canvas
             levels_S11 = levels(self.plan, drawing, top)[:, None, None]
             latents = self._sample(drawing, known, caps, levels_S11)
-            return self._decode(latents)
+            return self._decode(latents, drawing.frame)
 
     def _canvas(self, drawing: Drawing) -> tuple[Tensor, Tensor | None]:
         """The canvas as latents, and each position's level; None where one level is for all."""
@@ -129,15 +137,19 @@ class KinemaImages:
             positive = positive.led(negative, sampling.nag)
         conditions = Conditions(positive, negative, start, levels_S11)
         fast = self._ready(conditions, sampling)
-        network = guarded(Network(model.dit, conditions, sampling, fast), self._tell)
+        network = guarded(
+            Network(model.dit, conditions, sampling, fast), lambda *_: self._tell(drawing.frame, _STEPS)
+        )
         velocity: Velocity = Guided(network, steered(guidance(sampling, levels_S11), sampling))
         if caps is not None:
             velocity = Kept(velocity, known, caps)
         steady = solver(drawing.solver)
         return sample(velocity, start, levels_S11, steady, noise=drawing.seeds.between_steps())
 
-    def _tell(self, step: Step, text: str) -> None:
-        log.warning(text)
+    def _tell(self, frame: int, text: str) -> None:
+        if text not in self._said:
+            self._said.add(text)
+            self._told(frame, text)
 
     def _ready(self, conditions: Conditions, sampling: Sampling) -> Several:
         """The transformer as it is dressed for this picture; without LoRAs, the same for all pictures."""
@@ -146,11 +158,19 @@ class KinemaImages:
         self._undressed = self._undressed or ready(self.model, conditions, sampling)
         return self._undressed
 
-    def _decode(self, latents: Tensor) -> Tensor:
-        frames_BC1HW = next(chunks(self.model.vae, latents, lambda _: None))
+    def _decode(self, latents: Tensor, frame: int) -> Tensor:
+        def heard(event: Progress) -> None:
+            if event.note is not None:
+                self._tell(frame, _PICTURES)
+
+        frames_BC1HW = next(chunks(self.model.vae, latents, heard))
         return (
             rearrange(frames_BC1HW[:, :, :1], "B C 1 H W -> B C H W").float().add(1).div(2).clamp(0, 1).cpu()
         )
+
+
+def _logged(frame: int, text: str) -> None:
+    log.warning("frame %d: %s", frame, text)
 
 
 def levels(plan: Plan, drawing: Drawing, top: float) -> Tensor:
@@ -166,9 +186,9 @@ def levels(plan: Plan, drawing: Drawing, top: float) -> Tensor:
 class _Texts:
     """One side of the guidance, read once, mixed for any frame."""
 
-    def __init__(self, prompts: Prompts, plan: Plan, model: Model) -> None:
+    def __init__(self, prompts: Prompts, plan: Plan, model: Model, tell: Callable[[str], None]) -> None:
         self.prompts, self.plan, self.model = prompts, plan, model
-        self.states: TextStates = encoded(prompts, model)
+        self.states: TextStates = encoded(prompts, model, told=tell)
         self.mixed = lru_cache(CACHED_TEXTS)(self._mixed)  # prompts often stay for many frames
 
     def at(self, frame: int) -> Branch:
