@@ -19,8 +19,10 @@ from kinema.pipelines.camera.plan import plan_camera
 from kinema.pipelines.card import ModelCard
 from kinema.pipelines.control import plan_control
 from kinema.pipelines.foreign.asked import (
+    call_for,
     check_foreign_shot,
     foreign_solver,
+    needed,
     plan_foreign,
 )
 from kinema.pipelines.frame_by_frame.plan import (
@@ -34,7 +36,6 @@ from kinema.pipelines.given import Given, plan_given
 from kinema.pipelines.images.cards import check_image_prompts, check_image_shot
 from kinema.pipelines.images.guidance import plan_guidance
 from kinema.pipelines.images.solvers import check_spacing, check_steps, image_solver
-from kinema.pipelines.images.unread import unread_words
 from kinema.pipelines.listening import settle
 from kinema.pipelines.loras import plan_loras
 from kinema.pipelines.match import matched
@@ -43,6 +44,7 @@ from kinema.pipelines.speed.tiers import tiered
 from kinema.pipelines.steering import attention_guidance, skipped_layers, unheard_negative, unreached_levels
 from kinema.pipelines.unclip.card import check_unclip_shot
 from kinema.pipelines.unclip.look import plan_look
+from kinema.pipelines.unread import reader_of, unread_words
 from kinema.pipelines.windows import Cover, plan_windows, refuse_windows
 from kinema.story.own_options import Options
 from kinema.story.prompt_track import PromptTrack
@@ -91,7 +93,8 @@ def make_plan(shot: Shot, card: ModelCard, after: Geometry | None = None, begin:
     windows, options, more = _joint(shot, card, geometry, given, sides, sampling, by_frames)
     if card.family == "image":
         negatives, options, more = plan_guidance(shot, card, sampling, negatives)
-        more = (*more, *unread_words(card, prompts, negatives))
+    call = call_for(card, needed(given, geometry)) if card.family == "foreign" else None
+    more = (*more, *unread_words(card, reader_of(card, call, dict(options)), prompts, negatives))
     return Plan(
         model=card.id,
         geometry=geometry,
