@@ -95,6 +95,21 @@ def test_several_prompts_have_memories_of_their_own(model):
     assert distance(found, exact) < 2 * distance(alone, plain)  # one prompt's, where nothing can be mixed up
 
 
+def test_that_shifting_windows_leave_out_fewer_forwards_is_told(model):
+    carried = {}
+    for places in ("uniform", "static"):
+        windows = {"kind": "fuse", "length": 9, "overlap": 4, "places": places}
+        fields = SMALL | {"frames": 17, "windows": windows, "shortcuts": SCHEDULE}
+        notes = make_plan(Shot(model=model.card.id, **fields), model.card).notes
+        told = any("places: static} leaves out more" in note for note in notes)
+        assert told == (places == "uniform")
+        run, possible, _, _ = counts(latents(model, **fields)[1])
+        carried[places] = 1 - run / possible
+        exact = make_plan(Shot(model=model.card.id, **fields | {"shortcuts": None}), model.card)
+        assert not any("places: static}" in note for note in exact.notes)
+    assert carried["uniform"] < carried["static"]
+
+
 def test_windows_have_memories_of_their_own(model):
     fields = SMALL | {"frames": 17, "windows": {"kind": "fuse", "length": 9, "overlap": 4}}
     exact, _ = latents(model, **fields)

@@ -62,7 +62,7 @@ def plan_windows(
         lead=min(overlap, 1) if geometry.time > 1 else 0,
         loop=geometry.loop,
     )
-    return cover, _crowd_note(cover, geometry, weights_TK)
+    return cover, (*_crowd_note(cover, geometry, weights_TK), *_shift_note(shot, cover))
 
 
 def refuse_windows(shot: Shot) -> None:
@@ -147,6 +147,18 @@ def longest_turn(weights_TK: Sequence[Sequence[float]], most: int) -> int:
     mixed = (sum(weight > 0 for weight in row) > 1 for row in weights_TK)
     runs = [len(list(run)) for several, run in groupby(mixed) if several]
     return max((run for run in runs if run <= most), default=0)
+
+
+def _shift_note(shot: Shot, cover: Fused) -> tuple[str, ...]:
+    """Where a cache finds less, since what a window has computed is kept for its place."""
+    shifts = any(cover.windows(0, step) != cover.windows(0, 0) for step in (1, 2))
+    if shot.shortcuts is None or not shot.shortcuts.acts or not shifts:
+        return ()
+    note = (
+        "the windows shift at every step, and a forward is carried on only from one at the same place: fewer "
+        "are left out, and from steps further back; windows: {places: static} leaves out more."
+    )
+    return (note,)
 
 
 def _crowd_note(cover: Fused, geometry: Geometry, weights_TK: Sequence[Sequence[float]]) -> tuple[str, ...]:
