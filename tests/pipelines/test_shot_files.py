@@ -46,6 +46,35 @@ def test_each_shot_is_written_as_it_was_made(small, tmp_path):
     assert not (tmp_path / "again.mkv").exists()
 
 
+def test_a_render_that_goes_on_replaces_the_files_of_its_shots_and_no_others(small, tmp_path):
+    model, folder, out = kinema.load(str(small), device="cpu"), tmp_path / "shots", tmp_path / "story.mkv"
+    board = Storyboard(model=model.card.id, frames=5, seed=2, steps=2, shots=["a fox", "a wolf"])
+
+    def render(stop=False):
+        def watch(event):
+            if stop and (event.shot, event.phase) == (2, "decode"):
+                raise KeyboardInterrupt
+
+        write(make_job(board), out, request=board, model=model, shots_dir=folder, on_progress=watch)
+
+    with pytest.raises(KeyboardInterrupt):
+        render(stop=True)
+    assert [path.name for path in folder.iterdir()] == ["01.mkv"]
+    first = (folder / "01.mkv").read_bytes()
+    (folder / "02.mkv").write_bytes(b"another's")
+    with pytest.raises(MediaError, match=r"02\.mkv' exists"):
+        render()
+    (folder / "02.mkv").unlink()
+    (folder / "01.mkv").write_bytes(b"another's")
+    with pytest.raises(MediaError, match=r"01\.mkv' exists"):
+        render()
+    assert (folder / "01.mkv").read_bytes() == b"another's"
+    (folder / "01.mkv").write_bytes(first)
+    render()
+    assert (folder / "01.mkv").read_bytes() == first
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["shots", "story.mkv"]
+
+
 def test_a_shot_that_goes_on_from_a_faster_clip_can_be_made_again(small, tmp_path):
     """Alone, such a shot is brought to the clip's rate; what was made for it is the same."""
     model = kinema.load(str(small), device="cpu")

@@ -263,7 +263,7 @@ def _finish(request: Shot | Storyboard, output: OutputOptions, *, stem: str) -> 
         path = output.out or _own_name(before) or _free_name(stem, job)
         ours = before is not None and before.owns(path, sidecar=output.sidecar)
         check_target(path, job, output, ours=ours)
-        _check_rest(path, job, output, begun=before is not None)
+        _check_rest(path, job, output, before)
         if output.dry_run:
             from kinema.cli.show import show_job
 
@@ -396,8 +396,8 @@ def check_target(path: Path, job: Job, output: OutputOptions, *, ours: bool) -> 
     )
 
 
-def _check_rest(path: Path, job: Job, output: OutputOptions, *, begun: bool) -> None:
-    """Refuse what a plan does not show and a render would; files of shots that have `begun` are its own."""
+def _check_rest(path: Path, job: Job, output: OutputOptions, before: Facts | None) -> None:
+    """Refuse what a plan does not show and a render would; files of shots made `before` are its own."""
     from kinema.pipelines.durable.pace import Every
     from kinema.pipelines.residency.fit import check_memory
     from kinema.pipelines.shot_files import check_shots_dir
@@ -406,8 +406,13 @@ def _check_rest(path: Path, job: Job, output: OutputOptions, *, begun: bool) -> 
     check_memory(output.memory)
     if output.shots_dir is not None:
         quality = cast("Quality", output.quality)
-        overwrite = begun or output.overwrite
-        check_shots_dir(job, Path(output.shots_dir), path.suffix, overwrite=overwrite, quality=quality)
+        check_shots_dir(
+            job,
+            Path(output.shots_dir),
+            path.suffix,
+            overwrite=lambda file: output.overwrite or (before is not None and before.owns_shot(file)),
+            quality=quality,
+        )
 
 
 def slug(text: str) -> str:

@@ -18,7 +18,6 @@ from kinema.core.errors import KinemaError, ResourceError
 from kinema.core.runtime import out_of_memory
 from kinema.io.atomic import TakenError
 from kinema.io.clip import Clip, SaveOptions
-from kinema.io.hidden import state_folder
 from kinema.io.live import Draft, Live, live_path
 from kinema.io.video_write import check_output
 from kinema.pipelines.compose import compose
@@ -274,7 +273,6 @@ def write(
     fits = arrangements(job.plans, job.cards, memory, models)
     tell(fits, note)
     state = state or StateOptions()
-    begun = not state.off and (state.folder or state_folder(out)).is_dir()
     with opened(
         job, out, request=request, state=state, options=options or {}, models=models, note=note
     ) as keep:
@@ -289,7 +287,7 @@ def write(
             keep_record=keep_record,
             keep=keep,
             fits=fits,
-            on_shot=None if shots_dir is None else _each_shot(job, shots_dir, out, save, begun),
+            on_shot=None if shots_dir is None else _each_shot(job, shots_dir, out, save, keep),
         )
         if draft is not None:
             clip.frames = Live(clip.frames, draft, Fraction(job.fps), note)
@@ -329,10 +327,19 @@ def _clear(keep: Keep | None, draft: Draft | None) -> None:
         draft.remove()
 
 
-def _each_shot(job: Job, folder: Path, out: Path, save: SaveOptions, begun: bool) -> OnShot:
-    """Files of shots; those of a render that was `begun` earlier are its own, and may be replaced."""
-    overwrite, quality = begun or save.get("overwrite", False), save.get("quality", "high")
-    return shot_files(job, folder, out.suffix, overwrite=overwrite, quality=quality)
+def _each_shot(job: Job, folder: Path, out: Path, save: SaveOptions, keep: Keep | None) -> OnShot:
+    """Files of shots; those that an earlier process of this render has made may be replaced."""
+    overwrite, quality = save.get("overwrite", False), save.get("quality", "high")
+    if keep is None:
+        return shot_files(job, folder, out.suffix, overwrite=overwrite, quality=quality)
+    return shot_files(
+        job,
+        folder,
+        out.suffix,
+        overwrite=lambda path: overwrite or keep.owns_shot(path),
+        quality=quality,
+        on_ready=keep.publishing_shot,
+    )
 
 
 @contextmanager

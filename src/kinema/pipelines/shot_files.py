@@ -16,13 +16,14 @@ from kinema.core.errors import MediaError
 from kinema.io.formats import CONTAINERS, Quality, choose_codec, container_of
 from kinema.io.tee import tee
 from kinema.io.video_read import open_video
-from kinema.io.video_write import check_output, write_video
+from kinema.io.video_write import OnReady, check_output, write_video
 from kinema.pipelines.durable.key import versions
 from kinema.pipelines.job import Job
 from kinema.pipelines.plan import Plan
 from kinema.story.post import Interpolate
 from kinema.story.shot import PREVIOUS
 
+Overwrite = bool | Callable[[Path], bool]
 OnShot = Callable[[int, Iterator[np.ndarray]], Iterator[np.ndarray]]
 
 
@@ -35,7 +36,7 @@ def shot_paths(job: Job, folder: Path, suffix: str) -> list[Path]:
     return [folder / f"{stem}{suffix}" for stem in stems]
 
 
-def check_shots_dir(job: Job, folder: Path, suffix: str, *, overwrite: bool, quality: Quality) -> None:
+def check_shots_dir(job: Job, folder: Path, suffix: str, *, overwrite: Overwrite, quality: Quality) -> None:
     """Refuse, as `shot_files` would, a folder in which files of shots cannot be; it is not made.
 
     Raises:
@@ -47,18 +48,31 @@ def check_shots_dir(job: Job, folder: Path, suffix: str, *, overwrite: bool, qua
         raise MediaError(f"shots_dir={str(folder)!r}: {str(there)!r} is a file; write a folder.")
     choose_codec(container_of(paths[0]), None, quality)
     for path in paths if there == folder else ():
-        check_output(path, fps=job.made_fps, overwrite=overwrite, quality=quality)
+        check_output(path, fps=job.made_fps, overwrite=_may(overwrite, path), quality=quality)
 
 
-def shot_files(job: Job, folder: Path, suffix: str, *, overwrite: bool, quality: Quality = "high") -> OnShot:
+def _may(overwrite: Overwrite, path: Path) -> bool:
+    return overwrite if isinstance(overwrite, bool) else overwrite(path)
+
+
+def shot_files(
+    job: Job,
+    folder: Path,
+    suffix: str,
+    *,
+    overwrite: Overwrite,
+    quality: Quality = "high",
+    on_ready: OnReady | None = None,
+) -> OnShot:
     """What each shot's frames go through so that they are written too.
 
     Args:
         job: whose shots.
         folder: made when it is missing.
         suffix: of the whole clip.
-        overwrite: whether files may be replaced.
+        overwrite: whether files may be replaced; or which.
         quality: of the files.
+        on_ready: told of each finished file before it gets its name.
 
     Raises:
         MediaError: a file that exists, or a folder that cannot be.
@@ -69,11 +83,13 @@ def shot_files(job: Job, folder: Path, suffix: str, *, overwrite: bool, quality:
         raise MediaError(f"cannot make the folder {str(folder)!r}: {error.strerror}.") from None
     paths = shot_paths(job, folder, suffix)
     for path in paths:
-        check_output(path, fps=job.made_fps, overwrite=overwrite, quality=quality)
+        check_output(path, fps=job.made_fps, overwrite=_may(overwrite, path), quality=quality)
     written: set[int] = set()
 
     def each(index: int, frames: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
-        again = overwrite or index in written  # a clip whose writing failed is drawn once more
+        again = index in written or _may(
+            overwrite, paths[index]
+        )  # a clip whose writing failed is drawn once more
         written.add(index)
         save = partial(
             write_video,
@@ -82,6 +98,7 @@ def shot_files(job: Job, folder: Path, suffix: str, *, overwrite: bool, quality:
             record=_record(job.plans[index]),
             overwrite=again,
             quality=quality,
+            on_ready=on_ready,
         )
         return tee(frames, save)
 

@@ -203,6 +203,7 @@ def _continued(facts: Facts, folder: Path, state: StateOptions, note: Note) -> t
     facts = replace(facts, drafts=before.drafts)
     if _sampled(before.asked) != _sampled(facts.asked):
         return facts, False
+    facts = replace(facts, shots=before.shots)
     same_network = before.made_with.get(NETWORK) == facts.made_with.get(NETWORK)
     if before.keys == facts.keys and before.asked == facts.asked and same_network:
         return replace(facts, published=before.published), False

@@ -65,6 +65,7 @@ class Facts:
         made_with: versions, arithmetic and the network that upscales, to say what has changed.
         published: sha256 of each file that is about to get its final name, by absolute path.
         drafts: inode of each live draft that was made, by absolute path.
+        shots: sha256 of each file of one shot that was made, by absolute path.
     """
 
     asked: Mapping[str, Any]
@@ -79,6 +80,7 @@ class Facts:
     made_with: Mapping[str, Any]
     published: Mapping[str, str] = field(default_factory=dict)
     drafts: Mapping[str, int] = field(default_factory=dict)
+    shots: Mapping[str, str] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """JSON values."""
@@ -108,6 +110,11 @@ class Facts:
         present += [sidecar_path(out)] if sidecar else []
         there = [path for path in present if os.path.lexists(path)]
         return bool(there) and all(self._made(path) for path in there)
+
+    def owns_shot(self, path: Path) -> bool:
+        """Whether a file of one shot is there as this render has made it."""
+        digest = self.shots.get(str(path.absolute()))
+        return digest is not None and digest == _digest(path)
 
     def _made(self, path: Path) -> bool:
         for known in (path, path.parent):  # a new folder of frames is published as a whole
@@ -271,6 +278,23 @@ class Keep:
             ) from None
         self._facts = facts
         reach("publish.marked")
+
+    def owns_shot(self, path: Path) -> bool:
+        """Whether a file of one shot is there as this render has made it."""
+        return self._facts is not None and self._facts.owns_shot(path)
+
+    def publishing_shot(self, files: Mapping[Path, Path]) -> None:
+        """Remember the finished file of a shot by its final name; what cannot be kept is told, not raised.
+
+        A later process of this render then knows it again, and replaces no file that is another's.
+        """
+        assert self._facts is not None
+        digests = {str(target.absolute()): _digest(staged) for staged, target in files.items()}
+        self._facts = replace(self._facts, shots={**self._facts.shots, **digests})
+        try:
+            self._begin()
+        except MediaError as error:
+            self._note(str(error))
 
     def draft(self, path: Path) -> Draft:
         """The draft at a path, which a later process of this render will know for its own."""
