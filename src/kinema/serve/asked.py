@@ -81,8 +81,9 @@ def read_asked(values: Any, settings: ServeSettings, exists: Callable[[str], boo
 
 
 def _with_model(values: Mapping[str, Any], model: str) -> Mapping[str, Any]:
-    """The server's first model where nothing is said."""
-    return values if "model" in values else {**values, "model": model}
+    """The server's first model where nothing is said, unless that is what a shot means by itself."""
+    default = Shot.model_fields["model"].default
+    return values if "model" in values or model == default else {**values, "model": model}
 
 
 def _media(where: str, path: str, settings: ServeSettings, exists: Callable[[str], bool]) -> str:
