@@ -31,6 +31,7 @@ from kinema.training.data import ClipSource, SpriteBank
 from kinema.training.grammar import Grammar
 from kinema.training.loop import OptimiserSettings
 from kinema.training.pace import Pace
+from kinema.training.recipe import made
 
 STREAMS = {"linear": 1000, "decoder": 2000, "check": 3000}
 
@@ -145,7 +146,8 @@ def fit(args: argparse.Namespace, config: dict[str, Any]) -> None:
 def train(args: argparse.Namespace, config: dict[str, Any]) -> None:
     """Train the decoder beside the frozen encoder, then print how well held-out clips come back."""
     section = dict(config["decoder"])
-    settings = DecoderSettings(optimiser=OptimiserSettings(**section.pop("optimiser")), **section)
+    optimiser = made(OptimiserSettings, section.pop("optimiser", {}), "optimiser")
+    settings = made(DecoderSettings, {**section, "optimiser": optimiser}, "decoder")
     codec = PatchCodec.from_folder(args.start)
     encoder = codec.encoder_sha256()
     if encoder != config["encoder_sha256"]:

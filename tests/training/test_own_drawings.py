@@ -95,7 +95,7 @@ def test_a_lora_learns_and_the_model_stays(drawings, tmp_path):
     recipe = yaml.safe_load((ROOT / "configs/own-drawings.yaml").read_text())
     recipe["stages"]["own"] |= {"steps": 3, "additions": {"rank": 2}}
     for part in recipe["stages"]["own"]["parts"]:
-        part |= {"batch": 1, "frames": min(5, part["frames"])}
+        part |= {"batch": 1, "frames": min(9, part["frames"])}
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
     words = ["--config", tmp_path / "recipe.yaml", "--data", tmp_path / "bank", "--codec", ASSETS / "vae"]
     words += ["--stage", "own", "--start", ASSETS, "--out", tmp_path / "run", "--sheets", "0"]

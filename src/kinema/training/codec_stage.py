@@ -16,6 +16,7 @@ from kinema.training.data import SpriteBank
 from kinema.training.grammar import Grammar
 from kinema.training.loop import OptimiserSettings
 from kinema.training.pace import Pace
+from kinema.training.recipe import made
 from kinema.training.render import Gather, compose
 from kinema.training.stream import Drawer, PartSettings, batches
 
@@ -105,7 +106,8 @@ def codec_stage(
         fitted.save(linear)
     codec = PatchCodec.from_folder(linear).to(device)
     section = dict(config["decoder"])
-    settings = DecoderSettings(optimiser=OptimiserSettings(**section.pop("optimiser")), **section)
+    optimiser = made(OptimiserSettings, section.pop("optimiser", {}), "optimiser")
+    settings = made(DecoderSettings, {**section, "optimiser": optimiser}, "decoder")
     shape = {"frames": settings.frames, "batch": settings.batch}
     source = Frames(bank, gather, config, shape, "decoder", device, workers)
     train_decoder(codec, source.draw, settings, folder, seed=config["seed"], pace=pace)

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal, Protocol, get_args
 
 import torch
 from einops import rearrange
 from torch import Tensor
 
+from kinema.core.errors import ConfigError, unknown_name
 from kinema.core.runtime import generator
 from kinema.diffusion.flow import noisy, velocity
 from kinema.models.dit import Conditioning, Context, VideoDiT
@@ -24,6 +25,8 @@ from kinema.training.chance import noise_like
 from kinema.training.travel import others
 
 Held = Literal["none", "independent", "first", "ends", "continue"]
+HELD_FRAMES: dict[Held, int] = {"first": 1, "ends": 2, "continue": 1}
+"""Latent frames that do not count, at least; a clip needs one more."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,6 +45,20 @@ class ObjectiveSettings:
     spread: float = 1.0
     odds: Mapping[Held, float] = field(default_factory=lambda: {"none": 1.0})
 
+    def __post_init__(self) -> None:
+        if not self.shift > 0 or not self.spread > 0 or not 0 <= self.text_dropout <= 1:
+            raise ConfigError(
+                f"shift={self.shift:g} and spread={self.spread:g} must be above 0, "
+                f"text_dropout={self.text_dropout:g} in 0..1."
+            )
+        for way, odds in self.odds.items():
+            if way not in get_args(Held):
+                raise unknown_name("way to hold frames", way, get_args(Held))
+            if type(odds) not in (int, float) or not 0 <= odds < float("inf"):
+                raise ConfigError(f"odds of {way!r} are {odds!r}; write a number from 0 up.")
+        if not sum(self.odds.values()) > 0:
+            raise ConfigError("odds are all 0; write {none: 1.0}.")
+
 
 @dataclass(frozen=True, slots=True)
 class Noising:
@@ -54,7 +71,7 @@ class Noising:
 def draw_held(settings: ObjectiveSettings, rng: torch.Generator) -> Held:
     """One way to hold frames, by the odds."""
     ways = list(settings.odds)
-    odds = torch.tensor([settings.odds[way] for way in ways])
+    odds = torch.tensor([settings.odds[way] for way in ways], dtype=torch.float32)
     return ways[int(torch.multinomial(odds, 1, generator=rng))]
 
 

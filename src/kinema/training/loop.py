@@ -16,7 +16,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from kinema.core.errors import ModelError
+from kinema.core.errors import ConfigError, ModelError
 from kinema.training.ranks import ALONE, Ranks
 
 MUON = "momentum_buffer"  # what Muon remembers of a matrix
@@ -42,6 +42,14 @@ class OptimiserSettings:
     decay: float = 0.4
     average: float = 0.999
     clip: float = 1.0
+
+    def __post_init__(self) -> None:
+        ranges = {"matrix_rate": 1e3, "rate": 1e3, "warmup": 1e9, "decay": 1.0, "average": 1.0, "clip": 1e9}
+        for name, most in ranges.items():
+            if not 0 <= getattr(self, name) <= most:
+                raise ConfigError(
+                    f"{name}={getattr(self, name)!r} is outside 0..{most:g}; choose one inside."
+                )
 
     def factor(self, step: int, steps: int) -> float:
         """The share of the peak rate to use at `step` of `steps`."""

@@ -10,12 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kinema.core.errors import ConfigError, unknown_name
 from kinema.core.runtime import generator
 from kinema.models.codec import PatchCodec
 from kinema.models.dit import VideoDiT, VideoDiTConfig
 from kinema.training.data import SpriteBank
-from kinema.training.distill import DistillSettings, distillation
+from kinema.training.distill import distillation
 from kinema.training.dit import (
     ObjectiveSettings,
     Task,
@@ -26,13 +25,14 @@ from kinema.training.dit import (
     step_generator,
 )
 from kinema.training.grammar import Grammar
-from kinema.training.loop import OptimiserSettings, Trainer
+from kinema.training.loop import Trainer
 from kinema.training.low_rank import attach, read_additions
 from kinema.training.ranks import ALONE, Ranks
-from kinema.training.recipe import read_cast
+from kinema.training.recipe import entry, read_cast
 from kinema.training.render import Gather, compose
 from kinema.training.sheet import Look, sample_sheet
-from kinema.training.stream import Batch, Drawer, PartSettings, sprites_on
+from kinema.training.stage_settings import StageSettings
+from kinema.training.stream import Batch, Drawer, sprites_on
 from kinema.training.travel import dissolve, per_latent
 
 SHEET_ROWS, SHEET_STEP = 12, 10**9
@@ -83,7 +83,7 @@ class Workshop:
 def build(config: Mapping[str, Any], device: torch.device, seed: int) -> VideoDiT:
     """The transformer of a recipe, its last layer zero."""
     torch.manual_seed(seed)
-    model = VideoDiT(VideoDiTConfig.from_mapping(config["model"]))
+    model = VideoDiT(VideoDiTConfig.from_mapping(entry(config, "model")))
     with torch.no_grad():
         model.proj_out.weight.zero_()
     return model.to(device)
@@ -100,26 +100,20 @@ class Stage:
         steps: instead of the recipe's number.
 
     Raises:
-        ConfigError: the recipe has no such stage.
+        ConfigError: the recipe has no such stage, or says what cannot be of it.
     """
 
     def __init__(
         self, workshop: Workshop, name: str, grammar: Grammar, *, seed: int, steps: int | None = None
     ) -> None:
-        stages = workshop.config.get("stages", {})
-        if name not in stages:
-            raise unknown_name("stage", name, stages)
-        section = stages[name]
+        settings = StageSettings.of(workshop.config, name)
         self.workshop, self.name, self.seed = workshop, name, seed
-        self.parts = [PartSettings.from_mapping(part) for part in section["parts"]]
-        if not self.parts:
-            raise ConfigError(f"stage {name!r} has no parts; give it stills or clips.")
+        self.parts = list(settings.parts)
         self.drawer = Drawer(workshop.bank, grammar, self.parts, seed=seed, casts=workshop.casts)
-        self.distil = DistillSettings(**section["distil"]) if "distil" in section else None
-        self.rank: int | None = self.distil.rank if self.distil else section.get("additions", {}).get("rank")
+        self.distil, self.rank = settings.distil, settings.rank
         self.model = build(workshop.config, workshop.device, seed)
-        self.settings = OptimiserSettings(**section["optimiser"])
-        self.steps = steps or section["steps"]
+        self.settings = settings.optimiser
+        self.steps = settings.steps if steps is None else steps
         self.trainer = self._trainer()
         self.share = 1.0  # of a batch that fits into the device's memory
 

@@ -11,7 +11,7 @@ import pickle
 from collections import deque
 from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from random import Random
 from typing import Any
 
@@ -23,10 +23,11 @@ from kinema.core.errors import ConfigError, unknown_name
 from kinema.core.runtime import generator
 from kinema.training.captions import caption
 from kinema.training.data import SpriteBank
-from kinema.training.dit import Held, ObjectiveSettings, draw_held
+from kinema.training.dit import HELD_FRAMES, Held, ObjectiveSettings, draw_held
 from kinema.training.drawing import draw_scenes
 from kinema.training.grammar import Grammar
 from kinema.training.numbers import Numbers, numbers
+from kinema.training.recipe import made
 from kinema.training.render import Gather
 from kinema.training.scenes import Identity
 from kinema.training.travel import draw_course
@@ -61,12 +62,39 @@ class PartSettings:
     def __post_init__(self) -> None:
         if self.travel and self.frames < 2:
             raise ConfigError("a part with travel: true has frames: 1; a still cannot turn into another.")
+        if self.frames < 1 or (self.frames - 1) % GROUP:
+            raise ConfigError(f"frames={self.frames} is not 1 + a multiple of {GROUP}; write 1 or 17.")
+        if not self.fps > 0 or self.batch < 1:
+            raise ConfigError(f"fps={self.fps:g} and batch={self.batch} must be above 0.")
+        latent_frames = 1 + (self.frames - 1) // GROUP
+        for way, odds in self.objective.odds.items():
+            if odds and latent_frames <= HELD_FRAMES.get(way, 0):  # the loss would be 0 / 0
+                least = 1 + GROUP * HELD_FRAMES[way]
+                raise ConfigError(
+                    f"odds of {way!r} with frames={self.frames} leave nothing to learn; write "
+                    f"frames: {least} or more, or none alone."
+                )
+        for name in self.grammar:
+            if name == "held_out":
+                raise ConfigError(
+                    "held_out differs in a part, which would show what the others hold out; write it in the "
+                    "recipe's grammar."
+                )
+            if name not in (names := [field.name for field in fields(Grammar)]):
+                raise unknown_name("setting of the grammar", name, names)
 
     @staticmethod
     def from_mapping(values: Mapping[str, Any]) -> PartSettings:
-        """From a recipe."""
-        rest = {key: value for key, value in values.items() if key != "objective"}
-        return PartSettings(**rest, objective=ObjectiveSettings(**values.get("objective", {})))
+        """From a recipe.
+
+        Raises:
+            ConfigError: a setting is missing, unknown or out of range.
+        """
+        objective = values.get("objective", {}) if isinstance(values, Mapping) else {}
+        own = made(ObjectiveSettings, objective, "objective")
+        return made(
+            PartSettings, {**values, "objective": own} if isinstance(values, Mapping) else values, "part"
+        )
 
 
 @dataclass(frozen=True, slots=True)
