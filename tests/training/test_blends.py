@@ -59,5 +59,16 @@ def test_what_cannot_be_blended_is_told(checkpoint, packed, tmp_path):
     with pytest.raises(ModelError, match="there is no checkpoint"):
         finished(tmp_path / "none.safetensors")
     save_file({"x": torch.ones(1)}, tmp_path / "other.safetensors")
-    with pytest.raises(ModelError, match="no averaged weights"):
+    with pytest.raises(ModelError, match="no checkpoint of a training run"):
         finished(tmp_path / "other.safetensors")
+
+
+@pytest.mark.parametrize("share", ["nan", "inf", ""])
+def test_a_share_that_is_no_number_makes_no_weights(checkpoint, packed, share):
+    with pytest.raises(ConfigError, match="has no share"):
+        read_blend(f"{checkpoint}:1+{packed}:{share}")
+
+
+def test_a_name_with_a_plus_is_one_file(checkpoint):
+    path = checkpoint.rename(checkpoint.with_name("a+b:1.safetensors"))
+    assert read_blend(str(path))["a"].tolist() == [1.0, 2.0]

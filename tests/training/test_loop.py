@@ -6,11 +6,13 @@ import json
 
 import pytest
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
 from torch import nn
 
-from kinema.core.errors import ModelError
+from kinema.core.errors import MediaError, ModelError, NumericError
 from kinema.core.runtime import generator
-from kinema.training.loop import Log, OptimiserSettings, Trainer
+from kinema.training.loop import Log, OptimiserSettings, Trainer, entries
 
 MATRICES = ("1.weight", "3.weight")
 SETTINGS = OptimiserSettings(rate=1e-2, matrix_rate=2e-2, warmup=3, decay=0.5, average=0.8)
@@ -77,7 +79,11 @@ def test_a_new_run_starts_from_the_averages(tmp_path):
     assert not torch.equal(second.model[1].weight, first.model[1].weight)
 
 
-def test_an_interrupted_save_keeps_the_checkpoint_before(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "error",
+    [OSError(28, "No space left on device"), SafetensorError("No space left on device (os error 28)")],
+)
+def test_an_interrupted_save_keeps_the_checkpoint_before(tmp_path, monkeypatch, error):
     path = tmp_path / "run.safetensors"
     run = move(trainer(), 2)
     run.save(path)
@@ -85,12 +91,13 @@ def test_an_interrupted_save_keeps_the_checkpoint_before(tmp_path, monkeypatch):
 
     def full(tensors, name, metadata):
         name.write_bytes(b"half")
-        raise OSError(28, "No space left on device")
+        raise error
 
-    monkeypatch.setattr("kinema.training.loop.save_file", full)
-    with pytest.raises(OSError, match="No space"):
+    monkeypatch.setattr("kinema.training.files.save_file", full)
+    with pytest.raises(MediaError, match=r"cannot write .*run\.safetensors.*No space.*make room"):
         move(run, 3).save(path)
     assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]  # half a file would keep the disk full
 
 
 @pytest.mark.parametrize("moments", [True, False])
@@ -101,6 +108,65 @@ def test_another_models_checkpoint_is_refused_whole(tmp_path, moments):
     with pytest.raises(ModelError, match=r"run\.safetensors does not fit this model: 3 weights differ"):
         run.load(tmp_path / "run.safetensors", moments=moments)
     equal(before, run.model.state_dict())
+
+
+def test_a_new_run_does_not_begin_with_a_part_of_a_model(tmp_path):
+    """Averages of a shallower model are all known to a deeper one, whose other blocks would stay random."""
+    shallow = Trainer(nn.Sequential(nn.Linear(4, 6)), (), SETTINGS, steps=8)
+    shallow.update(shallow.model(torch.ones(1, 4)).sum())
+    shallow.save(tmp_path / "run.safetensors")
+    deep = Trainer(nn.Sequential(nn.Linear(4, 6), nn.Linear(6, 2)), (), SETTINGS, steps=8)
+    with pytest.raises(ModelError, match=r"does not fit this model: 2 weights differ, '1\.weight' first"):
+        deep.load(tmp_path / "run.safetensors", moments=False)
+
+
+def test_weights_that_are_no_numbers_do_not_replace_those_that_were(tmp_path):
+    path, run = tmp_path / "run.safetensors", move(trainer(), 2)
+    run.save(path)
+    before = path.read_bytes()
+    run.update(run.model(torch.full((4, 4), float("nan"))).sum())
+    with pytest.raises(NumericError, match=r"step 3: .*run\.safetensors keeps those of an earlier step"):
+        run.save(path)
+    assert path.read_bytes() == before
+
+
+def test_what_is_no_checkpoint_is_told_from_a_damaged_one(tmp_path):
+    run, path = trainer(), tmp_path / "run.safetensors"
+    with pytest.raises(ModelError, match="there is no checkpoint"):
+        run.load(path)
+    save_file({"transformer.x.lora_A.weight": torch.ones(2)}, path)
+    with pytest.raises(ModelError, match="is no checkpoint of a training run"):
+        run.load(path, moments=False)
+    move(trainer(), 1).save(path)
+    path.write_bytes(path.read_bytes()[:-40])
+    with pytest.raises(ModelError, match="is damaged"):
+        run.load(path)
+
+
+def test_a_checkpoint_says_which_run_it_is_of(tmp_path):
+    facts = {"data": "ab12", "seed": 7}
+    run = Trainer(small(), MATRICES, SETTINGS, steps=8, facts=facts)
+    move(run, 2).save(tmp_path / "run.safetensors")
+    assert trainer().load(tmp_path / "run.safetensors") == facts | {"step": 2}
+
+
+def test_a_log_goes_on_where_the_checkpoint_was(tmp_path):
+    """A killed run has reported steps that it takes again, and may have been stopped within a line."""
+    log = Log(tmp_path)
+    for step in (20, 40):
+        log.write(stage="image", step=step, loss=0.5)
+    for step in (20, 40, 60):
+        log.write(stage="video", step=step, loss=1.0)
+    with log.path.open("a") as file:
+        file.write('{"stage": "video", "st')
+    assert len(entries(log.path)) == 5
+    log.go_on(40, "video")
+    log.write(stage="video", step=60, loss=2.0)
+    found = [(e["stage"], e["step"], e["loss"]) for e in map(json.loads, log.path.read_text().splitlines())]
+    images, videos = [("image", 20, 0.5), ("image", 40, 0.5)], [("video", 20, 1.0), ("video", 40, 1.0)]
+    assert found == [*images, *videos, ("video", 60, 2.0)]
+    log.go_on(0, "video")
+    assert [e["stage"] for e in entries(log.path)] == ["image", "image"]
 
 
 def test_rates_rise_hold_and_fall():

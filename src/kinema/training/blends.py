@@ -6,15 +6,17 @@ anything; half-way between them that noise is less and what both know is kept (h
 
 from __future__ import annotations
 
+import contextlib
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
 from torch import Tensor
 
 from kinema.core.errors import ConfigError, ModelError
 from kinema.models.weights import load_state
+from kinema.training.files import read_tensors
 from kinema.training.loop import AVERAGE
 
 
@@ -26,13 +28,8 @@ def finished(path: Path) -> dict[str, Tensor]:
     """
     if path.is_dir():
         return load_state(path / "transformer", dtype=torch.float32)
-    if not path.is_file():
-        raise ModelError(
-            f"there is no checkpoint {path}; name a run's .safetensors or a packed model's folder."
-        )
-    with safe_open(path, "pt") as file:
-        names = [name for name in file.keys() if name.startswith(AVERAGE)]  # noqa: SIM118
-        weights = {name.removeprefix(AVERAGE): file.get_tensor(name) for name in names}
+    tensors, _ = read_tensors(path)
+    weights = {n.removeprefix(AVERAGE): weight for n, weight in tensors.items() if n.startswith(AVERAGE)}
     if not weights:
         raise ModelError(f"{path} has no averaged weights; name a checkpoint that a training run wrote.")
     return weights
@@ -45,7 +42,7 @@ def blend(parts: Sequence[tuple[Mapping[str, Tensor], float]]) -> dict[str, Tens
         ConfigError: the shares add up to nothing, or the models differ in shape.
     """
     first, whole = parts[0][0], sum(share for _, share in parts)
-    if whole <= 0:
+    if not 0 < whole < float("inf"):
         raise ConfigError(f"the shares add up to {whole:g}; let them add up to more than 0.")
     for weights, _ in parts[1:]:
         if weights.keys() != first.keys() or any(weights[name].shape != first[name].shape for name in first):
@@ -63,15 +60,15 @@ def read_blend(text: str) -> dict[str, Tensor]:
         ConfigError: a share is missing or no number.
     """
     pieces = text.split("+")
-    if len(pieces) == 1 and (":" not in text or Path(text).exists()):
+    if Path(text).exists() or (len(pieces) == 1 and ":" not in text):
         return finished(Path(text))
-    parts = list[tuple[dict[str, Tensor], float]]()
-    for piece in pieces:
-        path, _, share = piece.rpartition(":")
-        try:
-            parts.append((finished(Path(path)), float(share)))
-        except ValueError:
-            raise ConfigError(
-                f"{piece!r} has no share; write FILE:SHARE, such as run.safetensors:0.6."
-            ) from None
-    return blend(parts)
+    shares = [_share(piece) for piece in pieces]
+    return blend([(finished(path), share) for path, share in shares])
+
+
+def _share(piece: str) -> tuple[Path, float]:
+    path, _, number = piece.rpartition(":")
+    with contextlib.suppress(ValueError):
+        if math.isfinite(share := float(number)):
+            return Path(path), share
+    raise ConfigError(f"{piece!r} has no share; write FILE:SHARE, such as run.safetensors:0.6.")

@@ -267,6 +267,7 @@ def train_decoder(
         decoder.set_spread(latent_spread(codec, map(draw, range(SPREAD_BATCHES))))
         if settings.solve:
             fit_patches(codec, map(draw, range(settings.solve)), noise=settings.noise, seed=seed)
+    log.go_on(trainer.step, "codec")
     device = codec.projection.centre.device
     while trainer.step < trainer.steps and not pace.over():
         frames_BCFHW = draw(trainer.step).to(device)

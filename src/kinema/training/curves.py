@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
 
 from PIL import Image, ImageDraw
+
+from kinema.training.loop import entries
 
 WIDTH, HEIGHT, MARGIN = 760, 420, 48
 INKS = ((32, 90, 190), (200, 60, 40), (40, 140, 70), (150, 80, 180), (120, 120, 120))
@@ -37,10 +38,7 @@ def draw_curves(log: Path, picture: Path) -> None:
 def read_curves(log: Path) -> dict[str, list[tuple[int, float]]]:
     """Step and loss of each stage, and of each kind of batch in it."""
     curves: dict[str, list[tuple[int, float]]] = {}
-    if not log.exists():
-        return curves  # a run of a few steps has reported nothing
-    for line in log.read_text(encoding="utf-8").splitlines():
-        entry = json.loads(line)
+    for entry in entries(log):
         losses = entry["loss"] if isinstance(entry["loss"], list) else [entry["loss"]]
         for number, loss in enumerate(losses):
             name = f"{entry.get('stage', 'run')}{f' {number}' if len(losses) > 1 else ''}"

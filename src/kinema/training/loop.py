@@ -6,17 +6,18 @@ Data and noise are drawn from generators named by (seed, step), so nothing else 
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from kinema.core.errors import ConfigError, ModelError
+from kinema.core.errors import ConfigError, ModelError, NumericError
+from kinema.training.files import read_tensors, whole, write_tensors
 from kinema.training.ranks import ALONE, Ranks
 
 MUON = "momentum_buffer"  # what Muon remembers of a matrix
@@ -85,6 +86,7 @@ class Trainer:
         settings: rates and schedule.
         steps: length of the whole run; the schedule depends on it.
         ranks: the processes that take every step together.
+        facts: what checkpoints say of the run beside its step: JSON values by name.
     """
 
     def __init__(
@@ -95,9 +97,10 @@ class Trainer:
         *,
         steps: int,
         ranks: Ranks = ALONE,
+        facts: Mapping[str, Any] | None = None,
     ) -> None:
         self.model, self.settings, self.steps, self.step = model, settings, steps, 0
-        self.ranks = ranks
+        self.ranks, self.facts = ranks, dict(facts or {})
         chosen = set(matrices)
         self.optimisers = optimisers(model, chosen, settings, ranks)
         self.shared_out = [p for name, p in model.named_parameters() if name in chosen]
@@ -129,37 +132,46 @@ class Trainer:
         return [own[name] for name in self.average]
 
     def save(self, path: Path) -> None:
-        """Write everything that `load` needs, under a temporary name first; all processes call it."""
+        """Write everything that `load` needs, whole or not at all; all processes call it.
+
+        Raises:
+            NumericError: the weights are no longer finite; the checkpoint before stays.
+            MediaError: it cannot be written; the checkpoint before stays.
+        """
+        if not all(bool(average.isfinite().all()) for average in self.average.values()):
+            kept = f"{path} keeps those of an earlier step" if path.exists() else "nothing was saved"
+            raise NumericError(
+                f"step {self.step}: the weights are no longer finite, and {kept}; lower the stage's rates."
+            )
         moments = dict(self._moments())
         if not self.ranks.leads:
             return
         tensors = {f"model/{k}": v for k, v in self.model.state_dict().items()}
         tensors |= {f"{AVERAGE}{k}": v for k, v in self.average.items()}
-        tensors |= moments
-        part = path.with_suffix(".part")
-        save_file(
-            {k: v.contiguous() for k, v in tensors.items()}, part, {"state": json.dumps({"step": self.step})}
-        )
-        part.replace(path)
+        write_tensors(path, tensors | moments, {**self.facts, "step": self.step})
 
-    def load(self, path: Path, *, moments: bool = True) -> None:
+    def load(self, path: Path, *, moments: bool = True) -> dict[str, Any]:
         """Go on from a checkpoint; without `moments`, only its averaged weights are taken, for a new run.
 
+        Returns:
+            The facts of the run that wrote it, and its step.
+
         Raises:
-            ModelError: the checkpoint is of a model of another shape; nothing has been changed then.
+            ModelError: the checkpoint is damaged, or of a model of another shape; nothing has been changed then.
         """
-        with safe_open(path, "pt") as file:
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-            state = json.loads(file.metadata()["state"])
+        tensors, state = read_tensors(path)
         prefix = "model/" if moments else AVERAGE
         weights = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-        self._check_fit(path, weights, whole=moments)
+        # Averages cover the parameters alone; what else a model keeps is computed, or stays as it is.
+        own = self.model.state_dict() if moments else dict(self.model.named_parameters())
+        self._check_fit(path, weights, own)
         self.model.load_state_dict(weights, strict=False)
         for name, p in self.model.named_parameters():
             self.average[name].copy_(tensors.get(f"{AVERAGE}{name}", p.detach()))
         if moments:
             self.step = state["step"]
             self._restore(tensors)
+        return state
 
     def begin(self, weights: dict[str, Tensor], origin: Path) -> None:
         """Start a new run from finished weights, such as those of a packed model.
@@ -167,15 +179,14 @@ class Trainer:
         Raises:
             ModelError: they are of a model of another shape; nothing has been changed then.
         """
-        self._check_fit(origin, weights, whole=True)
+        self._check_fit(origin, weights, self.model.state_dict())
         self.model.load_state_dict(weights)
         for name, p in self.model.named_parameters():
             self.average[name].copy_(p.detach())
 
-    def _check_fit(self, path: Path, weights: dict[str, Tensor], *, whole: bool) -> None:
-        own = self.model.state_dict()
+    def _check_fit(self, path: Path, weights: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
         wrong = [name for name, w in weights.items() if name not in own or own[name].shape != w.shape]
-        wrong += [name for name in own if whole and name not in weights]
+        wrong += [name for name in own if name not in weights]
         if wrong:
             raise ModelError(
                 f"{path} does not fit this model: {len(wrong)} weights differ, {wrong[0]!r} first; use the "
@@ -217,5 +228,30 @@ class Log:
 
     def write(self, **values: float | int | str | list[float]) -> None:
         """Append one report."""
-        with self.path.open("a") as file:
+        with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(values) + "\n")
+
+    def go_on(self, step: int, stage: str | None = None) -> None:
+        """Forget what a sitting that was killed reported beyond its last checkpoint, and half a line.
+
+        Args:
+            step: of the checkpoint that the run goes on from; 0 for one that begins.
+            stage: as in the reports, which other stages may have too.
+        """
+        kept = [e for e in entries(self.path) if e.get("stage") != stage or e["step"] <= step]
+        if self.path.exists():
+            with whole(self.path) as part:
+                part.write_text("".join(json.dumps(e) + "\n" for e in kept), encoding="utf-8")
+
+
+def entries(log: Path) -> list[dict[str, Any]]:
+    """The reports of a `metrics.jsonl`, in order; a line that a killed process left is passed over."""
+    if not log.exists():
+        return []  # a run of a few steps has reported nothing
+    found = []
+    for line in log.read_text(encoding="utf-8", errors="replace").splitlines():
+        with contextlib.suppress(ValueError):
+            values = json.loads(line)
+            if isinstance(values, dict) and "step" in values and "loss" in values:
+                found.append(values)
+    return found

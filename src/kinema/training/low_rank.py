@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from kinema.core.errors import ModelError
+from kinema.training.files import whole
 
 PREFIX = "transformer."
 
@@ -78,10 +79,8 @@ def save_additions(model: nn.Module, path: Path) -> None:
     for name, addition in additions(model):
         tensors[f"{PREFIX}{name}.lora_A.weight"] = addition.a_RI.detach().cpu().half().contiguous()
         tensors[f"{PREFIX}{name}.lora_B.weight"] = addition.b_OR.detach().cpu().half().contiguous()
-    part = path.with_suffix(".part")
-    save_file(tensors, part)
-    part.chmod(0o644)  # safetensors leaves the file private to its writer
-    part.replace(path)
+    with whole(path) as part:
+        save_file(tensors, part)
 
 
 @torch.no_grad()
