@@ -59,7 +59,7 @@ def test_what_cannot_be_blended_is_told(checkpoint, packed, tmp_path):
     with pytest.raises(ModelError, match="there is no checkpoint"):
         finished(tmp_path / "none.safetensors")
     save_file({"x": torch.ones(1)}, tmp_path / "other.safetensors")
-    with pytest.raises(ModelError, match="no checkpoint of a training run"):
+    with pytest.raises(ModelError, match="no averaged weights"):
         finished(tmp_path / "other.safetensors")
 
 

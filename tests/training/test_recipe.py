@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -13,9 +15,12 @@ import torch
 import yaml
 
 import kinema
+from kinema.core.errors import ConfigError, ModelError
 from kinema.models.codec import PatchCodec, PatchCodecConfig
 from kinema.models.weights import load_state
 from kinema.training.codec import fit_linear
+from kinema.training.files import read_facts, read_tensors
+from kinema.training.stage import Stage
 
 ROOT = Path(__file__).resolve().parents[2]
 ASSETS = Path(kinema.__file__).parent / "assets" / "embedded"
@@ -164,3 +169,101 @@ def test_weights_are_compared_on_the_same_batches_and_blended(workshop, monkeypa
         comparing.read_blend(str(half))["proj_out.weight"],
         0.5 * trained["proj_out.weight"] + 0.5 * comparing.read_blend(str(begun))["proj_out.weight"],
     )
+
+
+def stopped_at(monkeypatch, number, step):
+    """Send this process a signal while it takes a step."""
+    plain = Stage.step
+
+    def taken(stage, batch):
+        if stage.trainer.step == step:
+            signal.raise_signal(number)
+        return plain(stage, batch)
+
+    monkeypatch.setattr(Stage, "step", taken)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_run_that_is_stopped_saves_its_step_and_goes_on_bit_for_bit(workshop, monkeypatch, capsys, number):
+    more = ("--steps", "4", "--sheets", "0")
+    path = train(workshop, monkeypatch, "image", *more)
+    whole, facts = read_tensors(path)
+    path.unlink()
+    with monkeypatch.context() as patch:
+        stopped_at(patch, number, 1)
+        train(workshop, patch, "image", *more)
+    assert read_facts(path)["step"] == 2
+    assert "2 of 4 steps" in capsys.readouterr().out
+    train(workshop, monkeypatch, "image", *more)
+    resumed, again = read_tensors(path)
+    assert again == facts
+    assert again["step"] == 4
+    assert resumed.keys() == whole.keys()
+    assert all(torch.equal(resumed[name], whole[name]) for name in whole)
+    assert "note" not in (said := capsys.readouterr().out)
+    assert "goes on from step 2" in said
+    train(workshop, monkeypatch, "image", *more)
+    assert "finished before" in capsys.readouterr().out
+    train(workshop, monkeypatch, "image", "--steps", "5", "--sheets", "0")
+    assert "note: other steps than before step 4" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("what", ["data", "seed"])
+def test_a_checkpoint_of_other_sprites_or_another_seed_is_not_gone_on_from(workshop, monkeypatch, what):
+    path = train(workshop, monkeypatch, "image", "--sheets", "0")
+    made = path.read_bytes()
+    if what == "data":
+        index = json.loads((workshop / "data/sprites.json").read_text())
+        (workshop / "data/sprites.json").write_text(json.dumps(index | {"sha256": "cd"}))
+    more = ("--seed", "5") if what == "seed" else ()
+    with pytest.raises(ConfigError, match=r"was trained with another (sprites|seed) .*another --out"):
+        train(workshop, monkeypatch, "image", *more)
+    assert path.read_bytes() == made
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (("--steps", "0"), "--steps 0 is below 1"),
+        (("--every", "0"), "--every 0 is below 1"),
+        (("--sheets", "-1"), "--sheets -1 is below 0"),
+        (("--minutes", "nan"), "--minutes nan"),
+        (("--plan", "-3"), "--plan -3"),
+        (("--device", "tpu"), "--device tpu"),
+        (("--additions", "recipe.yaml"), "leave out --additions"),
+    ],
+)
+def test_options_that_cannot_be_are_refused_before_anything_is_read(workshop, monkeypatch, more, words):
+    monkeypatch.chdir(workshop)
+    (workshop / "data/frames.npy").unlink()  # would be the first to be missed
+    with pytest.raises(ConfigError, match=words):
+        train(workshop, monkeypatch, "image", *more)
+
+
+def test_additions_need_a_model(workshop, monkeypatch):
+    """They would learn on top of random numbers, and be a LoRA of nothing."""
+    recipe = {**RECIPE, "stages": {"own": STAGE | {"parts": [STILLS], "additions": {"rank": 2}}}}
+    (workshop / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    with pytest.raises(ConfigError, match="name one with --start"):
+        train(workshop, monkeypatch, "own")
+    with pytest.raises(ModelError, match="nothing of that name"):
+        train(workshop, monkeypatch, "own", "--start", workshop / "nobody")
+
+
+def test_parts_that_do_not_belong_together_are_refused_before_the_first_step(workshop, monkeypatch):
+    other = {**RECIPE, "model": RECIPE["model"] | {"in_channels": 12, "out_channels": 12}}
+    (workshop / "recipe.yaml").write_text(yaml.safe_dump(other))
+    with pytest.raises(ConfigError, match="codec has 10 channels and the recipe's model 12"):
+        train(workshop, monkeypatch, "image")
+    (workshop / "recipe.yaml").write_text(yaml.safe_dump(RECIPE | {"clip": {"size": 12}}))
+    with pytest.raises(ConfigError, match="clips of 12 px from sprites of 16"):
+        train(workshop, monkeypatch, "image")
+
+
+def test_a_script_says_what_is_wrong_in_one_line(workshop):
+    argv = ["--config", workshop / "none.yaml", "--data", workshop, "--out", workshop / "run", "--stage", "x"]
+    line = [sys.executable, ROOT / "scripts/train_embedded.py", *argv]
+    result = subprocess.run([str(word) for word in line], capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stderr.count("\n")) == (2, 1)
+    assert "none.yaml is not readable YAML" in result.stderr
+    assert not (workshop / "run").exists()

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from kinema.core.errors import ConfigError, ModelError
 from kinema.models.weights import load_state
-from kinema.training.files import read_tensors
+from kinema.training.files import opened
 from kinema.training.loop import AVERAGE
 
 
@@ -28,8 +28,9 @@ def finished(path: Path) -> dict[str, Tensor]:
     """
     if path.is_dir():
         return load_state(path / "transformer", dtype=torch.float32)
-    tensors, _ = read_tensors(path)
-    weights = {n.removeprefix(AVERAGE): weight for n, weight in tensors.items() if n.startswith(AVERAGE)}
+    with opened(path) as file:
+        names = [name for name in file.keys() if name.startswith(AVERAGE)]  # noqa: SIM118
+        weights = {name.removeprefix(AVERAGE): file.get_tensor(name) for name in names}
     if not weights:
         raise ModelError(f"{path} has no averaged weights; name a checkpoint that a training run wrote.")
     return weights

@@ -56,18 +56,38 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     Raises:
         ModelError: it is missing, damaged, or no checkpoint of a run.
     """
+    with opened(path) as file:
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        return tensors, _facts(file, path)
+
+
+def read_facts(path: Path) -> dict[str, Any]:
+    """The facts alone; errors are those of `read_tensors`."""
+    with opened(path) as file:
+        return _facts(file, path)
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[Any]:
+    """A safetensors file, open to be read; `ModelError` when it is missing or damaged."""
     if not path.is_file():
         raise ModelError(
             f"there is no checkpoint {path}; name a run's .safetensors or a packed model's folder."
         )
     try:
         with safe_open(path, "pt") as file:
-            facts = json.loads((file.metadata() or {}).get("state", "null"))
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError) as error:
+            yield file
+    except (SafetensorError, OSError) as error:
         raise ModelError(
             f"{path} is damaged or no safetensors file ({error}); begin anew, or fetch it again."
         ) from None
+
+
+def _facts(file: Any, path: Path) -> dict[str, Any]:
+    try:
+        facts = json.loads((file.metadata() or {}).get("state", "null"))
+    except ValueError:
+        facts = None
     if not isinstance(facts, dict) or type(facts.get("step")) is not int:
         raise ModelError(f"{path} is no checkpoint of a training run; name one, or a packed model's folder.")
-    return tensors, facts
+    return facts

@@ -157,7 +157,8 @@ class Trainer:
             The facts of the run that wrote it, and its step.
 
         Raises:
-            ModelError: the checkpoint is damaged, or of a model of another shape; nothing has been changed then.
+            ModelError: the checkpoint is damaged, or of a model of another shape; nothing has been changed
+                then.
         """
         tensors, state = read_tensors(path)
         prefix = "model/" if moments else AVERAGE

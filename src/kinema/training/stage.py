@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from kinema.core.errors import ConfigError
 from kinema.core.runtime import generator
 from kinema.models.codec import PatchCodec
 from kinema.models.dit import VideoDiT, VideoDiTConfig
@@ -89,6 +90,22 @@ def build(config: Mapping[str, Any], device: torch.device, seed: int) -> VideoDi
     return model.to(device)
 
 
+def _check_fit(workshop: Workshop, shape: VideoDiTConfig) -> None:
+    """Refuse clips that the codec or the transformer cannot take, before the first of them is drawn."""
+    codec, size, sprites = workshop.codec, workshop.size, workshop.bank.size
+    if codec.latent_channels != shape.in_channels:
+        raise ConfigError(
+            f"the codec has {codec.latent_channels} channels and the recipe's model {shape.in_channels}; "
+            "use those that belong together."
+        )
+    step = codec.stride.space * shape.patch_size[1]
+    if size % step or sprites % size:
+        raise ConfigError(
+            f"clips of {size} px from sprites of {sprites}: they must be a multiple of {step} and divide the "
+            "sprites'; prepare the sprites at the model's size."
+        )
+
+
 class Stage:
     """A stage of training, ready to take steps.
 
@@ -112,6 +129,7 @@ class Stage:
         self.drawer = Drawer(workshop.bank, grammar, self.parts, seed=seed, casts=workshop.casts)
         self.distil, self.rank = settings.distil, settings.rank
         self.model = build(workshop.config, workshop.device, seed)
+        _check_fit(workshop, self.model.config)
         self.settings = settings.optimiser
         self.steps = settings.steps if steps is None else steps
         self.trainer = self._trainer()

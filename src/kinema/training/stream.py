@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import multiprocessing
 import pickle
+import signal
 from collections import deque
 from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -226,6 +227,7 @@ _drawer: list[Drawer] = []
 
 
 def _begin(drawer: Drawer) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that trains, which ends this one
     torch.set_num_threads(1)
     _drawer[:] = [drawer]
 
