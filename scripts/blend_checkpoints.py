@@ -10,12 +10,13 @@ finds good ones. What comes out is read as a checkpoint: by train_embedded.py --
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
-from safetensors.torch import save_file
-
 from kinema.training.blends import read_blend
+from kinema.training.files import write_tensors
 from kinema.training.loop import AVERAGE
+from kinema.training.script import run_script
 
 
 def main() -> None:
@@ -27,8 +28,8 @@ def main() -> None:
     args = parser.parse_args()
     weights = read_blend("+".join(args.checkpoints))
     tensors = {AVERAGE + name: weight for name, weight in weights.items()}
-    save_file(tensors, args.out, {"state": '{"step": 0}'})
+    write_tensors(args.out, tensors, {"step": 0})
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_script(main))

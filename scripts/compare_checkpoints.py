@@ -12,6 +12,7 @@ difference from the first one's with one standard error.
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 import torch
@@ -25,6 +26,7 @@ from kinema.training.captions_cache import CaptionCache
 from kinema.training.data import SpriteBank
 from kinema.training.grammar import Grammar
 from kinema.training.recipe import read_recipe
+from kinema.training.script import run_script
 from kinema.training.stage import Stage, Workshop
 
 ASSETS = Path(__file__).resolve().parents[1] / "src/kinema/assets/embedded"
@@ -83,4 +85,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_script(main))

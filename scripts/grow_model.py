@@ -10,10 +10,10 @@ the same. What comes out is read by train_embedded.py --start.
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 
 from kinema.models.codec import PatchCodec
 from kinema.models.text import EmbeddedTextEncoder
@@ -21,10 +21,12 @@ from kinema.models.weights import read_config
 from kinema.training.blends import finished
 from kinema.training.captions_cache import CaptionCache
 from kinema.training.data import SpriteBank
+from kinema.training.files import write_tensors
 from kinema.training.grammar import Grammar
 from kinema.training.growth import LastLayer, deepened, sources
 from kinema.training.loop import AVERAGE
 from kinema.training.recipe import read_recipe
+from kinema.training.script import run_script
 from kinema.training.stage import Stage, Workshop
 
 ASSETS = Path(__file__).resolve().parents[1] / "src/kinema/assets/embedded"
@@ -59,11 +61,10 @@ def main() -> None:
         for number in range(args.batches):
             last.see(stage.task(stage.drawer.draw(number)))
         last.fit()
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    tensors = {AVERAGE + name: weight.contiguous() for name, weight in model.state_dict().items()}
-    save_file(tensors, args.out, {"state": '{"step": 0}'})
+    tensors = {AVERAGE + name: weight for name, weight in model.state_dict().items()}
+    write_tensors(args.out, tensors, {"step": 0})
     print(f"{args.out}: blocks {copied}")
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_script(main))

@@ -10,11 +10,15 @@ What to do with the folder that this writes: docs/training.md.
 from __future__ import annotations
 
 import argparse
+import math
+import sys
+import unicodedata
 from pathlib import Path
 from typing import Any
 
 from kinema.core.errors import ConfigError
 from kinema.training.recipe import read_recipe
+from kinema.training.script import run_script
 from kinema.training.sprite_files import check_outline, decode, write_bank
 
 PICTURES = (".png", ".webp", ".gif", ".apng")
@@ -36,9 +40,17 @@ def arguments() -> argparse.Namespace:
 
 def main() -> None:
     args = arguments()
-    paths = sorted(path for path in args.drawings.glob("*") if path.suffix.lower() in PICTURES)
+    if args.size < 1 or args.frames < 1 or not 0 < args.fps < math.inf:
+        raise ConfigError(
+            f"--size {args.size}, --fps {args.fps:g} and --frames {args.frames}: all are above 0."
+        )
+    found = sorted(path for path in args.drawings.glob("*") if not path.name.startswith("."))
+    paths = [path for path in found if path.suffix.lower() in PICTURES]
     if not paths:
-        raise SystemExit(f"{args.drawings} holds no {', '.join(PICTURES)}; put cut-out drawings there.")
+        raise ConfigError(f"{args.drawings} holds no {', '.join(PICTURES)}; put cut-out drawings there.")
+    for path in found:
+        if path not in paths and path.name != WORDS:
+            print(f"note: {path.name} is left out; a drawing ends in {', '.join(PICTURES)}", file=sys.stderr)
     words = synonyms(args.drawings / WORDS, [name_of(path) for path in paths])
     clips = []
     for path in paths:
@@ -57,8 +69,16 @@ def main() -> None:
 
 
 def name_of(path: Path) -> str:
-    """What the file shows: its name in lower case, with spaces."""
-    return " ".join(path.stem.lower().replace("_", " ").replace("-", " ").split())
+    """What the file shows: its name in lower case, with spaces; `ConfigError` when no word is left."""
+    if not (name := plain(path.stem)):
+        raise ConfigError(f"{path} is named by no word; name it by what it shows.")
+    return name
+
+
+def plain(text: str) -> str:
+    """Words in lower case with single spaces; accents as one character, however the disk keeps them."""
+    text = unicodedata.normalize("NFC", text).lower()
+    return " ".join(text.replace("_", " ").replace("-", " ").split())
 
 
 def synonyms(path: Path, names: list[str]) -> dict[str, list[str]]:
@@ -68,17 +88,23 @@ def synonyms(path: Path, names: list[str]) -> dict[str, list[str]]:
         raise ConfigError(f"two drawings are named {twice!r}; rename one.")
     if not path.is_file():
         return {}
-    found = {str(name).lower(): words for name, words in read_recipe(path).items()}
-    for name, words in found.items():
+    found: dict[str, list[str]] = {}
+    owner = {name: name for name in names}
+    for key, words in read_recipe(path).items():
+        name = plain(str(key))
         if name not in names:
             raise ConfigError(f"{path}: no drawing is named {name!r}; the names are {', '.join(names)}.")
-        if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+        if not isinstance(words, list) or not all(isinstance(word, str) and word.split() for word in words):
             raise ConfigError(f"{path}: {name}: {words!r} is no list of words; write [one, another].")
+        found[name] = [" ".join(unicodedata.normalize("NFC", word).lower().split()) for word in words]
+        for word in found[name]:
+            if word in owner:  # it would name neither
+                raise ConfigError(
+                    f"{path}: {word!r} already means {owner[word]!r}; give it to one drawing, once."
+                )
+            owner[word] = name
     return found
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except ConfigError as error:
-        raise SystemExit(str(error)) from None
+    sys.exit(run_script(main))

@@ -16,6 +16,7 @@ import argparse
 import hashlib
 import json
 import re
+import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ from numpy.typing import NDArray
 
 from kinema.training.pack import PackSettings, encode_strip, write_pack
 from kinema.training.recipe import read_cast
+from kinema.training.script import run_script
 from kinema.training.sprite_files import decode, is_animated, write_bank
 
 SKIN_TONES = {"1f3fb", "1f3fc", "1f3fd", "1f3fe", "1f3ff"}
@@ -247,4 +249,4 @@ def report(out: Path, index: dict[str, Any], digest: str) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_script(main))

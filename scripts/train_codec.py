@@ -10,14 +10,14 @@ The decoder's run resumes from RUN/decoder.safetensors when that exists.
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import yaml
 from torch import Tensor
 
-from kinema.core.errors import ModelError
+from kinema.core.errors import ConfigError, ModelError
 from kinema.core.runtime import generator
 from kinema.models.codec import PatchCodec, PatchCodecConfig
 from kinema.training.codec import (
@@ -31,7 +31,8 @@ from kinema.training.data import ClipSource, SpriteBank
 from kinema.training.grammar import Grammar
 from kinema.training.loop import OptimiserSettings
 from kinema.training.pace import Pace
-from kinema.training.recipe import made
+from kinema.training.recipe import made, read_recipe
+from kinema.training.script import run_script
 
 STREAMS = {"linear": 1000, "decoder": 2000, "check": 3000}
 
@@ -115,7 +116,7 @@ class Clips:
 
 
 def held_out(folder: Path, config: dict[str, Any], batches: int) -> Iterator[Tensor]:
-    """Clips of the combinations that no training shows."""
+    """Clips of the combinations that the transformer never sees; the codec may have, in other clips."""
     bank, seed = SpriteBank.open(folder), config["seed"] + STREAMS["check"]
     source = ClipSource(bank, Grammar(), frames=17, seed=seed, unseen=True, **config["clip"])
     for index in range(batches):
@@ -173,9 +174,11 @@ def train(args: argparse.Namespace, config: dict[str, Any]) -> None:
 
 def main() -> None:
     args = arguments()
-    config = yaml.safe_load(args.config.read_text())
+    config = read_recipe(args.config)
+    if args.stage == "decoder" and args.start is None:
+        raise ConfigError("the decoder needs the fitted linear codec; name its folder with --start.")
     (fit if args.stage == "linear" else train)(args, config)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_script(main))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from kinema.evaluation.identity import IdentityJudge, IdentityNet, IdentityNetCo
 from kinema.models.codec import PatchCodec
 from kinema.training.data import SpriteBank
 from kinema.training.loop import Log, OptimiserSettings, Trainer
+from kinema.training.script import run_script
 
 FRESH, SETTLING = 10**6, 2 * 10**6  # batch numbers that training never reaches
 SMOOTHING = 0.05
@@ -122,4 +124,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_script(main))

@@ -51,6 +51,27 @@ def test_files_are_named_by_what_they_show(drawings, tmp_path):
     assert '"licence": "CC0-1.0"' in (tmp_path / "bank/sprites.json").read_text()
 
 
+def test_names_are_the_same_however_a_disk_keeps_accents_and_other_files_are_told(drawings, tmp_path):
+    decomposed, composed = "e\u0301clair", "\u00e9clair"
+    (drawings / "Paper_Lamp.png").rename(drawings / f"{decomposed}.png")
+    (drawings / "words.yaml").write_text(f"{composed}: [Long  Cake]\n", encoding="utf-8")
+    (drawings / "cat.jpg").write_bytes(b"a photograph")
+    result = prepare(drawings, tmp_path / "bank")
+    assert result.returncode == 0, result.stderr
+    assert result.stderr.startswith("note: cat.jpg is left out")
+    (identity,) = SpriteBank.open(tmp_path / "bank").identities
+    assert (identity.name, identity.synonyms) == (composed, ("long cake",))
+
+
+@pytest.mark.parametrize("option", [("--size", 0), ("--fps", "nan")])
+def test_sizes_and_rates_that_cannot_be_are_refused(drawings, tmp_path, option):
+    words = [drawings, "--licence", "CC0-1.0", "--out", tmp_path / "bank", *option]
+    result = script("prepare_drawings.py", *words)
+    assert (result.returncode, result.stderr.count("\n")) == (2, 1)
+    assert f"{option[0]} {option[1]}" in result.stderr
+    assert not (tmp_path / "bank").exists()
+
+
 def photograph(folder):
     Image.new("RGB", (8, 8), "red").save(folder / "photograph.png")
 
@@ -67,6 +88,15 @@ def plain_word(folder):
     (folder / "words.yaml").write_text("paper lamp: lantern\n")
 
 
+def shared_word(folder):
+    (folder / "hat.webp").write_bytes((folder / "Paper_Lamp.png").read_bytes())
+    (folder / "words.yaml").write_text("paper lamp: [thing]\nhat: [thing]\n")
+
+
+def no_word(folder):
+    (folder / "_-.png").write_bytes((folder / "Paper_Lamp.png").read_bytes())
+
+
 def nothing(folder):
     (folder / "Paper_Lamp.png").unlink()
 
@@ -78,13 +108,15 @@ def nothing(folder):
         (twice, "two drawings are named 'paper lamp'"),
         (nobody, "no drawing is named 'paper lump'"),
         (plain_word, "no list of words"),
+        (shared_word, "'thing' already means 'paper lamp'"),
+        (no_word, "is named by no word"),
         (nothing, "holds no .png"),
     ],
 )
 def test_refusals_are_one_line_and_leave_nothing(drawings, tmp_path, harm, words):
     harm(drawings)
     result = prepare(drawings, tmp_path / "bank")
-    assert result.returncode == 1
+    assert result.returncode == 2
     assert words in result.stderr
     assert result.stderr.count("\n") == 1
     assert not (tmp_path / "bank").exists()

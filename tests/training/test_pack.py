@@ -43,6 +43,10 @@ def test_unpacking_twice_decodes_once(pack, tmp_path):
     (tmp_path / "data/sprites.json").write_text(json.dumps(facts | {"sha256": "other"}))
     unpack(pack, tmp_path / "data")
     assert (tmp_path / "data/frames.npy").stat().st_mtime != 1
+    written = (tmp_path / "data/sprites.json").read_bytes()
+    (tmp_path / "data/sprites.json").write_bytes(written[:-40])  # a kill on the way
+    unpack(pack, tmp_path / "data")
+    assert (tmp_path / "data/sprites.json").read_bytes() == written
 
 
 def test_half_transparent_colours_survive():

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kinema.core.errors import ConfigError
+from kinema.core.errors import ConfigError, MediaError
 from kinema.training.data import SpriteBank
 from kinema.training.sprite_files import check_outline, decode, is_animated, write_bank
 
@@ -90,3 +90,52 @@ def test_a_bank_opens_as_it_was_written(tmp_path, loop):
     assert json.loads((tmp_path / "bank/sprites.json").read_text())["sha256"] == digest
     other = write_bank(tmp_path / "other", [clip // 2], {"size": 16, "fps": 8.0, "sprites": sprites})
     assert other != digest
+
+
+def test_a_picture_that_lies_on_its_side_is_turned_up(tmp_path):
+    """A tablet's file may say by a tag how it was held."""
+    image, exif = square((255, 0, 0, 255), box=(6, 0, 10, 4)), Image.Exif()
+    exif[0x0112] = 6  # its top is on the right
+    image.save(tmp_path / "arrow.webp", exif=exif, lossless=True)
+    (frame,) = decode(tmp_path / "arrow.webp", 16, 8.0, 24)
+    assert (frame[6:10, 12:, 3] == 255).all()
+    assert frame[..., 3].sum() == 16 * 255
+
+
+def test_a_picture_that_is_far_too_large_is_refused(tmp_path, monkeypatch):
+    square((255, 0, 0, 255)).save(tmp_path / "x.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    with pytest.raises(ConfigError, match=r"x\.png is not a readable picture .*decompression bomb"):
+        decode(tmp_path / "x.png", 16, 8.0, 24)
+
+
+def test_a_bank_that_was_not_written_to_its_end_is_not_opened_with_an_earlier_index(
+    tmp_path, loop, monkeypatch
+):
+    clip = decode(loop, 16, 8.0, 24)
+    facts = {"size": 16, "fps": 8.0, "sprites": [{"name": "lamp", "tags": [], "offset": 0, "frames": 8}]}
+    write_bank(tmp_path / "bank", [clip], facts)
+
+    def full(values, **how):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("kinema.training.sprite_files.np.save", lambda file, frames: full(frames))
+        with pytest.raises(MediaError, match="No space"):
+            write_bank(tmp_path / "bank", [clip[::-1]], facts)
+    with pytest.raises(ConfigError, match=r"holds no sprites\.json"):
+        SpriteBank.open(tmp_path / "bank")
+    assert not list((tmp_path / "bank").glob("*.part"))
+
+
+@pytest.mark.parametrize("harm", ["cut index", "cut frames", "other rows", "no frames"])
+def test_a_damaged_bank_is_told(tmp_path, loop, harm):
+    bank = tmp_path / "bank"
+    sprites = [{"name": "lamp", "tags": [], "offset": 1 if harm == "other rows" else 0, "frames": 8}]
+    index = {"size": 16, "fps": 8.0, "sprites": [] if harm == "no frames" else sprites}
+    write_bank(bank, [decode(loop, 16, 8.0, 24)], index)
+    if harm.startswith("cut"):
+        path = bank / ("sprites.json" if harm == "cut index" else "frames.npy")
+        path.write_bytes(path.read_bytes()[:-30])
+    with pytest.raises(ConfigError, match=r"is no whole bank of sprites .*prepare it anew"):
+        SpriteBank.open(bank)

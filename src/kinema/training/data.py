@@ -37,6 +37,7 @@ class SpriteBank:
         identities: each sprite's name and words, in the same order.
         fps: frames per second at which the sprites play.
         data_hash: sha256 of the frames and the index, which a training log quotes.
+        licence: of the sprites, where their index says it.
     """
 
     frames_NHWC: NDArray[np.uint8]
@@ -45,6 +46,7 @@ class SpriteBank:
     identities: tuple[Identity, ...]
     fps: float
     data_hash: str
+    licence: str = ""
 
     @property
     def size(self) -> int:
@@ -63,16 +65,33 @@ class SpriteBank:
             raise ConfigError(
                 f"{folder} holds no {INDEX_FILE} and {FRAMES_FILE}; make them with scripts/prepare_emoji.py."
             )
-        index = json.loads(index_path.read_text(encoding="utf-8"))
-        sprites = index["sprites"]
-        return SpriteBank(
-            frames_NHWC=np.load(frames_path, mmap_mode="r"),
-            offsets=np.array([sprite["offset"] for sprite in sprites], dtype=np.int64),
-            lengths=np.array([sprite["frames"] for sprite in sprites], dtype=np.int64),
-            identities=_identities(sprites),
-            fps=float(index["fps"]),
-            data_hash=str(index["sha256"]),
-        )
+        try:
+            index = json.loads(index_path.read_text(encoding="utf-8"))
+            sprites = index["sprites"]
+            bank = SpriteBank(
+                frames_NHWC=np.load(frames_path, mmap_mode="r"),
+                offsets=np.array([sprite["offset"] for sprite in sprites], dtype=np.int64),
+                lengths=np.array([sprite["frames"] for sprite in sprites], dtype=np.int64),
+                identities=_identities(sprites),
+                fps=float(index["fps"]),
+                data_hash=str(index["sha256"]),
+                licence=str(index.get("licence", "")),
+            )
+            _check_rows(bank)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ConfigError(f"{folder} is no whole bank of sprites ({error!r}); prepare it anew.") from None
+        return bank
+
+
+def _check_rows(bank: SpriteBank) -> None:
+    shape, kind = bank.frames_NHWC.shape, bank.frames_NHWC.dtype
+    if kind != np.uint8 or len(shape) != 4 or shape[3] != 4 or shape[1] != shape[2]:
+        raise ValueError(f"frames of shape {shape}, {kind}")
+    last = bank.offsets + bank.lengths
+    if not len(last) or bank.offsets.min() < 0 or bank.lengths.min() < 1 or last.max() > shape[0]:
+        raise ValueError(f"an index of other frames than these {shape[0]}")
+    if not 0 < bank.fps < float("inf"):
+        raise ValueError(f"fps={bank.fps:g}")
 
 
 class ClipSource:

@@ -8,6 +8,7 @@ WebP wants them, and decoded to the premultiplied table that `SpriteBank` maps:
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
@@ -26,6 +27,7 @@ from PIL import Image
 
 from kinema.core.errors import ConfigError, ModelError
 from kinema.training.data import FRAMES_FILE, INDEX_FILE
+from kinema.training.files import whole
 
 LONGEST = 127  # frames of a strip: WebP is at most 16,383 pixels wide
 
@@ -110,8 +112,9 @@ def unpack(pack: Path, folder: Path, *, workers: int = 1) -> None:
             f"{pack} is not a sprite pack ({error}); make it with scripts/prepare_emoji.py --pack."
         ) from None
     done = folder / INDEX_FILE
-    if done.is_file() and json.loads(done.read_text("utf-8"))["sha256"] == index["sha256"]:
-        return
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # half an index is none
+        if json.loads(done.read_text("utf-8"))["sha256"] == index["sha256"]:
+            return
     folder.mkdir(parents=True, exist_ok=True)
     counts, size = [sprite["frames"] for sprite in index["sprites"]], index["size"]
     part = folder / f"{FRAMES_FILE}.part"
@@ -125,8 +128,10 @@ def unpack(pack: Path, folder: Path, *, workers: int = 1) -> None:
             list(pool.map(_decode_share, jobs))
     else:
         list(map(_decode_share, jobs))
+    done.unlink(missing_ok=True)  # an earlier bank's, whose rows are others
     part.replace(folder / FRAMES_FILE)
-    done.write_text(json.dumps(index, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    with whole(done) as new:
+        new.write_text(json.dumps(index, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
 
 
 def _decode_share(job: tuple[Path, Path, list[tuple[int, dict[str, Any]]]]) -> None:

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
+import struct
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 
 from kinema.core.errors import ConfigError
 from kinema.training.data import FRAMES_FILE, INDEX_FILE
+from kinema.training.files import whole
 
+UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
+"""What Pillow raises for pictures that are damaged, far too large or none."""
 SHORTEST = 42.0  # milliseconds of a frame that does not say how long it stays on show
 
 
@@ -38,7 +42,7 @@ def decode(path: Path, size: int, fps: float, most: int) -> NDArray[np.uint8]:
             # The first frame that ends after the sampled moment is the one on show.
             wanted = np.searchsorted(ends, np.arange(count) * ends[-1] / count, side="right")
             frames = [_resized(image, int(i), size) for i in wanted]
-    except (OSError, SyntaxError) as error:
+    except UNREADABLE as error:
         raise ConfigError(f"{path} is not a readable picture ({error}); use PNG, WebP or GIF.") from None
     clip = np.stack(frames)
     return clip[:1] if (clip == clip[:1]).all() else clip
@@ -69,16 +73,18 @@ def write_bank(out: Path, clips: Sequence[NDArray[np.uint8]], index: Mapping[str
 
     Returns:
         The bank's hash.
+
+    Raises:
+        MediaError: it cannot be written.
     """
     frames = np.concatenate(list(clips))
     digest = hashlib.sha256(frames.tobytes() + json.dumps(index, sort_keys=True).encode()).hexdigest()
-    out.mkdir(parents=True, exist_ok=True)
-    part = out / f"{FRAMES_FILE}.part"
-    with part.open("wb") as file:
-        np.save(file, frames)
-    part.replace(out / FRAMES_FILE)  # a run that has the old table mapped keeps it
-    text = json.dumps({"sha256": digest, **index}, ensure_ascii=False, indent=1)
-    (out / INDEX_FILE).write_text(text + "\n", encoding="utf-8")
+    (out / INDEX_FILE).unlink(missing_ok=True)  # an earlier bank's, whose rows are others
+    with whole(out / FRAMES_FILE) as part, part.open("wb") as file:
+        np.save(file, frames)  # a run that has the old table mapped keeps it
+    with whole(out / INDEX_FILE) as part:
+        text = json.dumps({"sha256": digest, **index}, ensure_ascii=False, indent=1)
+        part.write_text(text + "\n", encoding="utf-8")
     return digest
 
 
@@ -92,7 +98,8 @@ def _duration(image: Image.Image, index: int) -> float:
 def _resized(image: Image.Image, index: int, size: int) -> NDArray[np.uint8]:
     """Frame `index`, premultiplied before it is resized: transparent pixels must not lend their colour."""
     image.seek(index)
-    premultiplied = image.convert("RGBA").convert("RGBa")
+    upright = ImageOps.exif_transpose(image)
+    premultiplied = upright.convert("RGBA").convert("RGBa")
     side = max(premultiplied.size)
     if premultiplied.size != (side, side):
         square = Image.new("RGBa", (side, side))
