@@ -60,6 +60,7 @@ from kinema.training.stream import batches, sprites_on
 
 ASSETS = Path(__file__).resolve().parents[1] / "src/kinema/assets/embedded"
 REPORT = 20  # steps between reports
+FEW = 40  # names that an adapter's header holds
 
 
 def arguments() -> argparse.Namespace:
@@ -210,9 +211,18 @@ class Run:
         """What others need of a finished sitting: adapters, shards, curves."""
         if self.stage.rank is not None:
             with averaged(self.trainer):
-                save_additions(self.stage.model, self.out / f"{self.stage.name}-lora.safetensors")
+                path = self.out / f"{self.stage.name}-lora.safetensors"
+                save_additions(self.stage.model, path, self.told())
         elif export:
             save_shards(self.trainer.average, export, self.stage.name, step=self.trainer.step)
+
+    def told(self) -> dict[str, str]:
+        """What adapters say of themselves."""
+        bank = self.stage.workshop.bank
+        names = [identity.name for identity in bank.identities]
+        told = {"steps": str(self.trainer.step), "data_sha256": bank.data_hash}
+        told |= {"licence": bank.licence} if bank.licence else {}
+        return told | ({"shows": ", ".join(names)} if len(names) <= FEW else {})
 
 
 def grammar(args: argparse.Namespace, config: Mapping[str, Any]) -> Grammar:

@@ -13,6 +13,8 @@ import yaml
 from PIL import Image
 from safetensors.torch import load_file
 
+import kinema.cli
+from kinema.models.lora_facts import facts_of
 from kinema.models.weights import load_state
 from kinema.pipelines.card import EMBEDDED_FOLDER as ASSETS
 from kinema.training.data import SpriteBank
@@ -122,7 +124,7 @@ def test_refusals_are_one_line_and_leave_nothing(drawings, tmp_path, harm, words
     assert not (tmp_path / "bank").exists()
 
 
-def test_a_lora_learns_and_the_model_stays(drawings, tmp_path):
+def test_a_lora_learns_says_whose_it_is_and_the_model_stays(drawings, tmp_path, capsys):
     assert prepare(drawings, tmp_path / "bank").returncode == 0
     recipe = yaml.safe_load((ROOT / "configs/own-drawings.yaml").read_text())
     recipe["stages"]["own"] |= {"steps": 3, "additions": {"rank": 2}}
@@ -133,6 +135,15 @@ def test_a_lora_learns_and_the_model_stays(drawings, tmp_path):
     words += ["--stage", "own", "--start", ASSETS, "--out", tmp_path / "run", "--sheets", "0"]
     result = script("train_embedded.py", *words)
     assert result.returncode == 0, result.stderr
+    told = facts_of(tmp_path / "run/own-lora.safetensors")
+    assert (told["licence"], told["shows"], told["steps"]) == ("CC0-1.0", "paper lamp", "3")
+    converted = tmp_path / "kohya.safetensors"
+    line = ["lora", "convert", str(tmp_path / "run/own-lora.safetensors"), str(converted), "--to", "kohya"]
+    assert kinema.cli.run(line) == 0
+    assert kinema.cli.run(["lora", "inspect", str(converted), "--model", "embedded"]) == 0
+    said = capsys.readouterr().out
+    assert "licence: CC0-1.0" in said
+    assert "fits embedded" in said
     tensors = load_file(tmp_path / "run/own-lora.safetensors")
     assert all(name.startswith("transformer.blocks.") for name in tensors)
     ups = [value for name, value in tensors.items() if ".lora_B." in name]

@@ -41,6 +41,7 @@ def inspect(
     \b
     kinema lora inspect style.safetensors --model Wan-AI/Wan2.1-T2V-1.3B-Diffusers
     """
+    from kinema.models.lora_facts import facts_of, shown
     from kinema.models.lora_file import groups, read_lora
     from kinema.models.lora_keys import TEXTS
 
@@ -57,6 +58,8 @@ def inspect(
         layers = sum(e == expert for e, _ in lora.changes)
         owner = _TEXT_ENCODERS.get(expert) or f"transformer of {expert} noise"
         typer.echo(f"  {layers} layers of the {owner}")
+    for name, value in facts_of(file).items():
+        typer.echo(f"  {shown(name)}: {shown(value)}")
     for note in lora.notes:
         typer.echo(f"  {note}")
     if model is not None:
@@ -85,6 +88,7 @@ def convert(
     from safetensors.torch import save_file
 
     from kinema.io.atomic import check_target, publish, staging
+    from kinema.models.lora_facts import FACT, facts_of
     from kinema.models.lora_file import read_lora
     from kinema.models.lora_write import relaid
 
@@ -94,7 +98,8 @@ def convert(
     lora = read_lora(file)
     tensors = relaid(lora, to)
     with staging(out.parent) as work:
-        save_file(tensors, work / out.name, {"format": "pt"})
+        kept = {FACT + name: value for name, value in facts_of(file).items()}
+        save_file(tensors, work / out.name, {"format": "pt", **kept})
         publish(work / out.name, out, overwrite=overwrite)
     typer.echo(f"{out}: {to} layout, {len(lora.changes)} layers, {len(tensors)} keys (from {lora.count})")
     for note in lora.notes:

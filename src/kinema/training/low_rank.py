@@ -5,7 +5,7 @@ The files use diffusers' names, `transformer.MODULE.lora_A.weight` `[r, in]` and
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from kinema.core.errors import ModelError
+from kinema.models.lora_facts import FACT
 from kinema.training.files import whole
 
 PREFIX = "transformer."
@@ -73,14 +74,14 @@ def without(model: nn.Module) -> Iterator[None]:
             addition.on = True
 
 
-def save_additions(model: nn.Module, path: Path) -> None:
-    """Write all additions in float16."""
+def save_additions(model: nn.Module, path: Path, facts: Mapping[str, str] | None = None) -> None:
+    """Write all additions in float16, with `facts` in the header, as `kinema lora inspect` tells them."""
     tensors: dict[str, Tensor] = {}
     for name, addition in additions(model):
         tensors[f"{PREFIX}{name}.lora_A.weight"] = addition.a_RI.detach().cpu().half().contiguous()
         tensors[f"{PREFIX}{name}.lora_B.weight"] = addition.b_OR.detach().cpu().half().contiguous()
     with whole(path) as part:
-        save_file(tensors, part)
+        save_file(tensors, part, {FACT + name: value for name, value in (facts or {}).items()})
 
 
 @torch.no_grad()
