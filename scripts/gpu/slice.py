@@ -47,6 +47,7 @@ SLICES = {
     "fast": (Task("fast", 3.5, 3.5, start="video.safetensors"),),
 }
 KEPT = ("curves.png", "metrics.jsonl")
+SENT = "sent.txt"  # names of the files that were copied last
 
 
 def arguments() -> argparse.Namespace:
@@ -97,7 +98,10 @@ def command(args: argparse.Namespace, task: Task) -> list[str]:
 
 
 def collect(work: Path, out: Path, stage: str) -> None:
-    """Copy what must not be lost, in place of what the task before left; says what would not come back."""
+    """Copy what must not be lost, in place of what the task before left; says what would not come back.
+
+    Only what an earlier task copied goes: the folder may be anybody's.
+    """
     shards = sorted((work / "shards").glob(f"{stage if stage != 'fast' else 'video'}-*.safetensors"))
     sheets = sorted(work.glob(f"{stage}-*.png"), key=lambda path: path.stat().st_mtime)[-1:]
     named = {path.name: path for path in [*shards, *sheets, *(work / name for name in KEPT)]}
@@ -111,8 +115,10 @@ def collect(work: Path, out: Path, stage: str) -> None:
     if len(found) > MOST_FILES or large:
         print(f"{len(found)} files, too large: {large}; only {MOST_FILES} come back", flush=True)
     out.mkdir(parents=True, exist_ok=True)
-    for old in out.iterdir():
-        old.unlink()
+    listed = work / SENT
+    for name in listed.read_text("utf-8").splitlines() if listed.is_file() else []:
+        (out / name).unlink(missing_ok=True)
+    listed.write_text("".join(f"{name}\n" for name in found), encoding="utf-8")
     for name, path in found.items():
         shutil.copy(path, out / name)
     print(f"sent back: {', '.join(sorted(found))}", flush=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import shutil
@@ -81,6 +82,24 @@ def test_every_slice_runs_and_hands_on_to_the_next(tmp_path):
         for speed in ("exact", "distilled")
     )
     assert exact.shape == quick.shape == (9, 32, 32, 3)
+
+
+def test_what_others_keep_in_the_folder_that_goes_back_stays(tmp_path):
+    """Its name comes from the environment, where OUT may mean something else."""
+    spec = importlib.util.spec_from_file_location("gpu_slice", ROOT / "scripts/gpu/slice.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    work, out = tmp_path / "work", tmp_path / "out"
+    for folder in (work / "shards", work / "codec", out / "folder"):
+        folder.mkdir(parents=True)
+    (out / "thesis.txt").write_text("years")
+    (work / "codec/model.safetensors").write_bytes(b"codec")
+    module.collect(work, out, "codec")
+    assert sorted(p.name for p in out.iterdir()) == ["codec--model.safetensors", "folder", "thesis.txt"]
+    (work / "shards/video-1.safetensors").write_bytes(b"shard")
+    module.collect(work, out, "video")
+    assert sorted(p.name for p in out.iterdir()) == ["folder", "thesis.txt", "video-1.safetensors"]
 
 
 def test_training_imports_only_what_is_there():
