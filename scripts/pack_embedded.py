@@ -5,7 +5,7 @@
 
 The averaged weights are stored in float16; with --int8, matrices as int8 rows with a float16 scale each.
 --checkpoint may be a folder of shards (`--export` of train_embedded.py), with --stage. The text encoder and
-tokenizer come from pack_text_encoder.py.
+tokenizer (pack_text_encoder.py) are copied from --text where --out has none.
 """
 
 from __future__ import annotations
@@ -13,24 +13,33 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+import sys
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
-import yaml
 from safetensors.torch import save_file
 from torch import Tensor
 
-from kinema.evaluation.training_facts import TrainingFacts
+from kinema.core.errors import ConfigError, ModelError
+from kinema.evaluation.training_facts import FILE, TrainingFacts
 from kinema.models import minilm
 from kinema.models.codec import PatchCodec
-from kinema.models.dit import VideoDiTConfig
+from kinema.models.dit import VideoDiT, VideoDiTConfig
+from kinema.models.weights import bare
 from kinema.pipelines import sums
 from kinema.pipelines.card import STUDENT
 from kinema.training.blends import finished
 from kinema.training.data import SpriteBank
 from kinema.training.distill import DistillSettings
+from kinema.training.files import whole
 from kinema.training.grammar import Grammar
+from kinema.training.recipe import entry, read_recipe
+from kinema.training.script import run_script
 from kinema.training.shards import load_shards
+from kinema.training.stage_settings import StageSettings
+
+ASSETS = Path(__file__).resolve().parents[1] / "src/kinema/assets/embedded"
 
 
 def arguments() -> argparse.Namespace:
@@ -45,48 +54,84 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--config", type=Path, default=Path("configs/embedded-v0.yaml"))
     parser.add_argument("--data", type=Path, help="sprites it was trained on; writes training.json")
     parser.add_argument("--grammar", type=Path, help="where the recipe has no grammar of its own")
+    parser.add_argument("--text", type=Path, default=ASSETS, help="folder with text_encoder/ and tokenizer/")
     parser.add_argument("--out", type=Path, required=True)
     return parser.parse_args()
 
 
 def pack(args: argparse.Namespace) -> None:
-    config = yaml.safe_load(args.config.read_text())
+    """Read and check everything, then write the folder."""
+    config = read_recipe(args.config)
+    shape, codec = VideoDiTConfig.from_mapping(entry(config, "model")), PatchCodec.from_folder(args.codec)
+    weights = averages(args)
+    check_fit(args, shape, codec, weights)
+    grammar = Grammar.load(args.grammar or args.config) if args.data else None
+    facts = TrainingFacts.of(SpriteBank.open(args.data), grammar) if grammar else None
+    index = model_index(config, StageSettings.of(config, "fast").distil if args.fast else None)
+
     folder = args.out / "transformer"
     folder.mkdir(parents=True, exist_ok=True)
-    weights = averages(args)
     halves = {name: weight.half().contiguous() for name, weight in weights.items()}
-    path = folder / "diffusion_pytorch_model.safetensors"
-    save_file(minilm.pack(weights) if args.int8 else halves, path, {"format": "pt"})
-    path.chmod(0o644)  # safetensors leaves the file private to its writer
-    if args.fast:
-        (args.out / STUDENT).parent.mkdir(exist_ok=True)
-        shutil.copy(args.fast, args.out / STUDENT)
-        (args.out / STUDENT).chmod(0o644)
-    shape = asdict(VideoDiTConfig.from_mapping(config["model"]))
-    write_json(folder / "config.json", {"_class_name": "VideoDiT", **shape})
-    PatchCodec.from_folder(args.codec).save(args.out / "vae")
-    if args.data:
-        grammar = Grammar.load(args.grammar or args.config)
-        TrainingFacts.of(SpriteBank.open(args.data), grammar).write(args.out)
+    with whole(folder / "diffusion_pytorch_model.safetensors") as part:
+        save_file(minilm.pack(weights) if args.int8 else halves, part, {"format": "pt"})
+    if not args.fast:
+        (args.out / STUDENT).unlink(missing_ok=True)  # an earlier model's
+    elif args.fast.resolve() != (args.out / STUDENT).resolve():
+        with whole(args.out / STUDENT) as part:
+            shutil.copy(args.fast, part)
+    write_json(folder / "config.json", {"_class_name": "VideoDiT", **asdict(shape)})
+    codec.save(args.out / "vae")
+    (args.out / FILE).unlink(missing_ok=True)  # an earlier model's
+    if facts:
+        facts.write(args.out)
+    for name in ("text_encoder", "tokenizer"):
+        if not (args.out / name).exists():
+            shutil.copytree(args.text / name, args.out / name)
+    write_json(args.out / "model_index.json", index)
+    sums.write(args.out)
+
+
+def check_fit(
+    args: argparse.Namespace, shape: VideoDiTConfig, codec: PatchCodec, weights: dict[str, Tensor]
+) -> None:
+    """Refuse weights, a codec or a student that are not of the recipe's model."""
+    with bare():
+        own = dict(VideoDiT(shape).named_parameters())
+    wrong = sorted(own.keys() ^ weights.keys())
+    wrong += [name for name in own.keys() & weights.keys() if own[name].shape != weights[name].shape]
+    if wrong:
+        raise ModelError(
+            f"{args.checkpoint} does not fit the model of {args.config}: {len(wrong)} weights differ, "
+            f"{wrong[0]!r} first; name the recipe that it was trained with."
+        )
+    if codec.latent_channels != shape.in_channels:
+        raise ConfigError(
+            f"{args.codec} has {codec.latent_channels} channels and the model of {args.config} "
+            f"{shape.in_channels}; name the codec that it was trained with."
+        )
+    if args.fast and not args.fast.is_file():
+        raise ModelError(f"--fast {args.fast}: there is no such file.")
+
+
+def model_index(config: dict[str, Any], distil: DistillSettings | None) -> dict[str, object]:
+    """What `model_index.json` says."""
     parts = {
         "transformer": ["kinema", "VideoDiT"],
         "vae": ["kinema", "PatchCodec"],
         "text_encoder": ["kinema", "MiniLM"],
         "tokenizer": ["tokenizers", "Tokenizer"],
     }
-    index = {"_class_name": "KinemaPipeline", **parts, "defaults": config["defaults"]}
+    index = {"_class_name": "KinemaPipeline", **parts, "defaults": entry(config, "defaults")}
     if "few" in config:
         index["few"] = config["few"]
-    if args.fast:
-        distil = DistillSettings(**config["stages"]["fast"]["distil"])
+    if distil:
         index["student"] = {name: getattr(distil, name) for name in ("steps", "solver", "grid", "shift")}
         if distil.own_guidance != 1:
             index["student"] |= {
                 "guidance": distil.own_guidance,
                 "guidance_interval": list(distil.own_interval),
             }
-    write_json(args.out / "model_index.json", index)
-    sums.write(args.out)
+    return index
 
 
 def averages(args: argparse.Namespace) -> dict[str, Tensor]:
@@ -101,4 +146,4 @@ def write_json(path: Path, data: dict[str, object]) -> None:
 
 
 if __name__ == "__main__":
-    pack(arguments())
+    sys.exit(run_script(lambda: pack(arguments())))

@@ -18,6 +18,7 @@ import kinema
 from kinema.core.errors import ConfigError, ModelError
 from kinema.models.codec import PatchCodec, PatchCodecConfig
 from kinema.models.weights import load_state
+from kinema.pipelines.card import STUDENT
 from kinema.training.codec import fit_linear
 from kinema.training.files import read_facts, read_tensors
 from kinema.training.stage import Stage
@@ -115,9 +116,12 @@ def test_two_stages_and_packing_give_a_folder_that_opens(workshop, monkeypatch):
 
     packing, out = script("pack_embedded"), workshop / "model"
     argv = ("--checkpoint", video, "--codec", workshop / "codec", "--config", workshop / "recipe.yaml")
+    for name in ("training.json", STUDENT):  # of a model that was packed here before
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
+        (out / name).write_text("{}")
     packing.pack(run(packing, monkeypatch, *argv, "--out", out))
-    for part in ("text_encoder", "tokenizer"):
-        (out / part).symlink_to(ASSETS / part)
+    assert not (out / "training.json").exists()
+    assert not (out / STUDENT).exists()
     model = kinema.load(str(out))
     clip = kinema.generate("a fox on a blue background", model=model, seed=1)
     assert clip.array().shape == (5, SIZE, SIZE, 3)
@@ -141,6 +145,23 @@ def test_two_stages_and_packing_give_a_folder_that_opens(workshop, monkeypatch):
     again.unlink()
     train(workshop, monkeypatch, "image", "--start", out)  # a packed model can be trained on
     assert again.stat().st_size > 0
+
+
+def test_nothing_is_packed_that_does_not_fit(workshop, monkeypatch):
+    image, out = train(workshop, monkeypatch, "image", "--sheets", "0"), workshop / "model"
+    packing = script("pack_embedded")
+    deeper = RECIPE | {"model": RECIPE["model"] | {"num_layers": 2}}
+    (workshop / "deeper.yaml").write_text(yaml.safe_dump(deeper))
+    (workshop / "bare.yaml").write_text(yaml.safe_dump({key: RECIPE[key] for key in ("model", "stages")}))
+    common = ("--checkpoint", image, "--codec", workshop / "codec", "--out", out, "--config")
+    for config, words in (("deeper.yaml", "does not fit the model"), ("bare.yaml", "no 'defaults'")):
+        with pytest.raises((ConfigError, ModelError), match=words):
+            packing.pack(run(packing, monkeypatch, *common, workshop / config))
+    with pytest.raises(ConfigError, match="no 'grammar' section"):
+        packing.pack(
+            run(packing, monkeypatch, *common, workshop / "recipe.yaml", "--data", workshop / "data")
+        )
+    assert not out.exists()
 
 
 def test_weights_are_compared_on_the_same_batches_and_blended(workshop, monkeypatch, capsys):
