@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -29,6 +30,7 @@ from kinema.pipelines.cards import read_card
 from kinema.training.data import SpriteBank
 from kinema.training.grammar import Grammar
 from kinema.training.low_rank import fold
+from kinema.training.script import run_script
 
 PACKAGE = Path(__file__).resolve().parents[1] / "src/kinema"
 JUDGE = PACKAGE / "evaluation/judges/identity-64.safetensors"
@@ -71,6 +73,10 @@ def arguments() -> argparse.Namespace:
     args = parser.parse_args()
     if not 0 < args.level <= 1:
         parser.error(f"--level {args.level} is no noise level; write a number above 0, at most 1.")
+    if args.out.suffix != ".json":  # the table and the sheet have its name, and would be written over it
+        parser.error(f"--out {args.out} does not end in .json.")
+    if args.seen < 1 or min(args.unseen, args.held) < 0:
+        parser.error("--seen is a whole number from 1 up, --unseen and --held from 0 up.")
     return args
 
 
@@ -144,4 +150,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_script(main))

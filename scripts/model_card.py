@@ -59,7 +59,7 @@ def card(
         LIMITS,
         "## What it shows of what it is asked for",
         f"{sampling['steps']} steps of {sampling['solver']}, guidance {sampling['guidance']:g}; percent with "
-        "95 % bootstrap intervals; [how this is measured](evaluating.md).",
+        "95 % intervals; [how this is measured](evaluating.md).",
         report_table(Report(table=report["table"])),
         *(beside(report, quick) if quick else ()),
         "## Other modes",

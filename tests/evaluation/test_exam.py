@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from kinema.core.contracts import Stride
-from kinema.core.errors import ModelError
+from kinema.core.errors import ConfigError, GeometryError, ModelError
 from kinema.evaluation.exam import Exam, ExamSettings, report_table
 from kinema.evaluation.factors import Clips, Panel, marks
 from kinema.evaluation.identity import IdentityJudge
-from kinema.evaluation.modes import held_frames, rank_correlation, seam_ratio
+from kinema.evaluation.modes import held_frames, rank_correlation, seam_ratio, travel_order
 from kinema.evaluation.questions import FACTORS, known_factors, questions
 from kinema.evaluation.subject import Sampling
 from kinema.evaluation.training_facts import TrainingFacts
@@ -297,6 +297,45 @@ def test_seams_and_orders():
     assert abs(rank_correlation(torch.tensor([0.0, 3.0, 3.5, 1.0]))) < 0.5
 
 
+def test_what_does_not_change_has_no_order():
+    """A clip that never leaves its first prompt must not count as a perfect way to the second."""
+    assert rank_correlation(torch.zeros(9)) == 0
+    assert rank_correlation(torch.tensor([0.0, 0, 0, 0, 1])) == pytest.approx(0.7071, abs=1e-4)
+    assert rank_correlation(torch.tensor([float("nan")] * 4)) == 0
+
+
+def test_ways_from_somebody_to_the_same_are_left_out(large_bank):
+    alone = questions("identity", large_bank.identities[:1], SIMPLE, seen=3, unseen=0, seed=3)
+    prompts = [question.prompt for question in alone]
+    painter, panel = Painter(large_bank), Panel(Oracle(NAMES))
+    assert travel_order(painter, prompts, (FRAMES, SIZE, SIZE), Sampling(), panel) == {}
+
+
+def test_clips_that_no_judge_can_look_at_are_refused_before_any_is_sampled(large_bank):
+    def examine(shape, bank=large_bank, names=NAMES):
+        facts, panel = TrainingFacts.of(large_bank, SIMPLE), Panel(Oracle(names))
+        return Exam(None, facts, panel, Sampling(), shape_FHW=shape, fps=12, bank=bank)
+
+    with pytest.raises(GeometryError, match=f"{SIZE}x32, and the judges look at square"):
+        examine((FRAMES, 32, SIZE))
+    with pytest.raises(GeometryError, match=rf"128x128, .* the sprites' {SIZE}; .*--size 128"):
+        examine((FRAMES, 128, 128))
+    for bank in (None, large_bank):
+        with pytest.raises(ConfigError, match=r"none of the .* identities of the model"):
+            examine((FRAMES, SIZE, SIZE), bank, ["nobody"])
+
+
+def test_a_model_of_stills_is_asked_what_stills_show(exam):
+    examination = exam()
+    examination.shape = (1, SIZE, SIZE)
+    examination.settings = ExamSettings(seen=1, unseen=0, modes=2, candidates=4)
+    report = examination.run()
+    assert {"identity top-1", "background", "size"} <= report.table.keys()
+    assert not {"direction", "motion amount", "flicker"} & report.table.keys()
+    assert not report.modes
+    assert "floor" not in report.table["background"]  # one clip has nobody else's prompt
+
+
 def test_the_card_is_written_from_the_report(exam, large_bank, tmp_path, monkeypatch):
     import importlib.util
     import sys
@@ -333,7 +372,7 @@ def test_the_card_is_written_from_the_report(exam, large_bank, tmp_path, monkeyp
     module.main()
     text = (tmp_path / "c/card.md").read_text()
     assert "on 6 of Microsoft's Fluent emoji, 0 of them\nanimated" in text
-    assert "| direction | 0 (0 to 0) |" in text
+    assert "| direction | 0 (0 to 39) |" in text
     assert f"- direction: {report.failures[-1].caption}" in text
     assert "`vae/model.safetensors` `abababababab`" in text
     assert (tmp_path / "c/card-failures.png").exists()
@@ -342,4 +381,4 @@ def test_the_card_is_written_from_the_report(exam, large_bank, tmp_path, monkeyp
     (tmp_path / "student.json").write_text(json.dumps({**found, "speed": "distilled"}))
     monkeypatch.setattr(sys, "argv", [*sys.argv, "--quick", str(tmp_path / "student.json")])
     module.main()
-    assert "| direction | 0 (0 to 0) | 25 (10 to 50) |" in (tmp_path / "c/card.md").read_text()
+    assert "| direction | 0 (0 to 39) | 25 (10 to 50) |" in (tmp_path / "c/card.md").read_text()

@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 import torch
 
+from kinema.core.errors import ConfigError
 from kinema.evaluation.marks import bands, interval, mark, psnr, summary
 from kinema.evaluation.prompts import prompt_set
 from kinema.evaluation.silhouette import Gallery
 from kinema.training.data import render
 from kinema.training.grammar import Grammar
+from kinema.training.scenes import COLOURS, unit_hash
 
 FRAMES, COUNT = 9, 16
 
@@ -131,7 +133,29 @@ def test_interval_holds_the_true_share_about_19_times_in_20():
         found = interval((rng.random(clips_each) < 0.3).astype(float), seed=trial)
         hits += found["low"] <= 0.3 <= found["high"]
     assert 85 <= hits <= 100
-    assert interval(np.ones(8)) == {"mean": 1, "low": 1, "high": 1, "clips": 8}
+
+
+def test_a_few_clips_that_are_all_right_do_not_prove_that_all_would_be():
+    """Wilson's interval for 8 of 8 and 0 of 8, and for 3 of 10, as tables have it."""
+    assert interval(np.ones(8)) == {"mean": 1, "low": pytest.approx(0.6756, abs=1e-4), "high": 1, "clips": 8}
+    assert interval(np.zeros(8)) == {"mean": 0, "low": 0, "high": pytest.approx(0.3244, abs=1e-4), "clips": 8}
+    found = interval(np.array([1.0] * 3 + [0.0] * 7))
+    assert (found["low"], found["high"]) == (pytest.approx(0.1078, abs=1e-4), pytest.approx(0.6032, abs=1e-4))
+    measured = interval(np.array([0.2, 0.2, 0.2]))
+    assert measured["low"] == measured["mean"] == measured["high"]
+
+
+def test_prompts_end_where_a_grammar_has_no_other_kind(bank):
+    for moving, wanted in ((0.0, {"none"}), (1.0, {"left", "right", "up", "down"})):
+        made = prompt_set(bank.identities, Grammar(moving=moving), seen=6, unseen=0)
+        assert {prompt.scene.motion for prompt in made} <= wanted
+
+
+def test_combinations_that_few_identities_have_not_are_told(bank):
+    one = bank.identities[:1]
+    assert min(unit_hash(f"colour/{one[0].name}/{name}") for name in COLOURS) > 1e-4
+    with pytest.raises(ConfigError, match=r"held_out: 1e-05 none is held out"):
+        prompt_set(one, Grammar(moving=0.0, held_out=1e-5), seen=0, unseen=1)
 
 
 def test_psnr_of_a_known_error():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,7 +11,8 @@ import torch
 import kinema.cli
 from kinema.core.errors import ConfigError, MediaError
 from kinema.evaluation.exam import Failure, Report
-from kinema.evaluation.examine import check_report, save_report
+from kinema.evaluation.examine import Wishes, check_report, sampling_of, save_report
+from kinema.pipelines.cards import read_card
 
 WRONG = Report(modes={"travel": 0.5}, failures=[Failure("place", "a fox", torch.zeros(3, 5, 32, 32))])
 RIGHT = Report(modes={"travel": 1.0})
@@ -74,3 +76,11 @@ def test_the_exam_begins_when_its_report_can_be_saved(tmp_path, monkeypatch):
     assert (tmp_path / "r.json").read_text() == "mine"
     assert kinema.cli.run(["evaluate", "--out", "r.json", "--overwrite"]) == 0
     assert json.loads((tmp_path / "r.json").read_text())["model"] == "embedded"
+
+
+def test_clips_are_sampled_at_the_levels_of_the_models_own_shots():
+    """Judged on another grid than it is used on, a model would look better or worse than it is."""
+    card = read_card("embedded")
+    other = replace(card, defaults=replace(card.defaults, grid="diffusers"))
+    assert sampling_of(Wishes(), card).grid == card.defaults.grid
+    assert sampling_of(Wishes(), other).grid == "diffusers"

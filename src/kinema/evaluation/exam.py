@@ -1,6 +1,6 @@
 """The whole examination of a model: the fixed questions, two measures of each factor, and what bounds them.
 
-    real >= codec >= model >= floor        per factor, each with a 95 % bootstrap interval over its clips
+    real >= codec >= model >= floor        per factor, each with a 95 % interval over its clips
 
 Of two measures the one with the lower mean counts, in every column. Real clips, their round trip through the
 codec and the nearest training clip need the sprites; without them those columns stay empty.
@@ -15,6 +15,7 @@ from random import Random
 import torch
 from torch import Tensor
 
+from kinema.core.errors import ConfigError, GeometryError
 from kinema.evaluation.factors import Clips, Marks, Panel, marks
 from kinema.evaluation.marks import LEVEL, interval
 from kinema.evaluation.modes import held_frames, seam, travel_order
@@ -33,6 +34,7 @@ Say = Callable[[str], None]
 MODEL, SEEN, UNSEEN = "model", "model, seen", "model, held out"
 COLUMNS = ("real", "codec", MODEL, SEEN, UNSEEN, "floor", "retrieval")
 ROWS = ("identity top-1", "identity top-5", *FACTORS[1:], "motion amount", "flicker")
+MOVING = ("direction", "spin", "camera")  # what a still cannot show
 FAILURES = 2  # pictures of each factor
 
 
@@ -114,14 +116,17 @@ class Exam:
         self.subject, self.facts, self.panel, self.sampling = subject, facts, panel, sampling
         self.shape, self.fps, self.bank, self.say = shape_FHW, fps, bank, say
         self.settings = settings or ExamSettings()
+        check_clips(shape_FHW, bank)
         self.identities = known_identities(facts, bank, panel)
         self.report = Report()
 
     def run(self) -> Report:
-        """Ask everything that the model has seen; rows of other factors stay empty."""
+        """Ask everything that the model has seen and its clips can show; other rows stay empty."""
+        still = self.shape[0] == 1
         for factor in known_factors(self.facts.grammar):
-            self.ask(factor)
-        if self.settings.modes:
+            if not (still and factor in MOVING):
+                self.ask(factor)
+        if self.settings.modes and not still:
             self.try_modes()
         return self.report
 
@@ -139,7 +144,8 @@ class Exam:
             chosen = [i for i, question in enumerate(asked) if question.prompt.unseen == unseen]
             if chosen:
                 columns[name] = (_select(answers, chosen), [asked[i] for i in chosen])
-        columns["floor"] = (answers, [*asked[1:], asked[0]])
+        if len(asked) > 1:  # one clip has no other's prompt
+            columns["floor"] = (answers, [*asked[1:], asked[0]])
         if self.bank is not None:
             columns |= self._bounds(asked)
         for name, (clips, wanted) in columns.items():
@@ -149,7 +155,7 @@ class Exam:
                     self._keep_failures(row, found, clips, asked)
         for row in ("identity top-1", "identity top-5") if factor == "identity" else (factor,):
             self.report.asked[row] = [question.prompt.text for question in asked]
-        if factor == "identity" and self.bank is not None:
+        if factor == "identity" and self.bank is not None and self.shape[0] > 1:
             self._judge_motion({name: clips.asked_BCFHW for name, (clips, _) in columns.items()})
 
     def try_modes(self) -> None:
@@ -234,13 +240,39 @@ class Exam:
                     self._enter(row, name, {"band": inside})
 
 
+def check_clips(shape_FHW: tuple[int, int, int], bank: SpriteBank | None) -> None:
+    """Refuse clips that the judges cannot look at, before the first is sampled.
+
+    Raises:
+        GeometryError: they are not square, or real ones cannot be made of the bank's sprites.
+    """
+    _, height, width = shape_FHW
+    if height != width:
+        raise GeometryError(f"the model's clips are {width}x{height}, and the judges look at square ones.")
+    if bank is not None and bank.size % height:
+        raise GeometryError(
+            f"the model's clips are {width}x{height}, which does not divide the sprites' {bank.size}; "
+            f"prepare them with --size {height}, or leave out --data."
+        )
+
+
 def known_identities(facts: TrainingFacts, bank: SpriteBank | None, panel: Panel) -> tuple[Identity, ...]:
-    """Whom to ask about: whom the model knows, the judge too, and the bank where there is one."""
-    judged = set(panel.net.names)
-    if bank is None:
-        return tuple(identity for identity in facts.identities if identity.name in judged)
-    names = judged & {identity.name for identity in facts.identities}
-    return tuple(identity for identity in bank.identities if identity.name in names)
+    """Whom to ask about: whom the model knows, the judge too, and the bank where there is one.
+
+    Raises:
+        ConfigError: there is nobody.
+    """
+    known, judged = {identity.name for identity in facts.identities}, set(panel.net.names)
+    everybody = facts.identities if bank is None else bank.identities
+    found = tuple(identity for identity in everybody if identity.name in judged & known)
+    if not found:
+        few = ", ".join(sorted(known)[:3])
+        there = "is in --data and known to the judge" if bank is not None else "is known to the judge"
+        raise ConfigError(
+            f"none of the {len(known)} identities of the model ({few}) {there}; a judge of its own is made "
+            "by scripts/train_judge.py, for scripts/evaluate_embedded.py --judge."
+        )
+    return found
 
 
 def report_table(report: Report) -> str:

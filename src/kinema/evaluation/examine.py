@@ -130,6 +130,7 @@ def sampling_of(wishes: Wishes, card: ModelCard) -> Sampling:
         guidance=d.guidance if guidance is None else float(guidance),
         held_guidance=float(held),
         shift=d.shift if shot.shift is None else shot.shift,
+        grid=shot.grid or d.grid,
         solver=shot.solver or d.solver,
         interval=(shot.guidance_interval[0], shot.guidance_interval[1]),
         batch=4,
@@ -162,7 +163,7 @@ def save_report(report: Report, facts: dict[str, Any], out: Path, *, overwrite: 
     other names then, which it tells.
     """
     check_report(out, overwrite=overwrite)
-    document = {
+    document: dict[str, Any] = {
         **facts,
         "table": report.table,
         "measures": report.measures,

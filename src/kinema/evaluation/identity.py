@@ -151,12 +151,14 @@ class IdentityJudge:
             raise ModelError(
                 f"{path} and its .json are not both there; make them with scripts/train_judge.py."
             )
-        facts = json.loads(description.read_text(encoding="utf-8"))
+        try:
+            facts = json.loads(description.read_text(encoding="utf-8"))
+            frozen = str(facts["sha256"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ModelError(f"{description} is damaged ({error!r}); fetch it again.") from None
         found = file_hash(path)
-        if found != facts["sha256"]:
-            raise ModelError(
-                f"{path}: sha256 {found[:12]} is not the frozen {facts['sha256'][:12]}; fetch it again."
-            )
+        if found != frozen:
+            raise ModelError(f"{path}: sha256 {found[:12]} is not the frozen {frozen[:12]}; fetch it again.")
         names, widths = facts.pop("classes"), tuple(facts["widths"])
         net = IdentityNet(IdentityNetConfig(classes=len(names), size=facts["size"], widths=widths))
         net.load_state_dict(load_file(path))

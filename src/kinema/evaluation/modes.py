@@ -67,23 +67,39 @@ def travel_order(
     """How steadily a clip goes from one prompt to the next one's: the mean rank correlation with time.
 
     What is ranked is how much likelier the second identity is than the first, frame by frame; 1 is monotone.
+    Ways from an identity to itself are left out, and nothing is said where all are.
     """
     after = [*prompts[1:], prompts[0]]
-    clips = subject.clips(prompts, shape_FHW, sampling, towards=[prompt.text for prompt in after])
+    pairs = [(one, other) for one, other in zip(prompts, after, strict=True) if _whom(one) != _whom(other)]
+    if not pairs:
+        return {}
+    ones, others = [one for one, _ in pairs], [other for _, other in pairs]
+    clips = subject.clips(ones, shape_FHW, sampling, towards=[prompt.text for prompt in others])
     small = fitted(clips, panel.net.net.config.size)
     found = []
-    for clip, one, other in zip(small, prompts, after, strict=True):
+    for clip, one, other in zip(small, ones, others, strict=True):
         log_FK = panel.net.log_probabilities(clip.transpose(0, 1).unsqueeze(2))
-        indices = [panel.net.index(p.scene.identity.name) for p in (one, other)]
+        indices = [panel.net.index(_whom(prompt)) for prompt in (one, other)]
         found.append(rank_correlation(log_FK[:, indices[1]] - log_FK[:, indices[0]]))
     return {"travel: rank correlation with time": sum(found) / len(found)}
 
 
+def _whom(prompt: Prompt) -> str:
+    return prompt.scene.identity.name
+
+
 def rank_correlation(values_F: Tensor) -> float:
-    """Spearman's correlation of a sequence with its own order."""
-    rank = values_F.argsort().argsort().double()
-    time = torch.arange(len(rank), dtype=torch.float64)
-    return float(torch.corrcoef(torch.stack([rank, time]))[0, 1]) if len(rank) > 1 else 1.0
+    """Spearman's correlation of a sequence with its own order; equal values share a rank.
+
+    Where all are equal it is 0.
+    """
+    below_F = (values_F[:, None] > values_F).sum(dim=1)
+    equal_F = (values_F[:, None] == values_F).sum(dim=1)
+    rank_F = below_F + (equal_F - 1).double() / 2
+    if bool((rank_F == rank_F[0]).all()):
+        return 0.0
+    time_F = torch.arange(len(rank_F), dtype=torch.float64)
+    return float(torch.corrcoef(torch.stack([rank_F, time_F]))[0, 1])
 
 
 def seam(

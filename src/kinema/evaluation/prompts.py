@@ -6,10 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
 
+from kinema.core.errors import ConfigError
 from kinema.training.captions import caption
 from kinema.training.drawing import draw_scene
 from kinema.training.grammar import Grammar
 from kinema.training.scenes import Identity, Scene
+
+TRIES = 5000
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +43,8 @@ def prompt_set(
 ) -> tuple[Prompt, ...]:
     """`seen` prompts from the training combinations, then `unseen` held-out ones.
 
-    Clips alternate between sprites in place and sprites that cross the frame. Prompt i does not depend on
-    the counts.
+    Clips alternate between sprites in place and sprites that cross the frame, where the grammar has both.
+    Prompt i does not depend on the counts.
 
     Args:
         identities: who can be asked for.
@@ -60,7 +63,13 @@ def _prompt(
 ) -> Prompt:
     name = f"prompt/{seed}/{'still' if still else 'clip'}/{'unseen' if unseen else 'seen'}/{index}"
     rng, crosses = Random(name), not still and index % 2 == 1
-    while True:
+    odds = (grammar.moving, grammar.acting)
+    alternates = still or (any(odds) and 1 not in odds)  # else all of them move, or none does
+    for _ in range(TRIES):
         scene = draw_scene(rng, grammar, identities, still=still, unseen=unseen)
-        if (scene.motion != "none") == crosses:
+        if (scene.motion != "none") == crosses or not alternates:
             return Prompt(caption(scene, rng, full=grammar.full), scene, unseen, rng.getrandbits(32))
+    raise ConfigError(
+        f"{TRIES} scenes of this grammar had none that {'moves' if crosses else 'stays'}"
+        f"{' and is held out' if unseen else ''}; ask with another grammar, or leave out held-out ones."
+    )

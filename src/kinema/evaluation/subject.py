@@ -38,6 +38,7 @@ class Sampling:
         interval: the noise levels at which there is guidance.
         shift: of the noise levels.
         batch: clips at a time.
+        grid: the levels' spacing, a name of `flow.GRIDS`.
         solver: a name of `diffusion.solvers`.
         bf16: run the transformer in bfloat16, as it was trained; float32 otherwise.
         level: where clips begin: 1 is noise; below, real clips are noised that far, which tells at what
@@ -50,6 +51,7 @@ class Sampling:
     shift: float = 1.0
     batch: int = 8
     bf16: bool = True
+    grid: str = "wan-euler"
     solver: str = "euler"
     interval: tuple[float, float] = (0.0, 1.0)
     level: float = 1.0
@@ -127,7 +129,7 @@ class Subject:
         guidance = sampling.held_guidance if held else sampling.guidance
         asked = self._asked([prompt.text for prompt in prompts], towards, latent_frames)
         velocity = self._velocity(asked, len(prompts), guidance, sampling)
-        grid_S = sampling.level * sigmas(sampling.steps, sampling.shift, "wan-euler")
+        grid_S = sampling.level * sigmas(sampling.steps, sampling.shift, sampling.grid)
         levels_SBT = table(grid_S, caps_BT)
         return sample(velocity, x_BCTYX, levels_SBT, solver(sampling.solver))
 

@@ -1,6 +1,6 @@
 """The whole evaluation: real clips, the codec's round trip, the model, the shuffled floor, a held frame.
 
-    ceiling (real) >= codec >= model >= floor       per factor, each with a bootstrap interval
+    ceiling (real) >= codec >= model >= floor       per factor, each with a 95 % interval
 
 Prompts and seeds are fixed, every prompt is sampled once, and every sample counts.
 """

@@ -27,6 +27,7 @@ from kinema.training.scenes import (
     held_out,
 )
 
+TRIES = 20_000  # a handful of identities may have no combination of some kind
 STILL_SCALE = 0.95
 CROSSING_SCALE = 0.75  # a crossing sprite must leave room to cross
 CROSSING_REACH = 0.95  # distance of the sprite's centre from the middle, at the first and at the last frame
@@ -54,10 +55,15 @@ def draw_scene(
     if unseen and grammar.held_out == 0:
         raise ConfigError("grammar.held_out=0 holds nothing out; set it above 0 to draw unseen scenes.")
     propose = propose_full if grammar.full else propose_simple
-    while True:
+    for _ in range(TRIES):
         scene = propose(rng, grammar, identities, still)
         if held_out(scene, grammar.held_out) == unseen:
             return scene
+    kind = "is held out" if unseen else "is for training"
+    raise ConfigError(
+        f"of {TRIES} scenes of {len(identities)} identities with held_out: {grammar.held_out:g} none {kind}; "
+        "few identities have few combinations: write held_out: 0, or name more."
+    )
 
 
 def draw_scenes(
