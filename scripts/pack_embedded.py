@@ -3,7 +3,8 @@
     python scripts/pack_embedded.py --checkpoint runs/v0/video.safetensors --codec data/codec-v0 \
         --out src/kinema/assets/embedded
 
-The averaged weights are stored in float16; with --int8, matrices as int8 rows with a float16 scale each.
+The averaged weights are stored in float16; with --int8 PREFIX, matrices whose names begin so as int8 rows
+with a float16 scale each; without a prefix, all matrices.
 --checkpoint may be a folder of shards (`--export` of train_embedded.py), with --stage. The text encoder and
 tokenizer (pack_text_encoder.py) are copied from --text where --out has none.
 """
@@ -48,7 +49,7 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--checkpoint", type=Path, required=True)
     parser.add_argument("--stage", default="video", help="of shards")
-    parser.add_argument("--int8", action="store_true", help="matrices as int8 rows")
+    parser.add_argument("--int8", nargs="?", const="", metavar="PREFIX", help="these matrices as int8 rows")
     parser.add_argument("--fast", type=Path, help="low-rank additions of the few-step student")
     parser.add_argument("--codec", type=Path, required=True)
     parser.add_argument("--config", type=Path, default=Path("configs/embedded-v0.yaml"))
@@ -65,15 +66,15 @@ def pack(args: argparse.Namespace) -> None:
     shape, codec = VideoDiTConfig.from_mapping(entry(config, "model")), PatchCodec.from_folder(args.codec)
     weights = averages(args)
     check_fit(args, shape, codec, weights)
+    tensors = stored(weights, args.int8)
     grammar = Grammar.load(args.grammar or args.config) if args.data else None
     facts = TrainingFacts.of(SpriteBank.open(args.data), grammar) if grammar else None
     index = model_index(config, StageSettings.of(config, "fast").distil if args.fast else None)
 
     folder = args.out / "transformer"
     folder.mkdir(parents=True, exist_ok=True)
-    halves = {name: weight.half().contiguous() for name, weight in weights.items()}
     with whole(folder / "diffusion_pytorch_model.safetensors") as part:
-        save_file(minilm.pack(weights) if args.int8 else halves, part, {"format": "pt"})
+        save_file(tensors, part, {"format": "pt"})
     if not args.fast:
         (args.out / STUDENT).unlink(missing_ok=True)  # an earlier model's
     elif args.fast.resolve() != (args.out / STUDENT).resolve():
@@ -89,6 +90,17 @@ def pack(args: argparse.Namespace) -> None:
             shutil.copytree(args.text / name, args.out / name)
     write_json(args.out / "model_index.json", index)
     sums.write(args.out)
+
+
+def stored(weights: dict[str, Tensor], prefix: str | None) -> dict[str, Tensor]:
+    """What is written: float16, and as int8 rows the matrices whose names begin with `prefix`."""
+    if prefix is None:
+        return {name: weight.half().contiguous() for name, weight in weights.items()}
+    coded = {name: weight for name, weight in weights.items() if name.startswith(prefix)}
+    if not coded:
+        raise ConfigError(f"--int8 {prefix} begins no weight's name; give a module's, such as blocks.0.ffn.")
+    halves = stored({name: weights[name] for name in weights if name not in coded}, None)
+    return halves | minilm.pack(coded)
 
 
 def check_fit(

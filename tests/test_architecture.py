@@ -115,3 +115,8 @@ def test_no_folder_has_the_name_of_a_diffusers_pipeline():
     theirs = {path.stem for path in (Path(diffusers.__file__).parent / "pipelines").glob("[!_]*")}
     ours = {path.name for path in ROOT.rglob("*") if path.is_dir() and "assets" not in path.parts}
     assert not ours & theirs
+
+
+def test_what_the_package_carries_stays_small():
+    data = [p for p in ROOT.rglob("*") if p.is_file() and p.suffix not in (".py", ".pyc", ".so")]
+    assert sum(p.stat().st_size for p in data) < 60_000_000

@@ -141,6 +141,16 @@ def test_two_stages_and_packing_give_a_folder_that_opens(workshop, monkeypatch):
     assert ((coarse - average).abs() <= 0.51 * step).all()
     assert (coarse != stored).any()
 
+    packing.pack(run(packing, monkeypatch, *argv, "--out", workshop / "some", "--int8", "condition_embedder"))
+    some = load_state(workshop / "some" / "transformer", dtype=torch.float32)
+    assert some.keys() == rows.keys()
+    for name, weight in some.items():
+        like = rows if name.startswith("condition_embedder") else model.dit.state_dict()
+        torch.testing.assert_close(weight, like[name], atol=0, rtol=0)
+    with pytest.raises(ConfigError, match="begins no weight's name"):
+        packing.pack(run(packing, monkeypatch, *argv, "--out", workshop / "none", "--int8", "blocks.7"))
+    assert not (workshop / "none").exists()
+
     again = workshop / "run" / "image.safetensors"
     again.unlink()
     train(workshop, monkeypatch, "image", "--start", out)  # a packed model can be trained on
