@@ -65,7 +65,7 @@ def plan_of(model: ImageModel, **fields):
 
 def drawn(model: ImageModel, fields, **drawing) -> torch.Tensor:
     asked = {"frame": 0, "seeds": SEEDS, "steps": 3, "solver": "checkpoint"} | drawing
-    return engine_of(plan_of(model, **fields), model).draw(Drawing(**asked))
+    return engine_of(plan_of(model, **fields), model, lambda frame, text: None).draw(Drawing(**asked))
 
 
 def noise_of(model: ImageModel) -> torch.Tensor:
