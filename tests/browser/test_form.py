@@ -22,9 +22,9 @@ def edited(server, pages):
 
 def is_a_new_shot(page, server) -> None:
     """The form holds what was typed, as a clip of its own, which can be made."""
+    expect(page.locator("#prompt")).to_have_value("my new words")  # before that the page is only its HTML
     expect(page.locator("#make-label")).to_have_text("Make clip")
     expect(page.locator("#editing")).to_be_hidden()
-    expect(page.locator("#prompt")).to_have_value("my new words")
     expect(page.locator("#problem")).to_be_empty()
     page.click("#make")
     expect(page.locator("#queue .card .title")).to_have_text("my new words")
